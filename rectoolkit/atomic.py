@@ -1,0 +1,51 @@
+"""Files that are either whole or not there: written beside their place, synced, then renamed into it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
+    """A binary file to write; it takes the name ``path`` only when the block ends without an error.
+
+    A crash, a full disk or a kill leaves at most a ``.part`` file beside it, which no reader looks at.
+    """
+    path = Path(path)
+    handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(part, 0o666 & ~_umask())
+        os.replace(part, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(part)
+        raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """``text`` as a whole UTF-8 file."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def remove_parts(folder: str | Path) -> None:
+    """Remove what a killed writer left in ``folder``; call it only while nobody else writes there."""
+    for part in Path(folder).glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,267 @@
+"""Integer codes and their packed form: what training ships and what the index ranks.
+
+A code table holds, for N rows (users or items) and D dims, integers ``codes`` in 0..2^bits-1 and the affine
+map ``value = scale * codes + offset``. Scale and offset are float32, one pair for the whole table or one per
+row, and one per segment: encoders that concatenate layers may give each layer's block of dims its own grid.
+
+Packed, a row is ``bits`` bit-planes, least significant first; a plane is ceil(D / 8) bytes, dim d in bit
+d mod 8 of byte d // 8, unused bits zero. Three dims of two bits, codes [1, 2, 3]:
+
+    >>> table = CodeTable(np.array([[1, 2, 3]], np.uint8), bits=2)
+    >>> PackedTable.pack(table).planes.tolist()      # plane 0: bits 1, 0, 1 -> 5; plane 1: bits 0, 1, 1 -> 6
+    [[[5], [6]]]
+
+Planes (rather than one stream of bits) serve every width 1..8 with one layout, keep rows byte-aligned, and let
+a kernel multiply two tables by AND and popcount. The cost is up to 7 bits a plane where D is no multiple of 8.
+
+The inner product of two affine codes needs no decoding. Per segment of width d, with integer sums C:
+
+    <u, i> = s_u s_i <c_u, c_i> + s_u o_i C_u + o_u s_i C_i + d o_u o_i
+
+The item sum C_i does not cancel in a ranking unless the grid is symmetric about 0. ``dot`` is the reference
+for every faster search. On disk: docs/format.md. This module imports neither torch nor dgl.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import struct
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rectoolkit.atomic import atomic_write
+from rectoolkit.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    Codes = npt.NDArray[np.uint8]
+    Floats = npt.NDArray[np.float32]
+
+MAGIC = b"RECTOOLC"
+VERSION = 1
+ALIGNMENT = 64
+
+
+def _one(value: float) -> Any:
+    return field(default_factory=lambda: np.full((1, 1), value, np.float32))
+
+
+@dataclass(frozen=True)
+class CodeTable:
+    """Integer codes (N, D) with their affine map.
+
+    ``scale`` and ``offset`` are float32 (N or 1, S) for the S ``segments``, whose widths sum to D; without
+    ``segments`` there is one of width D. Raises ValueError where shapes, types or ranges do not fit.
+    """
+
+    codes: Codes
+    scale: Floats = _one(1.0)
+    offset: Floats = _one(0.0)
+    bits: int = 8
+    segments: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.codes.ndim != 2 or self.codes.dtype != np.uint8:
+            raise ValueError(f"codes must be uint8 (N, D), got {self.codes.dtype} {self.codes.shape}")
+        object.__setattr__(self, "segments", tuple(self.segments) or (self.codes.shape[1],))
+        _check_affine(self)
+        if self.codes.size and int(self.codes.max()) >= 1 << self.bits:
+            raise ValueError(f"codes reach {self.codes.max()}, but {self.bits} bits end at {(1 << self.bits) - 1}")
+
+    @property
+    def num_rows(self) -> int:
+        return int(self.codes.shape[0])
+
+    @property
+    def dim(self) -> int:
+        return int(self.codes.shape[1])
+
+    def decode(self) -> Floats:
+        """The values ``scale * codes + offset``, float32 (N, D), rounded after each of the two operations."""
+        widths = np.asarray(self.segments)
+        scale, offset = np.repeat(self.scale, widths, axis=1), np.repeat(self.offset, widths, axis=1)
+        return self.codes.astype(np.float32) * scale + offset
+
+    def sums(self) -> npt.NDArray[np.int64]:
+        """The sum of each row's codes by segment, int64 (N, S)."""
+        if not self.dim:
+            return np.zeros((self.num_rows, len(self.segments)), np.int64)
+        starts = np.cumsum((0, *self.segments[:-1]))
+        return np.add.reduceat(self.codes.astype(np.int64), starts, axis=1)
+
+    def take(self, rows: npt.ArrayLike) -> CodeTable:
+        """The table of the rows named, in that order."""
+        rows = np.asarray(rows)
+        scale, offset = (a if len(a) == 1 else a[rows] for a in (self.scale, self.offset))
+        return CodeTable(self.codes[rows], scale, offset, self.bits, self.segments)
+
+
+@dataclass(frozen=True)
+class PackedTable:
+    """A code table as bit-planes: ``planes`` uint8 (N, bits, ceil(D / 8)); the rest as in CodeTable."""
+
+    planes: Codes
+    dim: int
+    scale: Floats = _one(1.0)
+    offset: Floats = _one(0.0)
+    segments: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.planes.ndim != 3 or self.planes.dtype != np.uint8 or self.planes.shape[2] != -(-self.dim // 8):
+            raise ValueError(
+                f"planes must be uint8 (N, bits, {-(-self.dim // 8)}) for {self.dim} dims, "
+                f"got {self.planes.dtype} {self.planes.shape}"
+            )
+        object.__setattr__(self, "segments", tuple(self.segments) or (self.dim,))
+        _check_affine(self)
+
+    @property
+    def bits(self) -> int:
+        return int(self.planes.shape[1])
+
+    @property
+    def num_rows(self) -> int:
+        return int(self.planes.shape[0])
+
+    @property
+    def bytes_per_row(self) -> float:
+        """What one row costs in memory: its planes and its share of scales and offsets."""
+        affine = self.scale.nbytes + self.offset.nbytes
+        return self.planes.shape[1] * self.planes.shape[2] + affine / max(1, self.num_rows)
+
+    @classmethod
+    def pack(cls, table: CodeTable) -> PackedTable:
+        """The same codes as bit-planes."""
+        width = -(-table.dim // 8)
+        planes = np.empty((table.num_rows, table.bits, width), np.uint8)
+        for bit in range(table.bits):
+            planes[:, bit] = np.packbits((table.codes >> bit) & 1, axis=1, bitorder="little")
+        return cls(planes, table.dim, table.scale, table.offset, table.segments)
+
+    def unpack(self) -> CodeTable:
+        """The codes themselves; the inverse of ``pack``."""
+        codes = np.zeros((self.num_rows, self.dim), np.uint8)
+        for bit in range(self.bits):
+            codes |= np.unpackbits(self.planes[:, bit], axis=1, count=self.dim, bitorder="little") << bit
+        return CodeTable(codes, self.scale, self.offset, self.bits, self.segments)
+
+    def take(self, rows: npt.ArrayLike) -> PackedTable:
+        """The table of the rows named, in that order."""
+        rows = np.asarray(rows)
+        scale, offset = (a if len(a) == 1 else a[rows] for a in (self.scale, self.offset))
+        return PackedTable(self.planes[rows], self.dim, scale, offset, self.segments)
+
+    def save(self, path: str | Path) -> None:
+        """Write the table as one self-describing file (docs/format.md); the file is whole or absent."""
+        arrays = {"planes": self.planes, "scale": self.scale, "offset": self.offset}
+        save_arrays(path, "codes", arrays, {"dim": self.dim, "bits": self.bits, "segments": list(self.segments)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> PackedTable:
+        """Open a saved table by memory map: nothing but the header is read until rows are used.
+
+        Raises FormatError where the file is missing, cut short, damaged, or of another kind or version.
+        """
+        arrays, header = load_arrays(path, "codes")
+        try:
+            return cls(arrays["planes"], header["dim"], arrays["scale"], arrays["offset"], tuple(header["segments"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"{path}: the header does not describe a code table: {error}") from None
+
+
+def dot(queries: CodeTable, items: CodeTable) -> npt.NDArray[np.float64]:
+    """Inner products of the decoded rows (Q, N) in float64: the reference that every faster search equals.
+
+    Integers up to the last step, then the formula of this module's head in that order of terms, segment by
+    segment; float64 keeps the order independent of how a kernel blocks the work.
+    """
+    check_comparable(queries, items)
+    result = np.zeros((queries.num_rows, items.num_rows))
+    query_sums, item_sums = queries.sums(), items.sums()
+    start = 0
+    for segment, width in enumerate(queries.segments):
+        dims = slice(start, start + width)
+        product = queries.codes[:, dims].astype(np.float64) @ items.codes[:, dims].astype(np.float64).T
+        su, ou = (a[:, segment, None].astype(np.float64) for a in (queries.scale, queries.offset))
+        si, oi = (a[None, :, segment].astype(np.float64) for a in (items.scale, items.offset))
+        user, item = query_sums[:, segment, None], item_sums[None, :, segment]
+        result += ((su * si) * product + (su * user) * oi) + ((ou * si) * item + (width * ou) * oi)
+        start += width
+    return result
+
+
+def check_comparable(queries: CodeTable | PackedTable, items: CodeTable | PackedTable) -> None:
+    """Raise ValueError unless the two tables have the same dims and segments (their bits may differ)."""
+    if (queries.dim, queries.segments) != (items.dim, items.segments):
+        raise ValueError(
+            f"queries of {queries.dim} dims in segments {queries.segments} cannot be compared with items of "
+            f"{items.dim} dims in segments {items.segments}"
+        )
+
+
+def save_arrays(path: str | Path, kind: str, arrays: dict[str, npt.NDArray[Any]], facts: dict[str, Any]) -> None:
+    """Named arrays and JSON facts as one file: magic, version, header, then each array at a 64-byte boundary."""
+    place, places = 0, []
+    for name, array in arrays.items():
+        places.append({"name": name, "dtype": array.dtype.str, "shape": list(array.shape), "start": place})
+        place += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+    header = json.dumps({"kind": kind, **facts, "arrays": places, "bytes": place}, sort_keys=True).encode()
+    header += b" " * (-(len(header) + 20) % ALIGNMENT)
+    with atomic_write(path) as file:
+        file.write(MAGIC + struct.pack("<III", VERSION, len(header), zlib.crc32(header)) + header)
+        for array in arrays.values():
+            data = np.ascontiguousarray(array)
+            file.write(data.data if data.size else b"")
+            file.write(b"\0" * (-data.nbytes % ALIGNMENT))
+
+
+def load_arrays(path: str | Path, kind: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """The arrays, memory-mapped and read-only, and the header of a file written by ``save_arrays``."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(20)
+            if len(start) < 20 or start[:8] != MAGIC:
+                raise FormatError(f"{path}: not a file of packed codes (it does not begin with {MAGIC.decode()})")
+            version, length, checksum = struct.unpack("<III", start[8:])
+            if version != VERSION:
+                raise FormatError(f"{path}: written in format version {version}; this release reads {VERSION}")
+            raw = file.read(length)
+            if len(raw) < length or zlib.crc32(raw) != checksum:
+                raise FormatError(f"{path}: the header is cut short or damaged; export or train again")
+            header = json.loads(raw)
+            if header["kind"] != kind:
+                raise FormatError(f"{path}: holds {header['kind']}, not {kind}")
+            size, expected = Path(path).stat().st_size, 20 + length + header["bytes"]
+            if size != expected:
+                raise FormatError(f"{path}: {size} bytes where the header announces {expected}; export or train again")
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        raise FormatError(f"{path}: no such file") from None
+    arrays = {}
+    for place in header["arrays"]:
+        count = int(np.prod(place["shape"]))
+        array = np.frombuffer(mapped, np.dtype(place["dtype"]), count, 20 + length + place["start"])
+        arrays[place["name"]] = array.reshape(place["shape"])
+    return arrays, header
+
+
+def _check_affine(table: CodeTable | PackedTable) -> None:
+    if not 1 <= table.bits <= 8:
+        raise ValueError(f"bits must be 1 to 8, got {table.bits}")
+    if sum(table.segments) != table.dim or (min(table.segments) < 1 and table.dim):
+        raise ValueError(f"segments {table.segments} do not add up to {table.dim} dims")
+    allowed: Sequence[tuple[int, int]] = [(rows, len(table.segments)) for rows in (1, table.num_rows)]
+    for name in ("scale", "offset"):
+        array = getattr(table, name)
+        if array.dtype != np.float32 or array.shape not in allowed:
+            raise ValueError(f"{name} must be float32 of shape {allowed[0]} or {allowed[1]}, got {array.dtype} {array.shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} holds NaN or infinity")

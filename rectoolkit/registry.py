@@ -1,0 +1,196 @@
+"""Registries: a name in a recipe -> a class, whose constructor's signature is the schema.
+
+The star rule. In a component's constructor the parameters *before* ``*`` come from the run (``graph``,
+``segments``, ``generator``, ...: see the base class of each kind); those *after* ``*`` are what a recipe may
+write, each typed, bounded (``Annotated[int, Field(ge=1)]``) and with a default. That one line is the Python
+API, the TOML schema, the help of ``rectool show`` and the table that the contract tests run over.
+
+Components from outside register themselves the same way, in a module named by ``plugins = ["my_module"]`` in
+the recipe or through an installed package's entry point of the group ``rectoolkit.plugins``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from rectoolkit.errors import Fault, UserError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pydantic.fields import FieldInfo
+
+C = TypeVar("C")
+PLUGIN_GROUP = "rectoolkit.plugins"
+
+
+class Settings(BaseModel):
+    """Settings that a recipe may write: unknown keys are faults, types are taken as written (1 is a float)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting as ``rectool show`` prints it."""
+
+    name: str
+    type: str
+    default: Any
+    bounds: str
+    meaning: str
+
+
+class Registry(Generic[C]):
+    """Names -> component classes of one kind (``encoder``, ``quantizer``, ``loss`` or ``sampler``)."""
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self._package = package  # imported at the first look-up: it registers the built-in components
+        self._classes: dict[str, type[C]] = {}
+
+    def register(self, name: str) -> Callable[[type[C]], type[C]]:
+        """Class decorator: make the class known as ``name``. A second class of that name is an error."""
+
+        def add(cls: type[C]) -> type[C]:
+            known = self._classes.get(name)
+            if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise ValueError(
+                    f"{self.kind} '{name}' is already registered by {known.__module__}.{known.__qualname__}"
+                )
+            for parameter in _written(cls):
+                if parameter.default is inspect.Parameter.empty:
+                    raise TypeError(f"{self.kind} '{name}': setting '{parameter.name}' needs a default")
+            self._classes[name] = cls
+            return cls
+
+        return add
+
+    def names(self) -> list[str]:
+        """Every registered name, sorted."""
+        self._load()
+        return sorted(self._classes)
+
+    def __getitem__(self, name: str) -> type[C]:
+        self._load()
+        if name not in self._classes:
+            raise UserError(f"unknown {self.kind} '{name}'; {nearest(name, self.names())}")
+        return self._classes[name]
+
+    def __contains__(self, name: object) -> bool:
+        self._load()
+        return name in self._classes
+
+    def schema(self, name: str) -> type[Settings]:
+        """The pydantic model of what a recipe may write for ``name``."""
+        return _schema(self[name])
+
+    def check(self, name: str, written: dict[str, Any], where: str) -> tuple[dict[str, Any], list[Fault]]:
+        """``written`` with every default filled in, and its faults at ``where.key``."""
+        return fill(self.schema(name), written, where)
+
+    def needs(self, name: str) -> list[str]:
+        """The parameters before ``*``: what the run must supply to build ``name``."""
+        return [p.name for p in _parameters(self[name]) if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+
+    def build(self, name: str, settings: dict[str, Any], supply: dict[str, Any]) -> C:
+        """An instance: the parameters before ``*`` taken by name from ``supply``, the rest from ``settings``."""
+        missing = [need for need in self.needs(name) if need not in supply]
+        if missing:
+            raise UserError(
+                f"{self.kind} '{name}' asks for {', '.join(missing)} before the '*' of its constructor, but a run "
+                f"supplies only: {', '.join(supply)}"
+            )
+        return self[name](**{need: supply[need] for need in self.needs(name)}, **settings)
+
+    def _load(self) -> None:
+        importlib.import_module(self._package)
+        load_entry_points()
+
+
+@cache
+def load_entry_points() -> None:
+    """Import every installed package that announces components under the group ``rectoolkit.plugins``."""
+    for point in entry_points(group=PLUGIN_GROUP):
+        try:
+            point.load()
+        except Exception as error:
+            raise UserError(
+                f"the installed plugin '{point.name}' ({point.value}) fails to import: {error!r}; "
+                "mend it or uninstall the package that brings it"
+            ) from error
+
+
+def fill(schema: type[Settings], written: dict[str, Any], where: str) -> tuple[dict[str, Any], list[Fault]]:
+    """``written`` checked against ``schema`` with every default filled in, and its faults at ``where.key``."""
+    try:
+        return schema(**written).model_dump(), []
+    except ValidationError as error:
+        return {}, [_fault(schema, where, dict(detail)) for detail in error.errors()]
+
+
+def settings_of(schema: type[Settings]) -> list[Setting]:
+    """The settings of ``schema`` in the order of the signature."""
+    return [
+        Setting(name, _type_text(info.annotation), info.get_default(call_default_factory=True), _bounds(info), info.description or "")
+        for name, info in schema.model_fields.items()
+    ]
+
+
+def _fault(schema: type[Settings], where: str, detail: dict[str, Any]) -> Fault:
+    key = str(detail["loc"][0]) if detail["loc"] else ""
+    at = f"{where}.{key}" if key else where
+    if detail["type"] == "extra_forbidden":
+        return Fault(at, f"unknown key; {nearest(key, schema.model_fields)}")
+    if detail["type"] == "missing":
+        return Fault(at, "this key is required")
+    message = detail["msg"].removeprefix("Value error, ")
+    return Fault(at, f"{message[0].lower()}{message[1:]}, got {detail['input']!r}")
+
+
+def _parameters(cls: type) -> list[inspect.Parameter]:
+    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+    return [p for p in list(signature.parameters.values())[1:] if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+
+
+def _written(cls: type) -> list[inspect.Parameter]:
+    return [p for p in _parameters(cls) if p.kind is inspect.Parameter.KEYWORD_ONLY]
+
+
+@cache
+def _schema(cls: type) -> type[Settings]:
+    hints = get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
+    fields: dict[str, Any] = {p.name: (hints.get(p.name, Any), p.default) for p in _written(cls)}
+    return create_model(cls.__name__, __base__=Settings, **fields)
+
+
+def _type_text(annotation: Any) -> str:
+    if annotation is type(None):
+        return "nothing"
+    if get_origin(annotation) is Literal:
+        return " | ".join(repr(choice) for choice in get_args(annotation))
+    if get_origin(annotation) is list:
+        return f"list of {_type_text(get_args(annotation)[0])}"
+    if get_args(annotation):
+        return " | ".join(_type_text(argument) for argument in get_args(annotation))
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _bounds(info: FieldInfo) -> str:
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "at least", "max_length": "at most"}
+    found = [f"{sign} {getattr(m, name)}" for m in info.metadata for name, sign in signs.items() if hasattr(m, name)]
+    return ", ".join(found)
+
+
+encoders: Registry[Any] = Registry("encoder", "rectoolkit.encoders")
+quantizers: Registry[Any] = Registry("quantizer", "rectoolkit.quantizers")
+losses: Registry[Any] = Registry("loss", "rectoolkit.losses")
+samplers: Registry[Any] = Registry("sampler", "rectoolkit.samplers")
+REGISTRIES: dict[str, Registry[Any]] = {r.kind: r for r in (encoders, quantizers, losses, samplers)}
