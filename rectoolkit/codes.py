@@ -135,7 +135,7 @@ class PackedTable:
     def bytes_per_row(self) -> float:
         """What one row costs in memory: its planes and its share of scales and offsets."""
         affine = self.scale.nbytes + self.offset.nbytes
-        return self.planes.shape[1] * self.planes.shape[2] + affine / max(1, self.num_rows)
+        return float(self.planes.shape[1] * self.planes.shape[2] + affine / max(1, self.num_rows))
 
     @classmethod
     def pack(cls, table: CodeTable) -> PackedTable:
@@ -161,7 +161,7 @@ class PackedTable:
 
     def save(self, path: str | Path) -> None:
         """Write the table as one self-describing file (docs/format.md); the file is whole or absent."""
-        arrays = {"planes": self.planes, "scale": self.scale, "offset": self.offset}
+        arrays: dict[str, npt.NDArray[Any]] = {"planes": self.planes, "scale": self.scale, "offset": self.offset}
         save_arrays(path, "codes", arrays, {"dim": self.dim, "bits": self.bits, "segments": list(self.segments)})
 
     @classmethod
@@ -262,6 +262,7 @@ def _check_affine(table: CodeTable | PackedTable) -> None:
     for name in ("scale", "offset"):
         array = getattr(table, name)
         if array.dtype != np.float32 or array.shape not in allowed:
-            raise ValueError(f"{name} must be float32 of shape {allowed[0]} or {allowed[1]}, got {array.dtype} {array.shape}")
+            shapes = f"{allowed[0]} or {allowed[1]}"
+            raise ValueError(f"{name} must be float32 of shape {shapes}, got {array.dtype} {array.shape}")
         if not np.isfinite(array).all():
             raise ValueError(f"{name} holds NaN or infinity")

@@ -90,7 +90,7 @@ class Registry(Generic[C]):
 
     def schema(self, name: str) -> type[Settings]:
         """The pydantic model of what a recipe may write for ``name``."""
-        return _schema(self[name])
+        return schema_of(self[name])
 
     def check(self, name: str, written: dict[str, Any], where: str) -> tuple[dict[str, Any], list[Fault]]:
         """``written`` with every default filled in, and its faults at ``where.key``."""
@@ -139,7 +139,7 @@ def fill(schema: type[Settings], written: dict[str, Any], where: str) -> tuple[d
 def settings_of(schema: type[Settings]) -> list[Setting]:
     """The settings of ``schema`` in the order of the signature."""
     return [
-        Setting(name, _type_text(info.annotation), info.get_default(call_default_factory=True), _bounds(info), info.description or "")
+        Setting(name, _type_text(info.annotation), info.default, _bounds(info), info.description or "")
         for name, info in schema.model_fields.items()
     ]
 
@@ -164,8 +164,8 @@ def _written(cls: type) -> list[inspect.Parameter]:
     return [p for p in _parameters(cls) if p.kind is inspect.Parameter.KEYWORD_ONLY]
 
 
-@cache
-def _schema(cls: type) -> type[Settings]:
+def schema_of(cls: type) -> type[Settings]:
+    """The settings after the ``*`` of a class's constructor, as a pydantic model."""
     hints = get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
     fields: dict[str, Any] = {p.name: (hints.get(p.name, Any), p.default) for p in _written(cls)}
     return create_model(cls.__name__, __base__=Settings, **fields)
