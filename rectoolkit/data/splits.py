@@ -1,0 +1,73 @@
+"""Splits: a random share of every user's items, held out.
+
+Validation is held out of train (never test.txt), and data that comes as one file is split the same way into
+train and test. The share is taken *per user*, so that every user is both trained and judged; a split over all
+pairs would leave light users untested, and a split by user would test users that the model has never seen.
+
+A user with d items gives share * d of them, rounded up or down at random in that proportion: rounding to the
+nearest would take nothing from every user with fewer than 0.5 / share items and so judge heavy users only. One
+item always stays. Which items go is decided by sorting each row by random keys, in blocks of users: memory is a
+few dozen bytes for each interaction of one block, the cost is linear in the interactions, and the result does
+not depend on the size of the blocks (each draw is the next of one stream).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rectoolkit.data.interactions import Dataset, Interactions
+from rectoolkit.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+BLOCK = 1 << 20  # interactions sorted at a time: 40 MB of keys and orders
+
+
+def hold_out(
+    interactions: Interactions, share: float, generator: np.random.Generator
+) -> tuple[Interactions, Interactions]:
+    """``(rest, held)``: a random ``share`` (0..1) of every user's items is held out, at least one stays.
+
+    The two parts are disjoint, together they are ``interactions``, and their id space is the same. The same
+    generator state gives the same split. Raises DataError for a share outside 0 <= share < 1.
+    """
+    if not 0 <= share < 1:
+        raise DataError(f"the share to hold out must be at least 0 and below 1, got {share}")
+    degrees = interactions.user_degrees
+    wanted = np.floor(share * degrees + generator.random(len(degrees))).astype(np.int64)
+    counts = np.minimum(wanted, np.maximum(degrees - 1, 0))
+    held = np.zeros(interactions.num_interactions, np.bool_)
+    for first, last in user_blocks(interactions.indptr, BLOCK):
+        start, end = interactions.indptr[first], interactions.indptr[last]
+        users = np.repeat(np.arange(last - first), degrees[first:last])
+        order = np.argsort(users + generator.random(int(end - start)), kind="stable")
+        rank = np.arange(start, end) - np.repeat(interactions.indptr[first:last], degrees[first:last])
+        held[start + order[rank < np.repeat(counts[first:last], degrees[first:last])]] = True
+    return _part(interactions, ~held, degrees - counts), _part(interactions, held, counts)
+
+
+def with_validation(dataset: Dataset, share: float, generator: np.random.Generator) -> Dataset:
+    """The data set with ``share`` of every user's train items moved into its validation part."""
+    train, validation = hold_out(dataset.train, share, generator)
+    return replace(dataset, train=train, validation=validation)
+
+
+def user_blocks(indptr: npt.NDArray[np.int64], size: int) -> Iterator[tuple[int, int]]:
+    """Ranges of users ``first, last`` (exclusive) of about ``size`` interactions each, at least one user each."""
+    first, users = 0, len(indptr) - 1
+    while first < users:
+        last = int(np.searchsorted(indptr, indptr[first] + size, side="right")) - 1
+        last = min(max(last, first + 1), first + size, users)
+        yield first, last
+        first = last
+
+
+def _part(whole: Interactions, mask: npt.NDArray[np.bool_], degrees: npt.NDArray[np.int64]) -> Interactions:
+    indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(degrees)])
+    return Interactions(indptr, whole.items[mask], whole.num_users, whole.num_items)
