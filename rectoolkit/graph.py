@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import sys
-import types
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 _L3_CACHE_SIZE = 194  # sysconf's number for it on Linux
 
 
-def load_dgl() -> types.ModuleType:
+def load_dgl() -> Any:
     """Import dgl with its backend set, so that it neither asks, prints nor writes into the home folder."""
     os.environ.setdefault("DGLBACKEND", "pytorch")
     os.environ.setdefault("HOME", "/tmp")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from rectoolkit.losses import Loss, Triple, Views
+from rectoolkit.losses import Loss, Side, Triple, Views
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     Table = CodeTable | npt.NDArray[np.float32]
 
-SIDES = ("users", "items")
-
 
 class Recommender(nn.Module):
     """Codes of users and items, trained through their encoder.
@@ -32,15 +30,20 @@ class Recommender(nn.Module):
     def __init__(self, encoder: Encoder, user_quantizer: Quantizer, item_quantizer: Quantizer) -> None:
         super().__init__()
         self.encoder = encoder
-        self.quantizers = nn.ModuleDict({"users": user_quantizer, "items": item_quantizer})
+        self.user_quantizer, self.item_quantizer = user_quantizer, item_quantizer
+
+    @property
+    def quantizers(self) -> dict[Side, Quantizer]:
+        """The quantizer of each side."""
+        return {"users": self.user_quantizer, "items": self.item_quantizer}
 
     def forward(self, batch: Batch) -> Views:
         """The batch's rows after the quantizers, before them, and at layer 0."""
         items, shape = torch.cat([batch.positives, batch.negatives.flatten()]), batch.negatives.shape
         real = self.encoder.rows(batch.users, items)
-        coded = [self.quantizers[side](rows) for side, rows in zip(SIDES, real, strict=True)]
+        coded = self.user_quantizer(real[0]), self.item_quantizer(real[1])
         ego = self.encoder.ego(batch.users, items)
-        return Views(_triple(*coded, shape), _triple(*real, shape), _triple(*ego, shape), batch)
+        return Views(_triple(coded, shape), _triple(real, shape), _triple(ego, shape), batch)
 
     def calibrate(self) -> None:
         """Show the quantizers the untrained rows of their side."""
@@ -49,9 +52,9 @@ class Recommender(nn.Module):
 
     def observe(self, views: Views, loss: Loss, value: Tensor) -> None:
         """Let quantizers that use the loss's derivatives look at a batch before its backward."""
-        for side in SIDES:
-            if self.quantizers[side].observes:
-                self.quantizers[side].observe(side, views, loss, value)
+        for side, quantizer in self.quantizers.items():
+            if quantizer.observes:
+                quantizer.observe(side, views, loss, value)
 
     def progress(self, share: float) -> None:
         """Tell annealed quantizers the share of training done, 0..1."""
@@ -83,10 +86,11 @@ class Recommender(nn.Module):
 
     def diagnostics(self, real: tuple[Tensor, Tensor]) -> dict[str, Any]:
         """What each side's quantizer says of its rows, under ``users`` and ``items``."""
-        pairs = zip(self.quantizers.items(), real, strict=True)
-        return {side: quantizer.diagnostics(rows) for side, (quantizer, rows) in pairs}
+        users, items = real
+        return {"users": self.user_quantizer.diagnostics(users), "items": self.item_quantizer.diagnostics(items)}
 
 
-def _triple(users: Tensor, items: Tensor, shape: torch.Size) -> Triple:
+def _triple(rows: tuple[Tensor, Tensor], shape: torch.Size) -> Triple:
+    users, items = rows
     positives, negatives = items[: len(users)], items[len(users) :]
     return Triple(users, positives, negatives.view(*shape, -1))

@@ -5,6 +5,9 @@ The star rule. In a component's constructor the parameters *before* ``*`` come f
 write, each typed, bounded (``Annotated[int, Field(ge=1)]``) and with a default. That one line is the Python
 API, the TOML schema, the help of ``rectool show`` and the table that the contract tests run over.
 
+A component may also say what it does not go together with: ``misfits(recipe) -> list[Fault]``, a class method that
+is shown the filled recipe before anything is built. It names the key to change and the nearest thing that works.
+
 Components from outside register themselves the same way, in a module named by ``plugins = ["my_module"]`` in
 the recipe or through an installed package's entry point of the group ``rectoolkit.plugins``.
 """
@@ -13,10 +16,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 C = TypeVar("C")
+Recipe = Mapping[str, Mapping[str, Any]]  # a filled recipe's sections, as ``misfits`` of a component sees them
 PLUGIN_GROUP = "rectoolkit.plugins"
 
 
@@ -166,8 +172,11 @@ def _written(cls: type) -> list[inspect.Parameter]:
 
 def schema_of(cls: type) -> type[Settings]:
     """The settings after the ``*`` of a class's constructor, as a pydantic model."""
-    hints = get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
-    fields: dict[str, Any] = {p.name: (hints.get(p.name, Any), p.default) for p in _written(cls)}
+    space = vars(sys.modules[cls.__module__])  # only these annotations: those before the star may be unimported
+    hints = {
+        p.name: eval(p.annotation, space) if isinstance(p.annotation, str) else p.annotation for p in _written(cls)
+    }
+    fields: dict[str, Any] = {p.name: (hints[p.name], p.default) for p in _written(cls)}
     return create_model(cls.__name__, __base__=Settings, **fields)
 
 

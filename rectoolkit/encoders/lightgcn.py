@@ -42,7 +42,8 @@ class LightGCN(Encoder):
         self.layers, self.normalize = layers, normalize
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        total = layer = self.embedding
+        layer: Tensor = self.embedding
+        total = layer
         for _ in range(self.layers):
             layer = self.graph.propagate(layer)
             total = total + layer

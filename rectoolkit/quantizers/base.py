@@ -30,11 +30,11 @@ Bounds = Annotated[
     Literal["average", "learned"],
     Field(description="clip bounds: a moving average of the data's range, or parameters trained with the rest"),
 ]
-Range = Annotated[
+Extent = Annotated[
     Literal["minmax", "deviation"],
     Field(description="the data's range: its extremes, or so many standard deviations around its mean"),
 ]
-Deviations = Annotated[float, Field(gt=0, le=20, description="half-width of the range where range = 'deviation'")]
+Deviations = Annotated[float, Field(gt=0, le=20, description="half-width of the range where extent = 'deviation'")]
 Momentum = Annotated[float, Field(ge=0, lt=1, description="weight of the past in the moving average of the range")]
 
 
@@ -54,14 +54,14 @@ class Quantizer(nn.Module):
         self.segments = segments or (dim,)
         self.bits = bits
         self.progress = 0.0
+        self.generator: torch.Generator | None = None  # methods that draw put theirs here, to be saved with the rest
 
     def get_extra_state(self) -> Tensor:
         """The state of the random generator, if the method has one, so that a resumed run draws on."""
-        generator = getattr(self, "generator", None)
-        return torch.empty(0, dtype=torch.uint8) if generator is None else generator.get_state()
+        return torch.empty(0, dtype=torch.uint8) if self.generator is None else self.generator.get_state()
 
     def set_extra_state(self, state: Tensor) -> None:
-        if len(state):
+        if self.generator is not None:
             self.generator.set_state(state)
 
     def calibrate(self, x: Tensor) -> None:
@@ -142,12 +142,14 @@ class UniformQuantizer(Quantizer):
         *,
         bits: int = 1,
         bounds: str = "average",
-        range: str = "minmax",
+        extent: str = "minmax",
         deviations: float = 3.0,
         momentum: float = 0.99,
     ) -> None:
         super().__init__(dim, segments, bits=bits)
-        self.bounds, self.range, self.deviations, self.momentum = bounds, range, deviations, momentum
+        self.low: Tensor
+        self.high: Tensor
+        self.bounds, self.extent, self.deviations, self.momentum = bounds, extent, deviations, momentum
         low, high = -torch.ones(1, len(self.segments)), torch.ones(1, len(self.segments))
         if bounds == "learned":
             self.low, self.high = nn.Parameter(low), nn.Parameter(high)
@@ -157,14 +159,14 @@ class UniformQuantizer(Quantizer):
 
     @torch.no_grad()
     def calibrate(self, x: Tensor) -> None:
-        low, high = self._range(x)
+        low, high = self._extent(x)
         self.low.copy_(low)
         self.high.copy_(high)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and self.bounds == "average":
             with torch.no_grad():
-                low, high = self._range(x)
+                low, high = self._extent(x)
                 self.low.lerp_(low, 1 - self.momentum)
                 self.high.lerp_(high, 1 - self.momentum)
         normalised, step, low = self._normalise(x)
@@ -193,10 +195,10 @@ class UniformQuantizer(Quantizer):
         clipped = torch.minimum(torch.maximum(x, low), high)
         return (clipped - low) / self.spread(step), step, self.low
 
-    def _range(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _extent(self, x: Tensor) -> tuple[Tensor, Tensor]:
         lows, highs = [], []
-        for block in x.split(self.segments, dim=1):
-            if self.range == "minmax":
+        for block in torch.split(x, list(self.segments), dim=1):
+            if self.extent == "minmax":
                 lows.append(block.amin())
                 highs.append(block.amax())
             else:

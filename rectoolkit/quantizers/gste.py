@@ -32,8 +32,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import torch
 from pydantic import Field
 
-from rectoolkit.quantizers.base import Bits, Bounds, Deviations, Momentum, Range, UniformQuantizer
-from rectoolkit.registry import quantizers
+from rectoolkit.errors import Fault
+from rectoolkit.quantizers.base import Bits, Bounds, Deviations, Extent, Momentum, UniformQuantizer
+from rectoolkit.registry import Recipe, losses, quantizers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +77,7 @@ class GSTE(UniformQuantizer):
         *,
         bits: Bits = 1,
         bounds: Bounds = "average",
-        range: Range = "minmax",
+        extent: Extent = "minmax",
         deviations: Deviations = 3.0,
         momentum: Momentum = 0.99,
         curvature: Curvature = "exact",
@@ -85,13 +86,23 @@ class GSTE(UniformQuantizer):
         probes: Annotated[int, Field(ge=1, description="most probes where curvature = 'hutchinson'")] = 50,
     ) -> None:
         super().__init__(
-            dim, segments, bits=bits, bounds=bounds, range=range, deviations=deviations, momentum=momentum
+            dim, segments, bits=bits, bounds=bounds, extent=extent, deviations=deviations, momentum=momentum
         )
+        self.delta: Tensor
+        self.trace: Tensor
+        self.steps: Tensor
         self.curvature, self.every, self.probes = curvature, every, probes
         self.generator = generator
         self.register_buffer("delta", torch.tensor(delta))
         self.register_buffer("trace", torch.tensor(0.0))
         self.register_buffer("steps", torch.tensor(0))
+
+    @classmethod
+    def misfits(cls, recipe: Recipe) -> list[Fault]:
+        name = recipe["loss"]["name"]
+        if recipe["quantizer"]["curvature"] != "exact" or losses[name].has_curvature():
+            return []
+        return [Fault("quantizer.curvature", f"loss '{name}' has no closed form of its curvature; write 'hutchinson'")]
 
     def round(self, normalised: Tensor) -> Tensor:
         return _Round.apply(normalised, self.delta)  # type: ignore[no-any-return, no-untyped-call]
@@ -106,10 +117,7 @@ class GSTE(UniformQuantizer):
         square = self.spread(self.step().detach()).square()
         exact = self.curvature == "exact"
         gradients = torch.autograd.grad(value, rows, retain_graph=True, create_graph=not exact)
-        if exact:
-            trace = (loss.curvature(views, side) * square).sum()
-        else:
-            trace = self._hutchinson(rows, gradients, square)
+        trace = (loss.curvature(views, side) * square).sum() if exact else self._hutchinson(rows, gradients, square)
         scaled = torch.cat([(gradient.detach() * square.sqrt()).flatten() for gradient in gradients])
         self.trace.copy_(trace)
         self.delta.copy_((trace / scaled.numel() / (3 * scaled.std()).clamp(min=1e-30)).clamp(min=0))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rectoolkit.quantizers.base import Bits, Bounds, Deviations, Momentum, Range, UniformQuantizer
+from rectoolkit.quantizers.base import Bits, Bounds, Deviations, Extent, Momentum, UniformQuantizer
 from rectoolkit.registry import quantizers
 
 if TYPE_CHECKING:
@@ -38,12 +38,12 @@ class STE(UniformQuantizer):
         *,
         bits: Bits = 1,
         bounds: Bounds = "average",
-        range: Range = "minmax",
+        extent: Extent = "minmax",
         deviations: Deviations = 3.0,
         momentum: Momentum = 0.99,
     ) -> None:
         super().__init__(
-            dim, segments, bits=bits, bounds=bounds, range=range, deviations=deviations, momentum=momentum
+            dim, segments, bits=bits, bounds=bounds, extent=extent, deviations=deviations, momentum=momentum
         )
 
     def round(self, normalised: Tensor) -> Tensor:
