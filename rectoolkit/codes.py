@@ -92,14 +92,11 @@ class CodeTable:
 
     def sums(self) -> npt.NDArray[np.int64]:
         """The sum of each row's codes by segment, int64 (N, S)."""
-        if not self.dim:
-            return np.zeros((self.num_rows, len(self.segments)), np.int64)
-        starts = np.cumsum((0, *self.segments[:-1]))
-        return np.add.reduceat(self.codes.astype(np.int64), starts, axis=1)
+        return _segment_sums(self.codes.astype(np.int64), self.segments)
 
-    def take(self, rows: npt.ArrayLike) -> CodeTable:
-        """The table of the rows named, in that order."""
-        rows = np.asarray(rows)
+    def take(self, rows: npt.ArrayLike | slice) -> CodeTable:
+        """The table of the rows named, in that order; of a slice, without copying."""
+        rows = rows if isinstance(rows, slice) else np.asarray(rows)
         scale, offset = (a if len(a) == 1 else a[rows] for a in (self.scale, self.offset))
         return CodeTable(self.codes[rows], scale, offset, self.bits, self.segments)
 
@@ -153,9 +150,9 @@ class PackedTable:
             codes |= np.unpackbits(self.planes[:, bit], axis=1, count=self.dim, bitorder="little") << bit
         return CodeTable(codes, self.scale, self.offset, self.bits, self.segments)
 
-    def take(self, rows: npt.ArrayLike) -> PackedTable:
-        """The table of the rows named, in that order."""
-        rows = np.asarray(rows)
+    def take(self, rows: npt.ArrayLike | slice) -> PackedTable:
+        """The table of the rows named, in that order; of a slice, without copying."""
+        rows = rows if isinstance(rows, slice) else np.asarray(rows)
         scale, offset = (a if len(a) == 1 else a[rows] for a in (self.scale, self.offset))
         return PackedTable(self.planes[rows], self.dim, scale, offset, self.segments)
 
@@ -177,25 +174,74 @@ class PackedTable:
             raise FormatError(f"{path}: the header does not describe a code table: {error}") from None
 
 
-def dot(queries: CodeTable, items: CodeTable) -> npt.NDArray[np.float64]:
+@dataclass(frozen=True)
+class Integers:
+    """Rows as exact integers with their affine map: what ``dot`` multiplies, whichever side it comes from.
+
+    ``values`` float64 (N, D) holding integers, ``sums`` float64 (N, S) of them by segment, ``scale`` and
+    ``offset`` float64 (N or 1, S).
+    """
+
+    values: npt.NDArray[np.float64]
+    sums: npt.NDArray[np.float64]
+    scale: npt.NDArray[np.float64]
+    offset: npt.NDArray[np.float64]
+    segments: tuple[int, ...]
+
+    @classmethod
+    def of(cls, table: CodeTable) -> Integers:
+        """The codes of a table."""
+        scale, offset = table.scale.astype(np.float64), table.offset.astype(np.float64)
+        return cls(table.codes.astype(np.float64), table.sums().astype(np.float64), scale, offset, table.segments)
+
+    @classmethod
+    def of_floats(cls, rows: npt.NDArray[Any], segments: tuple[int, ...]) -> Integers:
+        """Float rows (N, D) on a fixed-point grid of their own, so that their products with codes are exact.
+
+        A row whose largest magnitude is below 2^e becomes integers times 2^(e-f), f = min(32, 44 - bits of D):
+        components down to 2^-8 of the largest keep all 24 bits of a float32 at 64 dims, and a sum of D
+        products with 8-bit codes stays below 2^53, so that it is the same in whatever order it is added.
+        """
+        rows = rows.astype(np.float64)
+        digits = min(32, 44 - int(rows.shape[1]).bit_length())
+        exponent = np.frexp(np.abs(rows).max(axis=1, initial=0.0))[1] - digits
+        values = np.rint(np.ldexp(rows, -exponent[:, None]))
+        scale = np.repeat(np.ldexp(1.0, exponent)[:, None], len(segments), axis=1)
+        return cls(values, _segment_sums(values, segments), scale, np.zeros((1, len(segments))), segments)
+
+
+def dot(queries: CodeTable | Floats, items: CodeTable) -> npt.NDArray[np.float64]:
     """Inner products of the decoded rows (Q, N) in float64: the reference that every faster search equals.
 
     Integers up to the last step, then the formula of this module's head in that order of terms, segment by
-    segment; float64 keeps the order independent of how a kernel blocks the work.
+    segment; float64 keeps the order independent of how a kernel blocks the work. Float queries (Q, D) are
+    first rounded to the grid of ``Integers.of_floats``.
     """
+    if isinstance(queries, np.ndarray):
+        return dot_integers(Integers.of_floats(queries, items.segments), Integers.of(items))
     check_comparable(queries, items)
-    result = np.zeros((queries.num_rows, items.num_rows))
-    query_sums, item_sums = queries.sums(), items.sums()
+    return dot_integers(Integers.of(queries), Integers.of(items))
+
+
+def dot_integers(queries: Integers, items: Integers) -> npt.NDArray[np.float64]:
+    """``dot`` of rows that are integers already."""
+    result = np.zeros((len(queries.values), len(items.values)))
     start = 0
     for segment, width in enumerate(queries.segments):
         dims = slice(start, start + width)
-        product = queries.codes[:, dims].astype(np.float64) @ items.codes[:, dims].astype(np.float64).T
-        su, ou = (a[:, segment, None].astype(np.float64) for a in (queries.scale, queries.offset))
-        si, oi = (a[None, :, segment].astype(np.float64) for a in (items.scale, items.offset))
-        user, item = query_sums[:, segment, None], item_sums[None, :, segment]
-        result += ((su * si) * product + (su * user) * oi) + ((ou * si) * item + (width * ou) * oi)
+        add_segment(result, queries.values[:, dims] @ items.values[:, dims].T, segment, queries, items)
         start += width
     return result
+
+
+def add_segment(
+    result: npt.NDArray[np.float64], product: npt.NDArray[np.float64], segment: int, queries: Integers, items: Integers
+) -> None:
+    """Add to ``result`` (Q, N) the affine product of one segment, given its integer ``product`` (Q, N)."""
+    width = queries.segments[segment]
+    su, ou, user = (a[:, segment, None] for a in (queries.scale, queries.offset, queries.sums))
+    si, oi, item = (a[None, :, segment] for a in (items.scale, items.offset, items.sums))
+    result += ((su * si) * product + (su * user) * oi) + ((ou * si) * item + (width * ou) * oi)
 
 
 def check_comparable(queries: CodeTable | PackedTable, items: CodeTable | PackedTable) -> None:
@@ -251,6 +297,12 @@ def load_arrays(path: str | Path, kind: str) -> tuple[dict[str, npt.NDArray[Any]
         array = np.frombuffer(mapped, np.dtype(place["dtype"]), count, 20 + length + place["start"])
         arrays[place["name"]] = array.reshape(place["shape"])
     return arrays, header
+
+
+def _segment_sums(values: npt.NDArray[Any], segments: tuple[int, ...]) -> npt.NDArray[Any]:
+    if not values.shape[1]:
+        return np.zeros((len(values), len(segments)), values.dtype)
+    return np.asarray(np.add.reduceat(values, np.cumsum((0, *segments[:-1])), axis=1))
 
 
 def _check_affine(table: CodeTable | PackedTable) -> None:
