@@ -1,7 +1,7 @@
 """The adjacency-list text of the LightGCN line of work: ``user item item ...``, one user a line.
 
-Ids are integers from 0, separated by spaces or tabs. A user may stand without items (Gowalla's test.txt has such
-lines) or on several lines; a pair may stand only once in a file. Blank lines are skipped.
+Ids are integers from 0, separated by spaces or tabs. A user may stand without items (who then has none in
+this part) or on several lines; a pair may stand only once in a file. Blank lines are skipped.
 """
 
 from __future__ import annotations
