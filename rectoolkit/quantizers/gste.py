@@ -50,17 +50,19 @@ Curvature = Annotated[
 
 
 class _Round(torch.autograd.Function):
+    """Rounds; on the way back hands the gradient and the rounding error to the quantizer."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, delta: Tensor) -> Tensor:
-        rounded = x.round()
-        ctx.save_for_backward(x - rounded, delta)
+    def forward(ctx: Any, normalised: Tensor, quantizer: GSTE) -> Tensor:
+        rounded = normalised.round()
+        ctx.quantizer = quantizer
+        ctx.save_for_backward(normalised, rounded)
         return rounded
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        error, delta = ctx.saved_tensors
-        gradient = gradients[0]
-        return gradient * (1 + delta * gradient.sign() * error), None
+        normalised, rounded = ctx.saved_tensors
+        return ctx.quantizer.through(gradients[0], normalised - rounded), None
 
 
 @quantizers.register("gste")
@@ -89,10 +91,11 @@ class GSTE(UniformQuantizer):
             dim, segments, bits=bits, bounds=bounds, extent=extent, deviations=deviations, momentum=momentum
         )
         self.delta: Tensor
-        self.trace: Tensor
-        self.steps: Tensor
+        self.trace: Tensor  # Tr(H) on the integer grid at the last refresh
+        self.steps: Tensor  # batches observed
         self.curvature, self.every, self.probes = curvature, every, probes
         self.generator = generator
+        self._due = False
         self.register_buffer("delta", torch.tensor(delta))
         self.register_buffer("trace", torch.tensor(0.0))
         self.register_buffer("steps", torch.tensor(0))
@@ -105,29 +108,40 @@ class GSTE(UniformQuantizer):
         return [Fault("quantizer.curvature", f"loss '{name}' has no closed form of its curvature; write 'hutchinson'")]
 
     def round(self, normalised: Tensor) -> Tensor:
-        return _Round.apply(normalised, self.delta)  # type: ignore[no-any-return, no-untyped-call]
+        return _Round.apply(normalised, self)  # type: ignore[no-any-return, no-untyped-call]
 
     def observe(self, side: Literal["users", "items"], views: Views, loss: Loss, value: Tensor) -> None:
+        """Tr(H) of this batch, where delta is due; the backward that follows has g, and makes delta of both."""
         if self.curvature == "none":
             return
+        self._due = int(self.steps) % self.every == 0
         self.steps += 1
-        if (int(self.steps) - 1) % self.every:
+        if not self._due:
             return
-        rows = views.coded.side(side)
         square = self.spread(self.step().detach()).square()
-        exact = self.curvature == "exact"
-        gradients = torch.autograd.grad(value, rows, retain_graph=True, create_graph=not exact)
-        trace = (loss.curvature(views, side) * square).sum() if exact else self._hutchinson(rows, gradients, square)
-        scaled = torch.cat([(gradient.detach() * square.sqrt()).flatten() for gradient in gradients])
-        self.trace.copy_(trace)
-        self.delta.copy_((trace / scaled.numel() / (3 * scaled.std()).clamp(min=1e-30)).clamp(min=0))
+        if self.curvature == "exact":
+            self.trace.copy_((loss.curvature(views, side) * square).sum())
+        else:
+            self.trace.copy_(self._hutchinson(views.coded.side(side), value, square))
+
+    def through(self, gradient: Tensor, error: Tensor) -> Tensor:
+        """dL/dx_n from g = dL/dx_q and x_n - x_q; refreshes delta first if ``observe`` found it due."""
+        if self._due:
+            self._due = False
+            size = 3 * gradient.std(correction=0)
+            delta = (self.trace / gradient.numel() / size).clamp(min=0)
+            self.delta.copy_(torch.where(size > 0, delta, 0.0))  # a gradient that is even has no sizes to compare
+        return gradient * (1 + self.delta * gradient.sign() * error)
 
     def diagnostics(self, x: Tensor) -> dict[str, Any]:
         return {**super().diagnostics(x), "delta": float(self.delta), "trace": float(self.trace)}
 
-    def _hutchinson(self, rows: tuple[Tensor, ...], gradients: tuple[Tensor, ...], square: Tensor) -> Tensor:
+    def _hutchinson(self, rows: tuple[Tensor, ...], value: Tensor, square: Tensor) -> Tensor:
         """Tr(H) on the integer grid as the mean of v' H v over Rademacher v."""
-        total, mean = torch.zeros(()), torch.zeros(())
+        gradients = torch.autograd.grad(value, rows, create_graph=True, materialize_grads=True)
+        total = mean = rows[0].new_zeros(())
+        if not any(gradient.requires_grad for gradient in gradients):
+            return mean  # a loss linear in the rows is not curved
         for probe in range(1, self.probes + 1):
             signs = [torch.randint(0, 2, row.shape, generator=self.generator).to(row) * 2 - 1 for row in rows]
             products = torch.autograd.grad(gradients, rows, signs, retain_graph=True, materialize_grads=True)
