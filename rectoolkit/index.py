@@ -141,8 +141,7 @@ class Index:
             masks = {"seen": seen, "allow": allow, "deny": deny}
             return self._rescored(queries, k, rescore, **masks, threads=threads, method=method)
         question = self._question(queries, k, seen, allow, deny, threads)
-        keys = _best_keys(question, self._method(question, method))
-        return _hits(keys, question)
+        return _hits(self._best(question, method))
 
     def _question(
         self,
@@ -161,8 +160,12 @@ class Index:
         checked = None if seen is None else _seen(seen, len(integers.values), len(self))
         return Question(integers, self.items, None, int(k), checked, banned, int(threads or _cores()))
 
-    def _method(self, question: Question, method: Method) -> Method:
-        return "numpy" if method == "fast" else method
+    def _best(self, question: Question, method: Method) -> Keys:
+        if method == "fast":
+            from rectoolkit import kernels
+
+            return kernels.best_keys(question, kernels.Bounds(self.items))
+        return _best_keys(question, method)
 
     def _rescored(self, queries: Queries, k: int, rescore: Rescore, **settings: Any) -> Hits:
         _check_count("k", k)
@@ -202,7 +205,7 @@ def order_keys(scores: npt.NDArray[np.float64], mixed: npt.NDArray[np.uint32]) -
     return np.asarray((ordered.astype(np.uint64) << np.uint64(32)) | ~mixed)
 
 
-def _hits(keys: Keys, question: Question) -> Hits:
+def _hits(keys: Keys) -> Hits:
     ordered = (keys >> np.uint64(32)).astype(np.uint32)
     raw = ordered ^ np.where(ordered >> 31, np.uint32(0x80000000), np.uint32(0xFFFFFFFF))
     empty = keys == 0

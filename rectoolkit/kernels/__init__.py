@@ -1,0 +1,112 @@
+"""The fast method of the index: exact top-k by compiled filters, on several threads. Needs numba."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rectoolkit.codes import Integers
+from rectoolkit.kernels import compiled
+from rectoolkit.kernels.compiled import LANES, QUERY_TILE, Items
+from rectoolkit.kernels.plan import Bounds, ask, is_hamming, layout_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    from rectoolkit.index import Question
+
+    Keys = npt.NDArray[np.uint64]
+
+QUERY_GROUP = 256  # their bytes and heaps (k = 50) fit the second-level cache: 16 KB + 100 KB of 1 MB
+LEAST_ITEMS = 1 << 14  # fewer for a thread would cost more to hand over than to scan
+HEAP_BYTES = 1 << 26
+MOST_DIMS = 1 << 16  # beyond it the 32-bit sums of a filter could overflow
+FEW = 6  # queries up to which bit-planes beat unpacking to bytes, measured at 2 to 8 bits
+
+
+def best_keys(question: Question, bounds: Bounds) -> Keys:
+    """The k best keys of each query, descending, 0 where there are none: uint64 (Q, k)."""
+    num, size = len(question.queries.values), question.items.num_rows
+    kept = min(question.k, size)
+    result = np.zeros((num, question.k), np.uint64)
+    block = max(QUERY_TILE, min(4096, HEAP_BYTES // (8 * max(1, kept) * question.threads)))
+    if not kept or not question.items.dim:
+        block = max(1, num)
+    for start in range(0, num, block) if kept else ():
+        rows = slice(start, min(start + block, num))
+        result[rows, :kept] = _block(question, bounds, rows, kept)
+    return result
+
+
+def _block(question: Question, bounds: Bounds, rows: slice, kept: int) -> Keys:
+    queries, seen = _part(question, rows)
+    scan, planes = _choose(queries, question)
+    layout = layout_of(queries.segments)
+    asked = ask(queries, question.items, layout, bounds, seen, planes)
+    items = Items(
+        _fixed(question.items.planes),
+        _fixed(question.items.scale),
+        _fixed(question.items.offset),
+        np.zeros(0, np.int64) if question.ids is None else question.ids,
+        np.zeros(0, bool) if question.banned is None else question.banned,
+    )
+    num = len(queries.values)
+    groups = range(0, num, QUERY_GROUP)
+    wanted = 1 if len(groups) >= 2 * question.threads else question.threads
+    chunk = max(LEAST_ITEMS, -(-question.items.num_rows // (wanted * LANES)) * LANES)
+    chunks = range(0, question.items.num_rows, chunk)
+    heaps = np.zeros((len(chunks), num, kept), np.uint64)
+    tasks = [
+        (items, layout, asked, heaps[n], first, min(first + chunk, question.items.num_rows), q, min(q + QUERY_GROUP, num))
+        for q in groups
+        for n, first in enumerate(chunks)
+    ]
+    _run(scan, tasks, question.threads)
+    merged = heaps.transpose(1, 0, 2).reshape(num, -1)
+    if len(chunks) > 1:
+        merged = np.partition(merged, merged.shape[1] - kept, axis=1)[:, merged.shape[1] - kept :]
+    return np.sort(merged, axis=1)[:, ::-1]
+
+
+def _choose(queries: Integers, question: Question) -> tuple[Callable[..., None], bool]:
+    if is_hamming(queries, question.items):
+        return compiled.scan_hamming, True
+    if len(queries.values) <= FEW:
+        return compiled.scan_planes, True
+    return compiled.scan_bytes, False
+
+
+def _part(question: Question, rows: slice) -> tuple[Integers, tuple[Any, Any]]:
+    asked = question.queries
+    scale, offset = (a if len(a) == 1 else a[rows] for a in (asked.scale, asked.offset))
+    queries = Integers(asked.values[rows], asked.sums[rows], scale, offset, asked.segments)
+    none = np.zeros(0, np.int64)
+    if question.seen is None:
+        return queries, (none, none)
+    return queries, (question.seen.indptr[rows.start : rows.stop + 1], question.seen.items)
+
+
+def _fixed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A read-only view: memory-mapped or not, numba then sees one type and compiles once."""
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+def _run(scan: Callable[..., None], tasks: list[tuple[Any, ...]], threads: int) -> None:
+    if threads == 1 or len(tasks) == 1:
+        for task in tasks:
+            scan(*task)
+        return
+    for done in [_pool(threads).submit(scan, *task) for task in tasks]:
+        done.result()
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="rectoolkit")

@@ -1,0 +1,139 @@
+"""What the compiled filters need to know of a set of queries, and proof that they lose nothing.
+
+A filter sees every query as small integers: v = step * q + centre + error, with q of at most 8 bits and |error| <= e.
+Codes fit as they are (step 1, error 0); float queries and, where the processor needs it, wide codes are rounded. With
+C the sum of an item's codes, the product P = <v, c> is then step * <q, c> + centre * C within e * C, so that
+
+    scale_i * (a <q, c> + b C) + c offset_i,   a = su step, b = ou + su (centre + e), c = su sum + D ou
+
+is an upper bound of the score where su and scale_i are not negative; elsewhere e enters the margin instead. The
+margin also covers the float32 arithmetic of the estimate: a bound on the sum of its terms' magnitudes times 2^-20,
+where each of them is rounded at most six times at 2^-24.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rectoolkit.kernels.compiled import INSTRUCTION_SET, QUERY_TILE, Asked, Layout
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from rectoolkit.codes import Integers, PackedTable
+
+    Array = npt.NDArray[Any]
+
+
+def layout_of(segments: tuple[int, ...]) -> Layout:
+    """Each segment from a word boundary on."""
+    widths = np.array(segments, np.int64)
+    words = -(-widths // 64)
+    return Layout(np.cumsum(widths) - widths, widths, np.cumsum(words) - words, words)
+
+
+def spread_dims(values: Array, layout: Layout) -> Array:
+    """Rows (Q, D) in the layout of a tile (Q, 64 * words), zero between segments."""
+    result = np.zeros((len(values), 64 * int(layout.words.sum())), values.dtype)
+    for start, width, word in zip(layout.starts, layout.widths, layout.word_at, strict=True):
+        result[:, 64 * word : 64 * word + width] = values[:, start : start + width]
+    return result
+
+
+def is_hamming(queries: Integers, items: PackedTable) -> bool:
+    """Whether scores fall with Hamming distance: one bit on both sides, query grids symmetric, one item scale."""
+    if items.bits > 1 or len(queries.segments) > 1 or len(items.scale) > 1 or len(items.offset) > 1:
+        return False
+    codes = bool(((queries.values == 0) | (queries.values == 1)).all())
+    symmetric = (queries.offset * 2 == -queries.scale).all() and (queries.scale > 0).all()
+    return codes and bool(symmetric) and float(items.scale[0, 0]) > 0
+
+
+def small_integers(values: Array, limit: int) -> tuple[Array, Array, Array, Array]:
+    """v = step * q + centre + error: q int8 (Q, D) of magnitude <= limit, and step, centre, |error| (Q, 1)."""
+    low, high = (f(values, axis=1, keepdims=True, initial=0.0) for f in (np.minimum.reduce, np.maximum.reduce))
+    whole, none = np.ones_like(low), np.zeros_like(low)
+    if values.size == 0 or (low.min() >= -limit and high.max() <= min(limit, 127) and _is_small_code(values)):
+        return values.astype(np.int8), whole, none, none
+    if limit == 128 and high.max() <= 255 and _is_small_code(values):
+        return (values - 128).astype(np.int8), whole, none + 128.0, none
+    most = min(limit, 127)
+    centre = (low + high) / 2
+    step = np.maximum((high - low) / 2 / most, np.finfo(np.float64).tiny)
+    small = np.clip(np.rint((values - centre) / step), -most, most)
+    error = np.abs(values - centre - small * step).max(axis=1, keepdims=True) * (1 + 1e-9)
+    return small.astype(np.int8), step, centre, error
+
+
+def ask(
+    queries: Integers, items: PackedTable, layout: Layout, bounds: Bounds, seen: tuple[Array, Array], planes: bool
+) -> Asked:
+    """The queries as the filters take them: byte products, or bit-planes where ``planes`` is set."""
+    limit = 128
+    if planes:
+        small, step, centre, error = _unsigned(queries.values)
+    else:
+        if INSTRUCTION_SET == "avx2":  # two products must fit the 16 bits of vpmaddubsw
+            limit = min(127, 32767 // (2 * ((1 << items.bits) - 1)))
+        small, step, centre, error = small_integers(queries.values, limit)
+    num, segments = len(queries.values), len(queries.segments)
+    scale, offset = (np.broadcast_to(a, (num, segments)) for a in (queries.scale, queries.offset))
+    widths = np.array(queries.segments, np.float64)
+    rising = bounds.rising & (scale >= 0)
+    a = scale * step
+    b = offset + scale * centre + np.where(rising, scale * error, 0.0)
+    c = scale * queries.sums + widths * offset
+    top = float((1 << items.bits) - 1)
+    products = np.abs(small.astype(np.float64)).sum(axis=1, keepdims=True) * top
+    sizes = bounds.scale * (np.abs(a) * products + np.abs(b) * top * widths) + np.abs(c) * bounds.offset
+    loose = np.where(rising, 0.0, np.abs(scale) * bounds.scale * error * top * widths)
+    margin = (sizes.sum(axis=1) * (segments + 1) * 2.0**-21 + loose.sum(axis=1)) * (1 + 1e-9)
+    padded = -(-num // QUERY_TILE) * QUERY_TILE
+    signed = np.zeros((padded, 64 * int(layout.words.sum())), np.int8)
+    coefficients = np.zeros((segments, padded, 3), np.float32)
+    with np.errstate(over="ignore"):
+        coefficients[:, :num] = np.stack((a, b, c), axis=2).transpose(1, 0, 2)
+    spread = spread_dims(small, layout)
+    if not planes:
+        signed[:num] = spread
+    return Asked(
+        signed,
+        _planes(spread.view(np.uint8)) if planes else np.zeros((0, 0, 1), np.uint64),
+        coefficients,
+        margin,
+        spread_dims(queries.values.astype(np.int64), layout),
+        np.ascontiguousarray(scale),
+        np.ascontiguousarray(offset),
+        queries.sums,
+        *seen,
+    )
+
+
+class Bounds:
+    """The largest scale and offset of each segment of a catalogue, and where no scale is negative."""
+
+    def __init__(self, items: PackedTable) -> None:
+        self.scale = np.abs(items.scale).max(axis=0, initial=0.0).astype(np.float64)
+        self.offset = np.abs(items.offset).max(axis=0, initial=0.0).astype(np.float64)
+        self.rising = items.scale.min(axis=0, initial=0.0) >= 0
+
+
+def _is_small_code(values: Array) -> bool:
+    return bool(values.min() >= 0 and values.max() <= 255)
+
+
+def _unsigned(values: Array) -> tuple[Array, Array, Array, Array]:
+    if values.size and _is_small_code(values):
+        none = np.zeros((len(values), 1))
+        return values.astype(np.uint8), none + 1, none, none
+    small, step, centre, error = small_integers(values, 127)
+    return (small.astype(np.int16) + 128).astype(np.uint8), step, centre - 128 * step, error
+
+
+def _planes(codes: Array) -> Array:
+    """Codes (Q, 64 * words) as words of bit-planes (Q, words, bits), as few as they need."""
+    bits = max(1, int(codes.max(initial=0)).bit_length())
+    planes = [np.packbits((codes >> bit) & 1, axis=1, bitorder="little").view("<u8") for bit in range(bits)]
+    return np.ascontiguousarray(np.stack(planes, axis=2))
