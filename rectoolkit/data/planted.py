@@ -103,12 +103,13 @@ def preferences(planted: Planted, users: npt.NDArray[np.int64]) -> Floats:
     low, high = taste.mass()
     own = np.diff(taste.cumulative, prepend=0.0)
     rows = np.zeros((len(users), planted.items))
-    for place, user in enumerate(users):
-        communities, weights, _ = _users(planted, taste, _stream(planted, int(user) // CHUNK), int(user) // CHUNK)
-        for community, weight in zip(communities[user % CHUNK], weights[user % CHUNK], strict=True):
-            row = slice(taste.starts[community], taste.starts[community + 1])
-            share = own[row] / (high[community] - low[community])
-            rows[place] += np.bincount(taste.members[row], weight * share, minlength=planted.items)
+    for chunk in np.unique(users // CHUNK):
+        communities, weights, _ = _users(planted, taste, _stream(planted, int(chunk)), int(chunk))
+        for place in np.flatnonzero(users // CHUNK == chunk):
+            of_user = users[place] % CHUNK
+            for row, weight in zip(communities[of_user], weights[of_user], strict=True):
+                here = slice(taste.starts[row], taste.starts[row + 1])
+                rows[place, taste.members[here]] += weight * own[here] / (high[row] - low[row])
     return rows
 
 

@@ -121,7 +121,8 @@ def integer_lines(path: Path, shape: str, separators: bytes = b"") -> Iterator[L
                 cut = block.rfind(b"\n") + 1
                 if not cut:
                     if block.translate(None, TEXT):  # refused now: a binary file may have no line end at all
-                        _refuse_bytes(path, shape, line, b"".join([*pending, block]))
+                        tail = file.read(64).translate(table)  # the rest of the word to quote
+                        _refuse_bytes(path, shape, line, b"".join([*pending, block, tail]))
                     pending.append(block)
                     continue
                 lines = _parse(path, shape, line, b"".join([*pending, block[:cut]]))
