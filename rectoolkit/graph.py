@@ -1,13 +1,15 @@
 """The user-item graph: the one file that builds a DGL graph and runs messages over it.
 
 Nodes are users 0..U-1 and items U..U+I-1, edges go both ways, and only train interactions become edges. DGL
-holds the structure (and samples neighbours); sums over neighbours run through ``embedding_bag`` on the graph's
-own CSC arrays, which on CPU is as fast as ``dgl.ops.copy_u_sum`` at 64 dims, faster above, takes bfloat16, and
-does not depend on libxsmm, which crashes where the system reports no L3 cache (docs/decisions.md).
+holds the structure, and on CPU ``dgl.ops.copy_u_sum`` sums float32 rows over neighbours: over Gowalla (71 k nodes,
+1.62 M directed edges) at 64, 128 and 256 dims it took 18, 76 and 184 ms on two busy cores, where ``embedding_bag``
+on the same CSC arrays took 60, 110 and 234 (6 and 7 ms at 64 dims on idle ones). Its fast kernel (libxsmm) knows
+neither float64 nor, on most machines, bfloat16, and ends the process where the system reports no L3 cache: there
+``embedding_bag`` takes over (bfloat16 at 64 dims: half of float32's time).
 
-Symmetric normalisation factors: A_hat x = D^-1/2 (A (D^-1/2 x)), two row scalings around an unweighted sum.
-Edge weights would multiply the memory traffic of the sum and leave its fast path. A_hat is symmetric, so the
-backward of a propagation is the propagation itself, at any order of derivative.
+Normalisation factors: left (A (right x)), two row scalings around an unweighted sum, for D^-1/2 A D^-1/2 as for the
+mean D^-1 A. Edge weights would leave the fast kernel (220 to 255 ms at 64 dims). A is symmetric, so the backward of
+such a product is the same product with left and right exchanged, at any order of derivative.
 """
 
 from __future__ import annotations
@@ -33,16 +35,22 @@ def load_dgl() -> Any:
     os.environ.setdefault("HOME", "/tmp")
     import dgl
 
-    if sys.platform == "linux" and os.sysconf(_L3_CACHE_SIZE) == 0:
-        dgl.use_libxsmm(False)  # sizes its blocks by the L3 cache: with 0 it ends the process
+    if not libxsmm_is_safe():
+        dgl.use_libxsmm(False)
     return dgl
+
+
+def libxsmm_is_safe() -> bool:
+    """Whether DGL's fast kernel can run: it sizes its blocks by the L3 cache, and where that is 0 the process ends."""
+    return sys.platform != "linux" or os.sysconf(_L3_CACHE_SIZE) > 0
 
 
 class BipartiteGraph:
     """The train interactions as a symmetric DGL graph on ``device``, with its normalised propagation.
 
-    ``dgl`` is the homogeneous DGLGraph (U + I nodes, 2 N edges, int32 ids). On a GPU that the installed dgl cannot
-    use, the DGL graph stays on the CPU for sampling and sums run as torch sparse products.
+    ``dgl`` is the homogeneous DGLGraph (U + I nodes, 2 N edges, int32 ids), on the CPU; ``indptr`` (U + I + 1,) and
+    ``indices`` (2 N,) are its CSC arrays on ``device``. On a GPU sums run as torch sparse products, so that any
+    build of dgl will do.
     """
 
     def __init__(self, train: Interactions, device: str = "cpu") -> None:
@@ -55,39 +63,50 @@ class BipartiteGraph:
             (torch.cat([items, users]), torch.cat([users, items])), num_nodes=self.num_nodes, idtype=torch.int32
         )
         indptr, indices, _ = self.dgl.adj_tensors("csc")
-        self._indptr, self._indices = indptr.to(self.device), indices.to(self.device)
-        degrees = (self._indptr[1:] - self._indptr[:-1]).float().unsqueeze(1)
+        self.indptr, self.indices = indptr.to(self.device), indices.to(self.device)
+        degrees = (self.indptr[1:] - self.indptr[:-1]).float().unsqueeze(1)
         self.inverse_degree = torch.where(degrees > 0, 1 / degrees.clamp(min=1), 0.0)
         self.inverse_root_degree = self.inverse_degree.sqrt()
+        self._copy_u_sum = load_dgl().ops.copy_u_sum if libxsmm_is_safe() else None
         self._adjacency = None
         if self.device.type != "cpu":
             size = (self.num_nodes, self.num_nodes)
-            ones = torch.ones(len(self._indices), device=self.device)
-            self._adjacency = torch.sparse_csr_tensor(self._indptr, self._indices, ones, size=size)
+            ones = torch.ones(len(self.indices), device=self.device)
+            self._adjacency = torch.sparse_csr_tensor(self.indptr, self.indices, ones, size=size)
 
     def sum_neighbours(self, x: Tensor) -> Tensor:
         """A x without normalisation and outside autograd, (U + I, D) -> (U + I, D)."""
         if self._adjacency is not None:
             return self._adjacency @ x
-        return functional.embedding_bag(self._indices, x, self._indptr, mode="sum", include_last_offset=True)
+        if self._copy_u_sum is not None and x.dtype is torch.float32:
+            return self._copy_u_sum(self.dgl, x.detach())  # type: ignore[no-any-return]
+        return functional.embedding_bag(self.indices, x, self.indptr, mode="sum", include_last_offset=True)
 
     def propagate(self, x: Tensor) -> Tensor:
-        """A_hat x = D^-1/2 A D^-1/2 x, differentiable any number of times, (U + I, D) -> (U + I, D)."""
-        return _Propagate.apply(x, self)  # type: ignore[no-any-return, no-untyped-call]
+        """D^-1/2 A D^-1/2 x, differentiable any number of times, (U + I, D) -> (U + I, D)."""
+        return self._scaled_sum(x, self.inverse_root_degree, self.inverse_root_degree)
+
+    def mean_neighbours(self, x: Tensor) -> Tensor:
+        """D^-1 A x, each node's mean over its neighbours (0 without any), differentiable as ``propagate`` is."""
+        return self._scaled_sum(x, self.inverse_degree, None)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Node rows (U + I, D) as user rows (U, D) and item rows (I, D), without a copy."""
         return x[: self.num_users], x[self.num_users :]
 
+    def _scaled_sum(self, x: Tensor, left: Tensor | None, right: Tensor | None) -> Tensor:
+        return _ScaledSum.apply(x, self, left, right)  # type: ignore[no-any-return, no-untyped-call]
 
-class _Propagate(torch.autograd.Function):
-    """A_hat x, whose transpose is itself."""
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, graph: BipartiteGraph) -> Tensor:
-        ctx.graph = graph
-        return graph.sum_neighbours(x * graph.inverse_root_degree).mul_(graph.inverse_root_degree)
+class _ScaledSum(torch.autograd.Function):
+    """left A right x for row scalings left and right; its transpose is right A left."""
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return ctx.graph.propagate(gradients[0]), None
+    def forward(ctx: Any, x: Tensor, graph: BipartiteGraph, left: Tensor | None, right: Tensor | None) -> Tensor:
+        ctx.graph, ctx.left, ctx.right = graph, left, right
+        total = graph.sum_neighbours(x if right is None else x * right.to(x.dtype))
+        return total if left is None else total.mul_(left.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.graph._scaled_sum(gradients[0], ctx.right, ctx.left), None, None, None

@@ -1,24 +1,63 @@
-"""Recommender: an encoder joined with two quantizers, one for user rows and one for item rows."""
+"""Recommender: an encoder joined with two quantizers, one for user rows and one for item rows.
+
+``assemble`` builds it, with its loss and sampler, from the sections of a recipe.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rectoolkit.graph import BipartiteGraph
 from rectoolkit.losses import Loss, Side, Triple, Views
+from rectoolkit.registry import REGISTRIES
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from rectoolkit.codes import CodeTable
+    from rectoolkit.data import Interactions
     from rectoolkit.encoders import Encoder
     from rectoolkit.quantizers import Quantizer
-    from rectoolkit.samplers import Batch
+    from rectoolkit.recipe import Recipe
+    from rectoolkit.samplers import Batch, Sampler
 
     Table = CodeTable | npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a recipe's four component sections become, ready for ``train.fit``."""
+
+    model: Recommender
+    loss: Loss
+    sampler: Sampler
+
+
+def assemble(recipe: Recipe, train: Interactions, device: str = "cpu") -> Parts:
+    """Build a recipe's components on the train interactions, every random stream drawn from the recipe's seed."""
+    init, sampling, shared = np.random.SeedSequence(recipe.seed).spawn(3)
+    graph = BipartiteGraph(train, device)
+    supply = {"graph": graph, "train": train, "generator": _torch_generator(init)}
+    encoder = _build(recipe, "encoder", supply)
+    inner = {"dim": encoder.dim, "segments": encoder.segments}
+    sides = [_build(recipe, "quantizer", {**inner, "generator": _torch_generator(shared)}) for _ in range(2)]
+    loss = _build(recipe, "loss", {"train": train})
+    sampler = _build(recipe, "sampler", {"train": train, "generator": np.random.default_rng(sampling)})
+    return Parts(Recommender(encoder, *sides).to(device), loss.to(device), sampler)
+
+
+def _build(recipe: Recipe, kind: str, supply: dict[str, Any]) -> Any:
+    settings = dict(recipe[kind])
+    return REGISTRIES[kind].build(settings.pop("name"), settings, supply)
+
+
+def _torch_generator(seed: np.random.SeedSequence) -> torch.Generator:
+    return torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
 class Recommender(nn.Module):

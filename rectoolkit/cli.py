@@ -1,0 +1,222 @@
+"""The command line: ``rectool``. What is heavy to import is imported inside the command that needs it.
+
+A fault of the user's ends with code 2 and one message, a fault of the machine's (a full disk, say) with code 1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rectoolkit import __version__
+from rectoolkit.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Commands(click.Group):
+    """The commands in the order they are written, with the nearest name for a mistyped one, and clean errors."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            context.fail(f"unknown command '{args[0]}'; {nearest(args[0], self.commands)}")
+        return super().resolve_command(context, args)
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except UserError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(2)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nothing more to say
+            sys.exit(1)
+        except OSError as error:
+            click.echo(f"error: {error.filename or 'input or output'}: {error.strerror or error}", err=True)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            click.echo("interrupted; the same command goes on from the last checkpoint", err=True)
+            sys.exit(130)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="rectool")
+def main() -> None:
+    """Train graph recommenders whose embeddings are integer codes of 1 to 8 bits, and rank from the packed codes."""
+
+
+recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
+run_argument = click.argument("run", type=click.Path(path_type=Path))
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Override a setting of the recipe; repeatable.",
+)
+
+
+@main.command()
+@recipe_argument
+@set_option
+@click.option(
+    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where run folders go."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads to use; all cores by default.")
+@click.option("--quiet", is_flag=True, help="Print the run's folder and nothing else.")
+def run(recipe: Path, overrides: Sequence[str], runs: Path, device: str, threads: int | None, quiet: bool) -> None:
+    """Train RECIPE (a .toml file), pack its codes, evaluate them, and print the table.
+
+    The same recipe again reuses its finished run; an unfinished one goes on from its checkpoint.
+    """
+    from rectoolkit.recipe import Recipe
+    from rectoolkit.run import Circumstances, execute
+    from rectoolkit.terminal import TrainingBar, console, print_run
+
+    loaded = Recipe.load(recipe, overrides)
+    chosen, why = choose_device(device)
+    if quiet:
+        click.echo(execute(loaded, Circumstances(runs, chosen, threads)).path)
+        return
+    for note in (*loaded.notes, *([why] if why else [])):
+        console.print(f"note: {note}", style="yellow")
+    with TrainingBar(loaded["train"]["epochs"], loaded["train"]["monitor"]) as bar:
+        finished = execute(loaded, Circumstances(runs, chosen, threads, bar))
+    if not bar.row:
+        console.print("this run was finished before; its figures:")
+    print_run(finished)
+
+
+@main.command()
+@recipe_argument
+@set_option
+@click.option("--toml", is_flag=True, help="Print the filled recipe as TOML.")
+def show(recipe: Path, overrides: Sequence[str], toml: bool) -> None:
+    """Print RECIPE filled in, with the type, bounds and meaning of every key."""
+    from rectoolkit.recipe import ORDER, SECTIONS, HeadSettings, Recipe
+    from rectoolkit.registry import REGISTRIES, settings_of
+    from rectoolkit.terminal import console, print_settings
+
+    loaded = Recipe.load(recipe, overrides)
+    if toml:
+        click.echo(loaded.toml(), nl=False)
+        return
+    for note in loaded.notes:
+        console.print(f"note: {note}", style="yellow")
+    print_settings(str(recipe), settings_of(HeadSettings), loaded.as_dict())
+    for section in ORDER:
+        values = loaded[section]
+        if section in SECTIONS:
+            print_settings(f"[{section}]", settings_of(SECTIONS[section]), values)
+        else:
+            schema = REGISTRIES[section].schema(values["name"])
+            print_settings(f'[{section}] name = "{values["name"]}"', settings_of(schema), values)
+
+
+@main.command("list")
+@click.argument("kind", required=False)
+@click.option("--plugin", "plugins", multiple=True, help="Import this module first; repeatable.")
+def list_components(kind: str | None, plugins: Sequence[str]) -> None:
+    """List the components there are, of one KIND (encoder, quantizer, loss, sampler) or of all."""
+    import importlib
+
+    from rich.table import Table
+
+    from rectoolkit.registry import REGISTRIES
+    from rectoolkit.terminal import console
+
+    sys.path.insert(0, os.getcwd())
+    for module in plugins:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UserError(f"--plugin {module}: {error}") from None
+    if kind is not None and kind not in REGISTRIES:
+        raise UserError(f"unknown kind '{kind}'; {nearest(kind, REGISTRIES)}")
+    table = Table("kind", "name", "what it is")
+    for name, registry in REGISTRIES.items():
+        if kind in (None, name):
+            for component in registry.names():
+                first = (registry[component].__doc__ or "").strip().splitlines()
+                table.add_row(name, component, first[0] if first else "")
+    console.print(table)
+
+
+@main.command()
+@run_argument
+@click.option("--user", "users", type=int, multiple=True, required=True, help="User id; repeatable.")
+@click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="How many items.")
+@click.option("--include-seen", is_flag=True, help="Rank the user's train items too.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a user.")
+def recommend(run: Path, users: Sequence[int], k: int, include_seen: bool, as_json: bool) -> None:
+    """Print the best K items for users, from the packed codes of a finished RUN folder."""
+    from rectoolkit.run import Run
+
+    hits = Run.open(run).recommend(list(users), k, include_seen=include_seen)
+    for user, ids, scores in zip(users, hits.ids.tolist(), hits.scores.tolist(), strict=True):
+        ranked = [(item, score) for item, score in zip(ids, scores, strict=True) if item >= 0]
+        if as_json:
+            items, values = [item for item, _ in ranked], [score for _, score in ranked]
+            click.echo(json.dumps({"user": user, "items": items, "scores": values}))
+        else:
+            click.echo(f"user {user}: " + " ".join(f"{item}:{score:.4g}" for item, score in ranked))
+
+
+@main.group(cls=Commands)
+def data() -> None:
+    """Data sets: what there is, and what is in them."""
+
+
+@data.command("list")
+def list_data() -> None:
+    """List the data set cards."""
+    from rich.table import Table
+
+    from rectoolkit.data.catalog import list_cards
+    from rectoolkit.terminal import console
+
+    table = Table("name", "format", "description")
+    for card in list_cards():
+        table.add_row(card.name, card.head.format, card.head.description)
+    console.print(table)
+
+
+@data.command("show")
+@click.argument("name")
+def show_data(name: str) -> None:
+    """Load a data set and print its counts."""
+    from rich.table import Table
+
+    from rectoolkit.data.catalog import load_dataset
+    from rectoolkit.terminal import console
+
+    table = Table("", name)
+    for key, value in load_dataset(name=name).summary().items():
+        table.add_row(key, f"{value:,}" if isinstance(value, int) else f"{value:.3g}")
+    console.print(table)
+
+
+def choose_device(wanted: str) -> tuple[str, str]:
+    """The torch device for ``--device``, and a line to print where the choice needs one."""
+    if wanted == "cpu":
+        return "cpu", ""
+    import torch
+
+    if wanted == "auto":
+        return ("cuda", "device cuda: sums over neighbours run in torch") if torch.cuda.is_available() else ("cpu", "")
+    try:
+        if torch.device(wanted).type == "cuda" and not torch.cuda.is_available():
+            raise UserError("--device cuda: torch sees no GPU here; leave the option out to use the CPU")
+    except RuntimeError:
+        raise UserError(f"--device {wanted}: must be auto, cpu, cuda or cuda:N") from None
+    return wanted, ""

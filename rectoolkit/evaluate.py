@@ -1,0 +1,97 @@
+"""Full ranking of held-out interactions through an index: what is evaluated is what is shipped.
+
+Every user with held-out items is asked for the best items of the whole catalogue, without those seen in train.
+Users go through in blocks, so memory does not grow with users times items. Values are kept by user, for paired
+tests between runs.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rectoolkit.codes import PackedTable
+from rectoolkit.errors import DataError
+from rectoolkit.float_index import FloatIndex
+from rectoolkit.index import Index
+from rectoolkit.metrics import measure, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from rectoolkit.data import Interactions
+
+    Table = PackedTable | npt.NDArray[np.float32]
+
+USER_BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of one index: ``users`` int64 (Q,), ``values`` metric -> float64 (Q,), seconds spent searching."""
+
+    users: npt.NDArray[np.int64]
+    values: dict[str, npt.NDArray[np.float64]]
+    seconds: float
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Each metric averaged over the users."""
+        return {metric: float(values.mean()) for metric, values in self.values.items()}
+
+    @property
+    def queries_per_second(self) -> float:
+        return len(self.users) / max(self.seconds, 1e-9)
+
+
+def evaluate(
+    users: Table,
+    items: Table,
+    seen: Interactions,
+    held_out: Interactions,
+    metrics: Sequence[str],
+    threads: int | None = None,
+) -> Evaluation:
+    """Rank all items for every user of ``held_out`` by the tables' inner products and measure ``metrics``.
+
+    ``users`` and ``items`` are both packed, or both float32 rows. Raises DataError where nothing is held out.
+    """
+    asked = np.flatnonzero(held_out.user_degrees)
+    if not len(asked):
+        raise DataError("no user has a held-out item, so there is nothing to evaluate")
+    k = max(parse(metric)[1] for metric in metrics)
+    index, seconds = open_index(items), 0.0
+    values: dict[str, list[npt.NDArray[np.float64]]] = {metric: [] for metric in metrics}
+    for start in range(0, len(asked), USER_BLOCK):
+        block = asked[start : start + USER_BLOCK]
+        queries, mask = take(users, block), rows_of(seen, block)
+        begun = time.perf_counter()
+        found = index.search(queries, k, seen=mask, threads=threads)  # type: ignore[arg-type]
+        seconds += time.perf_counter() - begun
+        hits = held_out.contains(block[:, None], found.ids)
+        for metric in metrics:
+            values[metric].append(measure(metric, hits, held_out.user_degrees[block]))
+    return Evaluation(asked, {metric: np.concatenate(parts) for metric, parts in values.items()}, seconds)
+
+
+def open_index(items: Table) -> Index | FloatIndex:
+    """The index over packed codes, or over float32 rows."""
+    return Index(items) if isinstance(items, PackedTable) else FloatIndex(items)
+
+
+def take(table: Table, rows: npt.NDArray[np.int64]) -> Table:
+    """The rows named of either kind of table."""
+    return table.take(rows) if isinstance(table, PackedTable) else table[rows]
+
+
+def rows_of(interactions: Interactions, users: npt.NDArray[np.int64]) -> tuple[Any, Any]:
+    """The items of these users as CSR (indptr (n + 1), items), one row for each of ``users``."""
+    degrees = interactions.user_degrees[users]
+    indptr = np.concatenate([[0], np.cumsum(degrees)])
+    places = np.arange(indptr[-1]) + np.repeat(interactions.indptr[users] - indptr[:-1], degrees)
+    return indptr, interactions.items[places]

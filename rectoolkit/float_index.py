@@ -1,0 +1,104 @@
+"""Search over float32 embeddings, asked as ``Index`` is: what packed codes are compared with.
+
+Blocks of queries meet all items in one BLAS product, then the k best are taken by the keys of ``rectoolkit.index``
+(float32 score, then mixed id), so that ties fall as they do among codes. Memory is one block of scores.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from rectoolkit.errors import FormatError, UserError
+from rectoolkit.index import Hits, mix, order_keys
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
+    Ints = npt.NDArray[np.int64]
+
+BLOCK_SCORES = 1 << 24  # 64 MB of float32 scores at a time
+
+
+class FloatIndex:
+    """Exact top-k by inner product over float32 rows (N, D)."""
+
+    def __init__(self, items: Floats) -> None:
+        if items.ndim != 2 or items.dtype != np.float32:
+            raise ValueError(f"items must be float32 (N, D), got {items.dtype} {items.shape}")
+        self.items = items
+
+    @classmethod
+    def open(cls, path: str | Path) -> FloatIndex:
+        """The index of a float32 ``.npy`` file, memory-mapped; FormatError where it is not one."""
+        return cls(open_embeddings(path))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes the index holds."""
+        return self.items.nbytes
+
+    def search(
+        self, queries: Floats, k: int, *, seen: tuple[Ints, Ints] | None = None, threads: int | None = None
+    ) -> Hits:
+        """The k items of largest inner product for each row of ``queries`` (Q, D), without its ``seen`` (CSR).
+
+        ``threads`` bounds those of BLAS; None leaves them as they are.
+        """
+        with threadpool_limits(threads, "blas"):
+            return self._search(queries, k, seen)
+
+    def _search(self, queries: Floats, k: int, seen: tuple[Ints, Ints] | None) -> Hits:
+        if queries.ndim != 2 or queries.shape[1] != self.items.shape[1]:
+            raise UserError(f"queries must be float32 (Q, {self.items.shape[1]}), got {queries.dtype} {queries.shape}")
+        ids = np.full((len(queries), k), -1, np.int64)
+        scores = np.full((len(queries), k), -np.inf, np.float32)
+        block = max(1, BLOCK_SCORES // max(1, len(self)))
+        for start in range(0, len(queries), block):
+            rows = slice(start, min(start + block, len(queries)))
+            product = queries[rows] @ self.items.T
+            if seen is not None:
+                indptr = seen[0][rows.start : rows.stop + 1]
+                owner = np.repeat(np.arange(len(product)), np.diff(indptr))
+                product[owner, seen[1][indptr[0] : indptr[-1]]] = -np.inf
+            ids[rows], scores[rows] = _top(product, k)
+        return Hits(ids, scores)
+
+
+def open_embeddings(path: str | Path) -> Floats:
+    """The float32 rows of a ``.npy`` file by memory map. Raises FormatError where it is missing or damaged."""
+    try:
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise FormatError(f"{path}: no such file") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise FormatError(f"{path}: not a whole .npy file of float32 embeddings ({error}); train again") from None
+    if rows.ndim != 2 or rows.dtype != np.float32:
+        raise FormatError(f"{path}: holds {rows.dtype} {rows.shape}, not float32 (N, D)")
+    return np.asarray(rows)
+
+
+def _top(product: Floats, k: int) -> tuple[Ints, Floats]:
+    """The k best of each row by key; unrankable ones are -1 and -inf."""
+    num_items = product.shape[1]
+    ids = np.full((len(product), k), -1, np.int64)
+    scores = np.full((len(product), k), -np.inf, np.float32)
+    wide = min(num_items, k + 16)  # a few more than k, so that ties at the edge are broken by key and not by chance
+    if not wide:
+        return ids, scores
+    near = np.argpartition(product, num_items - wide, axis=1)[:, num_items - wide :]
+    values = np.take_along_axis(product, near, axis=1)
+    keys = order_keys(values.astype(np.float64), mix(near))
+    best = np.argsort(keys, axis=1)[:, ::-1][:, :k]
+    width = best.shape[1]
+    scores[:, :width] = np.take_along_axis(values, best, axis=1)
+    ids[:, :width] = np.where(np.isneginf(scores[:, :width]), -1, np.take_along_axis(near, best, axis=1))
+    return ids, scores

@@ -1,0 +1,317 @@
+"""Recipe: one complete TOML description of a run, checked, filled and digested.
+
+A recipe is data, flat and complete: two levels, no inheritance, no interpolation, no class paths. ``Recipe.load``
+reads a file, applies overrides (``section.key=value``, existing keys only), imports its plugins, checks every
+section against the schema its component's constructor declares, fills every default in, and reports all faults at
+once with the line they stand at. The digest is the sha256 of the filled recipe without ``description`` and
+``expect``, which change nothing about a run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tomli_w
+from pydantic import Field
+
+from rectoolkit.errors import Fault, RecipeError, UserError, nearest
+from rectoolkit.metrics import parse
+from rectoolkit.registry import REGISTRIES, Settings, fill
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Metric = Annotated[str, Field(description="name@k")]
+
+
+class HeadSettings(Settings):
+    """The keys before the first section."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="begins the run folder's name")]
+    description: Annotated[str, Field(description="what the recipe is, for people")] = ""
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="start of every random stream of the run")] = 0
+    plugins: Annotated[list[str], Field(description="modules to import, which register components")] = []  # noqa: RUF012
+
+
+class DatasetSettings(Settings):
+    """Where the interactions come from: a card's name, or a folder of your own."""
+
+    name: Annotated[str, Field(description="a card in datasets/ (see rectool data list); empty with path")] = ""
+    path: Annotated[str, Field(description="folder of your own train and test files; empty with name")] = ""
+    format: Annotated[str, Field(description="format of the files at path")] = "adjacency"
+
+
+class TrainSettings(Settings):
+    """The training loop."""
+
+    optimizer: Annotated[Literal["adam", "adamw", "adagrad", "sgd"], Field(description="torch's optimizer")] = "adam"
+    rate: Annotated[float, Field(gt=0, description="learning rate")] = 1e-3
+    schedule: Annotated[
+        Literal["constant", "cosine", "linear"], Field(description="the rate over the steps of all epochs, to 0 or not")
+    ] = "constant"
+    epochs: Annotated[int, Field(ge=1, le=100_000, description="passes over train, at most")] = 60
+    validation: Annotated[
+        float, Field(ge=0, le=0.5, description="share of each user's train items held out; 0 trains on all of train")
+    ] = 0.1
+    monitor: Annotated[str, Field(description="metric on the held-out share that picks the best epoch")] = "ndcg@20"
+    every: Annotated[int, Field(ge=1, description="epochs between two validations")] = 1
+    patience: Annotated[int, Field(ge=0, description="validations without a better one before stopping; 0: never")] = 0
+
+
+class EvaluateSettings(Settings):
+    """What is measured on the test part when training is done."""
+
+    metrics: Annotated[list[Metric], Field(min_length=1, description="recall, ndcg, precision, hit, mrr, map at k")] = [  # noqa: RUF012
+        "recall@20",
+        "ndcg@20",
+        "recall@50",
+        "ndcg@50",
+    ]
+
+
+SECTIONS: dict[str, type[Settings]] = {
+    "dataset": DatasetSettings,
+    "train": TrainSettings,
+    "evaluate": EvaluateSettings,
+}
+ORDER = ("dataset", *REGISTRIES, "train", "evaluate")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked and filled recipe. ``sections`` maps section -> key -> value, every key of the schema present.
+
+    ``expect`` holds the figures that a recipe promises (metric -> value), ``notes`` what loading it changed.
+    """
+
+    name: str
+    description: str
+    seed: int
+    plugins: list[str]
+    sections: dict[str, dict[str, Any]]
+    expect: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+        """The recipe of a file with ``overrides`` (``section.key=value``) applied. Raises RecipeError, UserError."""
+        written, text = read_toml(path)
+        return cls.check(written, overrides, source=str(path), text=text)
+
+    @classmethod
+    def check(
+        cls, written: dict[str, Any], overrides: Sequence[str] = (), source: str = "recipe", text: str = ""
+    ) -> Recipe:
+        """The recipe of a dictionary of sections, as TOML would give it. Raises RecipeError with every fault."""
+        faults: list[Fault] = []
+        head, sections = _parts(written, faults)
+        notes = _override(head, sections, overrides, faults)
+        checked_head, found = fill(HeadSettings, head, "")
+        faults += found
+        _import_plugins(checked_head.get("plugins", []), faults)
+        filled = {name: _fill_section(name, sections, faults) for name in ORDER}
+        expect = _expect(sections.pop("expect", {}), faults)
+        if not faults:
+            faults += _misfits(filled)
+        if faults:
+            raise RecipeError([_placed(fault, text) for fault in faults], source)
+        return cls(**checked_head, sections=filled, expect=expect, notes=tuple(notes))
+
+    def __getitem__(self, section: str) -> dict[str, Any]:
+        return self.sections[section]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The whole recipe as TOML has it."""
+        head = {"name": self.name, "description": self.description, "seed": self.seed, "plugins": self.plugins}
+        return {**head, **self.sections, **({"expect": self.expect} if self.expect else {})}
+
+    def toml(self) -> str:
+        """The filled recipe as a TOML file, which loads to the same recipe."""
+        return tomli_w.dumps(self.as_dict())
+
+    @property
+    def digest(self) -> str:
+        """The sha256, in hex, of everything that bears on the run."""
+        kept = {key: value for key, value in self.as_dict().items() if key not in ("description", "expect")}
+        return hashlib.sha256(tomli_w.dumps(kept).encode()).hexdigest()
+
+    @property
+    def folder_name(self) -> str:
+        """The name of its run folder."""
+        return f"{self.name}-{self.digest[:8]}"
+
+
+def read_toml(path: str | Path) -> tuple[dict[str, Any], str]:
+    """A TOML file's content and text. Raises UserError naming the file, and the line where it is no TOML."""
+    try:
+        text = Path(path).read_bytes().decode()
+        return tomllib.loads(text), text
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; recipes lie in recipes/") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder; name a recipe file (.toml) in it") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: not TOML: {error}") from None
+
+
+def _parts(written: dict[str, Any], faults: list[Fault]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The keys before the first section, and the sections; what is neither is a fault."""
+    head, sections = {}, {}
+    for key, value in written.items():
+        if key in HeadSettings.model_fields:
+            head[key] = value
+        elif key not in (*ORDER, "expect"):
+            allowed = (*HeadSettings.model_fields, *(f"[{name}]" for name in (*ORDER, "expect")))
+            faults.append(
+                Fault(key, f"unknown {'section' if isinstance(value, dict) else 'key'}; {nearest(key, allowed)}")
+            )
+        elif not isinstance(value, dict):
+            faults.append(Fault(key, f"must be a section, [{key}], got {value!r}"))
+        else:
+            sections[key] = dict(value)
+    return head, sections
+
+
+def _override(
+    head: dict[str, Any], sections: dict[str, dict[str, Any]], overrides: Sequence[str], faults: list[Fault]
+) -> list[str]:
+    """Apply ``section.key=value`` in order; the schema check that follows refuses keys that do not exist."""
+    notes = []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        section, dot, name = key.strip().partition(".")
+        if not equals or (not dot and section not in HeadSettings.model_fields) or (dot and not name):
+            faults.append(Fault(f"--set {override}", "must read section.key=value, such as quantizer.bits=2"))
+            continue
+        value = _value(text)
+        if not dot:
+            head[section] = value
+        elif section not in ORDER:
+            faults.append(Fault(f"--set {key.strip()}", f"unknown section; {nearest(section, ORDER)}"))
+        else:
+            current = sections.setdefault(section, {})
+            if name == "name" and value != current.get("name"):
+                notes += _switch(section, current, value)
+            current[name] = value
+    return notes
+
+
+def _switch(section: str, current: dict[str, Any], name: Any) -> list[str]:
+    """Another component takes the section over: drop, and say so, the written keys that it does not know."""
+    if section == "dataset":
+        if current.pop("path", ""):
+            return [f"dataset.path dropped: the data set is now '{name}'"]
+        return []
+    registry = REGISTRIES.get(section)
+    if registry is None or not isinstance(name, str) or name not in registry:
+        return []
+    known = {"name", *registry.schema(name).model_fields}
+    dropped = [key for key in current if key not in known]
+    for key in dropped:
+        del current[key]
+    return [f"{section}.{key} dropped: {section} '{name}' has no such setting" for key in dropped]
+
+
+def _value(text: str) -> Any:
+    """A value as TOML writes it; what is not TOML is a string, so that quotes are not needed."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, KeyError):
+        return text.strip()
+
+
+def _fill_section(name: str, sections: dict[str, dict[str, Any]], faults: list[Fault]) -> dict[str, Any]:
+    written = dict(sections.get(name, {}))
+    if name in SECTIONS:
+        filled, found = fill(SECTIONS[name], written, name)
+        faults += found
+        if not found:
+            faults += _CHECKS[name](filled)
+        return filled
+    registry, chosen = REGISTRIES[name], written.pop("name", None)
+    if not isinstance(chosen, str) or chosen not in registry:
+        wrong = "this key is required" if chosen is None else f"unknown {name} {chosen!r}"
+        faults.append(Fault(f"{name}.name", f"{wrong}; {nearest(str(chosen), registry.names())}"))
+        return {}
+    filled, found = registry.check(chosen, written, name)
+    faults += found
+    return {"name": chosen, **filled}
+
+
+def _check_dataset(filled: dict[str, Any]) -> list[Fault]:
+    if bool(filled["name"]) == bool(filled["path"]):
+        return [Fault("dataset", "write either name (a card) or path (a folder of your own), not both or neither")]
+    return []
+
+
+def _check_metrics(where: str, metrics: Sequence[str]) -> list[Fault]:
+    faults = []
+    for metric in metrics:
+        try:
+            parse(metric)
+        except UserError as error:
+            faults.append(Fault(where, str(error)))
+    return faults
+
+
+_CHECKS: dict[str, Callable[[dict[str, Any]], list[Fault]]] = {
+    "dataset": _check_dataset,
+    "train": lambda filled: _check_metrics("train.monitor", [filled["monitor"]]),
+    "evaluate": lambda filled: _check_metrics("evaluate.metrics", filled["metrics"]),
+}
+
+
+def _import_plugins(plugins: Sequence[str], faults: list[Fault]) -> None:
+    """Import the modules named, the working folder first on the path as it is for ``python``."""
+    if plugins and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for module in plugins:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # whatever the user's module raises is the user's to see
+            faults.append(Fault("plugins", f"cannot import '{module}': {error!r}; it must lie in the working folder"))
+
+
+def _misfits(filled: dict[str, dict[str, Any]]) -> list[Fault]:
+    """What the chosen components say of one another."""
+    found: list[Fault] = []
+    for kind, registry in REGISTRIES.items():
+        misfits = getattr(registry[filled[kind]["name"]], "misfits", None)
+        found += misfits(filled) if misfits else []
+    return found
+
+
+def _expect(written: dict[str, Any], faults: list[Fault]) -> dict[str, float]:
+    for metric, value in written.items():
+        faults += _check_metrics(f"expect.{metric}", [metric])
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            faults.append(Fault(f"expect.{metric}", f"must be a number, got {value!r}"))
+    return dict(written)
+
+
+def _placed(fault: Fault, text: str) -> Fault:
+    """The fault with the line of the file at which its key, or its section, stands."""
+    section, dot, key = fault.where.lstrip(".").partition(".")
+    wanted, current, line_of_section = key if dot else section, "", None
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[\s*([\w-]+)\s*\]", line)
+        if header:
+            current = header[1]
+            line_of_section = number if current == section else line_of_section
+        elif re.match(rf"\s*[\"']?{re.escape(wanted)}[\"']?\s*=", line) and current == (section if dot else ""):
+            return Fault(fault.where.lstrip("."), fault.message, number)
+    return Fault(fault.where.lstrip("."), fault.message, line_of_section)

@@ -1,0 +1,113 @@
+"""What the command line prints: the bar of a training, and the tables."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rectoolkit.registry import Setting
+    from rectoolkit.run import Run
+
+console = Console(highlight=False)
+REFRESH_SECONDS = 0.2
+
+
+class TrainingBar:
+    """One line that is redrawn in place: epoch, loss, validation, time left. On no terminal, a line an epoch."""
+
+    def __init__(self, epochs: int, monitor: str) -> None:
+        self.epochs, self.monitor = epochs, monitor
+        self.row: dict[str, Any] = {}
+        self.begun: float | None = None
+        self.first = 0.0
+        self.drawn = 0.0
+        self.live = Live(console=console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> TrainingBar:
+        if console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if console.is_terminal:
+            self.live.stop()
+
+    def step(self, epoch: int, batch: int, batches: int) -> None:
+        now, done = time.monotonic(), epoch + batch / batches
+        if self.begun is None:
+            self.begun, self.first = now, done
+        if console.is_terminal and now - self.drawn >= REFRESH_SECONDS:
+            self.drawn = now
+            left = (now - self.begun) / max(done - self.first, 1e-9) * (self.epochs - done)
+            self.live.update(Text(f"{self._bar(done)} {self._text()} · {_duration(left)} left"), refresh=True)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        self.row = row
+        if not console.is_terminal and (row["epoch"] % max(1, self.epochs // 20) == 0 or row["epoch"] == self.epochs):
+            console.print(self._text())
+
+    def _bar(self, done: float) -> str:
+        filled = int(24 * done / self.epochs)
+        return "━" * filled + "╌" * (24 - filled)
+
+    def _text(self) -> str:
+        row = self.row
+        if not row:
+            return f"epoch 1/{self.epochs}"
+        text = f"epoch {row['epoch']}/{self.epochs} · loss {row['loss']:.4f}"
+        if "validation" in row:
+            text += f" · validation {self.monitor} {row['validation'][self.monitor]:.4f}"
+        return text
+
+
+def print_run(run: Run) -> None:
+    """The table of a finished run: its codes against the same model in float32."""
+    figures = run.metrics
+    real = figures["float32"]
+    table = Table(title=f"{figures['name']}: {run.path}", title_justify="left")
+    table.add_column("")
+    table.add_column(f"{figures['bits']}-bit codes" if figures["bits"] <= 8 else "float32", justify="right")
+    rows = [(metric, f"{value:.4f}") for metric, value in figures["accuracy"].items()]
+    rows += [(f"bytes per {side}", f"{figures[f'bytes_per_{side}']:.1f}") for side in ("user", "item")]
+    rows += [("queries per second", f"{figures['queries_per_second']:,.0f}")]
+    if figures["bits"] <= 8:
+        table.add_column("same model, float32", justify="right")
+        table.add_column("ratio", justify="right")
+        values = [*figures["accuracy"].values(), figures["bytes_per_user"], figures["bytes_per_item"]]
+        others = [*real["accuracy"].values(), real["bytes_per_user"], real["bytes_per_item"]]
+        values.append(figures["queries_per_second"])
+        others.append(real["queries_per_second"])
+        shown = [*(f"{v:.4f}" for v in real["accuracy"].values()), *(f"{v:.1f}" for v in others[-3:-1])]
+        shown.append(f"{others[-1]:,.0f}")
+        ratios = [f"{value / other:.3g}" if other else "-" for value, other in zip(values, others, strict=True)]
+        rows = [(*row, float_value, ratio) for row, float_value, ratio in zip(rows, shown, ratios, strict=True)]  # type: ignore[misc]
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    console.print(
+        f"{figures['test_users']:,} test users · best epoch {figures['best_epoch']} of {figures['epochs']} · trained "
+        f"{_duration(figures['train_seconds'])} ({figures['seconds_per_epoch']:.2f} s an epoch) · "
+        f"peak memory {figures['peak_memory_mb']:,.0f} MB"
+    )
+
+
+def print_settings(title: str, settings: list[Setting], values: dict[str, Any]) -> None:
+    """A section of a recipe: every key with its value, type, bounds and meaning."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in ("key", "value", "type", "meaning"):
+        table.add_column(column, overflow="fold")
+    for setting in settings:
+        kind = f"{setting.type} {setting.bounds}".strip()
+        table.add_row(setting.name, repr(values[setting.name]), kind, setting.meaning)
+    console.print(table)
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{seconds:.1f} s"
