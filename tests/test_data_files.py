@@ -93,7 +93,7 @@ def test_the_largest_id_is_read(tmp_path):
         ("0 1\n2147483647 5\n", ", line 2: id '2147483647' is too large"),
         ("0 99999999999999999999999999\n", ", line 1: id '99999999999999999999999999' is too large"),
         ("0 " + "9" * 9999, f", line 1: id '{'9' * 40}...' is too large"),
-        ("0 1 2\n3 4\n0 2\n", ", line 3: item 2 of user 0 stands a second time (first on line 1); each pair stands once"),
+        ("0 1 2\n3 4\n0 2\n", ", line 3: item 2 of user 0 stands a second time (first on line 1); each pair stands"),
         ("0 1\n3 4 5 4\n", ", line 2: item 4 of user 3 stands a second time (first on the same line)"),
         (b"0 1\n1 2\0 3\n", ", line 2: a NUL byte; the file is damaged"),
         ("0 1\n1 2\n".encode("utf-16"), ", line 1: the file begins with a byte order mark"),
@@ -109,7 +109,7 @@ def test_a_wrong_adjacency_list_is_refused(tmp_path, content, expected):
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
-    with pytest.raises(DataError, match="nothing.txt: no such file"):
+    with pytest.raises(DataError, match=r"nothing\.txt: no such file"):
         adjacency.read(tmp_path / "nothing.txt")
     with pytest.raises(DataError, match="cannot be read: Is a directory"):
         adjacency.read(tmp_path)
@@ -186,6 +186,15 @@ def test_raw_ids_are_refused_before_memory_is_taken(tmp_path):
         load_dataset(path=tmp_path / "train.txt")
 
 
+def attempt(path: Path, format: str) -> str | None:
+    """The message of a refusal, or None where the file is read; any other exception is the test's failure."""
+    try:
+        load_dataset(path=path, format=format)
+    except DataError as error:
+        return str(error)
+    return None
+
+
 def test_mutated_files_are_read_or_refused_and_nothing_else(tmp_path):
     chance = random.Random(7)
     whole = "".join(f"{u} {' '.join(map(str, range(u, 3 * u + 2)))}\n" for u in range(12)).encode()
@@ -205,12 +214,9 @@ def test_mutated_files_are_read_or_refused_and_nothing_else(tmp_path):
                     content = content[: at + 1]
         path = write(tmp_path, bytes(content))
         for format in READERS:
-            try:
-                load_dataset(path=path, format=format)
-                kept += 1
-            except DataError as error:
-                assert str(error).startswith(str(path)), error
-                assert "\n" not in str(error)
+            message = attempt(path, format)
+            kept += message is None
+            assert message is None or (message.startswith(str(path)) and "\n" not in message)
     assert 30 < kept < 600
 
 

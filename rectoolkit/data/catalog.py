@@ -231,9 +231,13 @@ def _head_faults(path: Path, head: dict[str, Any], sections: dict[str, Any]) -> 
         faults.append(Fault("planted", f"this section is for format = 'planted', got '{head['format']}'"))
     elif "files" not in sections:
         faults.append(Fault("files", "this section is required: train and test, or all"))
-    elif (files := sections["files"]) and bool(files.all) == bool(files.train and files.test):
+    elif (files := sections["files"]) and not _complete(files):
         faults.append(Fault("files", "either train and test are given, or all"))
     return faults
+
+
+def _complete(files: Files) -> bool:
+    return not (files.train or files.test or files.validation) if files.all else bool(files.train and files.test)
 
 
 def _card_paths() -> dict[str, Path]:
