@@ -12,20 +12,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from rectoolkit.codes import CodeTable
+from rectoolkit.errors import Fault
+from rectoolkit.registry import Recipe, encoders
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
     from rectoolkit.losses import Loss, Views
 
 Bits = Annotated[int, Field(ge=1, le=8, description="bits per dimension")]
-OneBit = Annotated[int, Field(ge=1, le=1, description="bits per dimension; the method has no form for more than 1")]
+
+
+def _one_bit(bits: Any) -> Any:
+    if isinstance(bits, int) and bits != 1:
+        raise ValueError(
+            "this method makes one bit a dimension and has no form for any other number; write 1, or take a method "
+            "of 1 to 8 bits, such as gste, lsq or round"
+        )
+    return bits
+
+
+OneBit = Annotated[
+    int,
+    Field(ge=1, le=1, description="bits per dimension; the method has no form for more than 1"),
+    BeforeValidator(_one_bit),
+]
 Bounds = Annotated[
     Literal["average", "learned"],
     Field(description="clip bounds: a moving average of the data's range, or parameters trained with the rest"),
@@ -36,6 +53,46 @@ Extent = Annotated[
 ]
 Deviations = Annotated[float, Field(gt=0, le=20, description="half-width of the range where extent = 'deviation'")]
 Momentum = Annotated[float, Field(ge=0, lt=1, description="weight of the past in the moving average of the range")]
+Scale = Annotated[
+    Literal["table", "row"],
+    Field(description="one scale for all rows of a side, or one a row, which keeps its length for 8 more bytes"),
+]
+
+
+def straight_through(x: Tensor, value: Tensor) -> Tensor:
+    """``value``, with the gradient of ``x``: the straight-through estimator."""
+    return _StraightThrough.apply(x, value)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def random_rotation(dim: int, generator: torch.Generator) -> Tensor:
+    """An orthogonal matrix (dim, dim), evenly from all of them: QR of a Gaussian one, R's diagonal made positive."""
+    q, r = torch.linalg.qr(torch.randn(dim, dim, generator=generator))
+    turned: Tensor = q * torch.where(r.diagonal() < 0, -1.0, 1.0)
+    return turned
+
+
+def needs_layers(name: str, recipe: Recipe) -> list[Fault]:
+    """The faults of a recipe whose encoder gives method ``name`` no layers side by side to scale one by one."""
+    encoder = recipe["encoder"]
+    if encoder.get("combine", "concat") != "concat":
+        message = f"{name} scales each layer by itself, but this encoder merges its layers; write combine = 'concat'"
+        return [Fault("encoder.combine", message)]
+    if "combine" not in encoder and not getattr(encoders[encoder["name"]], "concatenates", False):
+        message = f"{name} scales each layer by itself, but this encoder has no layers side by side; "
+        return [Fault("encoder.name", message + "write name = 'lightgcn' and combine = 'concat'")]
+    if encoder.get("layers", 1) == 0:
+        return [Fault("encoder.layers", f"{name} scales each layer by itself; write 1 or more layers")]
+    return []
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
 
 
 class Quantizer(nn.Module):
@@ -50,11 +107,15 @@ class Quantizer(nn.Module):
 
     def __init__(self, dim: int, segments: tuple[int, ...] = (), *, bits: int = 1) -> None:
         super().__init__()
-        self.dim = self.width = dim
-        self.segments = segments or (dim,)
+        self.dim = dim
+        self.segments = tuple(segments) or (dim,)
+        self.width = sum(self.segments)
         self.bits = bits
         self.progress = 0.0
         self.generator: torch.Generator | None = None  # methods that draw put theirs here, to be saved with the rest
+        self._columns: Tensor  # the segment of each dim, (width,)
+        columns = torch.arange(len(self.segments)).repeat_interleave(torch.tensor(self.segments))
+        self.register_buffer("_columns", columns, persistent=False)
 
     def get_extra_state(self) -> Tensor:
         """The state of the random generator, if the method has one, so that a resumed run draws on."""
@@ -68,9 +129,15 @@ class Quantizer(nn.Module):
         """Look at this side's initial rows (N, D) once, before training."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The values of the codes of ``x``, (N, D) -> (N, width), differentiable as the method has it."""
-        codes, scale, offset = self.grid(x)
-        return self.values(codes, scale, offset)
+        """The values of the codes of ``x``, (N, D) -> (N, width), differentiable as the method has it.
+
+        A method applied after training (``trained = False``) gives ``x`` itself while training.
+        """
+        return x if self.training and not self.trained else self.values(*self.grid(x))
+
+    def target(self, x: Tensor) -> Tensor:
+        """What the codes of ``x`` stand for, (N, D) -> (N, width): ``x``, unless the method transforms rows first."""
+        return x
 
     def observe(self, side: Literal["users", "items"], views: Views, loss: Loss, value: Tensor) -> None:
         """Look at a batch's ``value`` = loss(views) before its backward, for methods that use its derivatives."""
@@ -88,10 +155,17 @@ class Quantizer(nn.Module):
 
     def spread(self, by_segment: Tensor) -> Tensor:
         """(n, segments) -> (n, width), or (n, 1), which broadcasts, where there is one segment."""
-        if len(self.segments) == 1:
-            return by_segment
-        widths = torch.tensor(self.segments, device=by_segment.device)
-        return by_segment.repeat_interleave(widths, dim=1)
+        return by_segment if len(self.segments) == 1 else by_segment.index_select(1, self._columns)
+
+    def segment_means(self, x: Tensor) -> Tensor:
+        """The mean of each row's blocks, (n, width) -> (n, segments)."""
+        if len(set(self.segments)) == 1:
+            return x.reshape(len(x), len(self.segments), self.segments[0]).mean(2)
+        return torch.stack([block.mean(1) for block in self.blocks(x)], dim=1)
+
+    def blocks(self, x: Tensor) -> tuple[Tensor, ...]:
+        """A row's blocks, (n, width) -> one (n, d) a segment."""
+        return torch.split(x, list(self.segments), dim=1)
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> CodeTable | npt.NDArray[np.float32]:
@@ -109,19 +183,52 @@ class Quantizer(nn.Module):
     def diagnostics(self, x: Tensor) -> dict[str, Any]:
         """What the log says of this side's rows: quantization error, code entropy and dead dimensions.
 
-        ``quantization_error`` is the mean squared error over the mean square of x; ``entropy`` the mean over dims of
-        the code's entropy in bits (at most ``bits``); ``dead`` the share of dims whose code is the same in every row.
+        ``quantization_error`` is the mean squared error over the mean square of what the codes stand for; ``entropy``
+        the mean over dims of the code's entropy in bits (at most ``bits``); ``dead`` the share of dims whose code is
+        the same in every row.
         """
         codes, scale, offset = self.grid(x)
-        facts: dict[str, Any] = {}
-        if codes.shape == x.shape:
-            error = (self.values(codes, scale, offset) - x).square().mean() / x.square().mean().clamp(min=1e-30)
-            facts["quantization_error"] = float(error)
-        counts = torch.stack([(codes == level).float().mean(0) for level in range(1 << self.bits)])
-        entropy = -(counts * counts.clamp(min=1e-30).log2()).sum(0)
-        facts["entropy"] = float(entropy.mean())
-        facts["dead"] = float((counts.max(0).values == 1).float().mean())
-        return facts
+        target = self.target(x)
+        error = (self.values(codes, scale, offset) - target).square().mean() / target.square().mean().clamp(min=1e-30)
+        shares = self._level_counts(codes) / len(codes)
+        entropy = -(shares * shares.clamp(min=1e-30).log2()).sum(1)
+        return {
+            "quantization_error": float(error),
+            "entropy": float(entropy.mean()),
+            "dead": float((shares.amax(1) == 1).float().mean()),
+        }
+
+    def _level_counts(self, codes: Tensor) -> Tensor:
+        """How often each dim has each code, (width, levels): one pass; a comparison a level is 60 times slower."""
+        levels = 1 << self.bits
+        first = torch.arange(self.width, device=codes.device) * levels
+        counts = torch.zeros(self.width * levels, device=codes.device)
+        for rows in torch.split(codes, 1 << 16):
+            counts += torch.bincount((rows.long() + first).flatten(), minlength=len(counts))
+        return counts.view(self.width, levels)
+
+
+class SignQuantizer(Quantizer):
+    """One bit a dim, -a or +a with a = ``magnitude``; 0 counts as positive. Subclasses give the backward."""
+
+    def __init__(self, dim: int, segments: tuple[int, ...] = (), *, bits: int = 1) -> None:
+        super().__init__(dim, segments, bits=bits)
+        self._one: Tensor
+        self.register_buffer("_one", torch.ones(1, len(self.segments)), persistent=False)
+
+    def magnitude(self, target: Tensor) -> Tensor:
+        """a of each segment, (N or 1, segments); 1 unless the method says otherwise."""
+        return self._one
+
+    def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        target = self.target(x)
+        magnitude = self.magnitude(target)
+        return signs(target), 2 * magnitude, -magnitude
+
+
+def signs(x: Tensor) -> Tensor:
+    """1 where x >= 0, else 0, in x's type: the codes of one bit."""
+    return (x >= 0).to(x.dtype)
 
 
 class UniformQuantizer(Quantizer):
@@ -132,7 +239,8 @@ class UniformQuantizer(Quantizer):
 
     ``bounds = "average"``: low and high follow the range of the training rows by a moving average, without gradient.
     ``"learned"``: they are parameters that start at the initial range, and get the gradient that the formula gives.
-    The clip passes no gradient to rows outside. A range that has collapsed is kept ``1e-6`` wide.
+    The clip passes no gradient to rows outside. A range that has collapsed, or whose learned bounds have crossed, is
+    taken from low on and ``1e-6`` wide, so that codes and values stay finite.
     """
 
     def __init__(
@@ -173,8 +281,8 @@ class UniformQuantizer(Quantizer):
         return self.values(self.round(normalised), step, low)
 
     def round(self, normalised: Tensor) -> Tensor:
-        """x_n -> x_q; the backward of this step is the method."""
-        raise NotImplementedError
+        """x_n -> x_q; the backward of this step is the method. Here it passes nothing."""
+        return normalised.round()
 
     def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         normalised, step, low = self._normalise(x)
@@ -190,19 +298,18 @@ class UniformQuantizer(Quantizer):
         return (self.high - self.low).clamp(min=1e-6) / ((1 << self.bits) - 1)
 
     def _normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        step = self.step()
-        low, high = self.spread(self.low), self.spread(self.high)
-        clipped = torch.minimum(torch.maximum(x, low), high)
+        step, low = self.step(), self.spread(self.low)
+        clipped = torch.clamp(x, low, self.spread(torch.maximum(self.low, self.high)))
         return (clipped - low) / self.spread(step), step, self.low
 
     def _extent(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        lows, highs = [], []
-        for block in torch.split(x, list(self.segments), dim=1):
+        """This tensor's range, (1, segments) each."""
+        ranges = []
+        for block in self.blocks(x):
             if self.extent == "minmax":
-                lows.append(block.amin())
-                highs.append(block.amax())
+                ranges.append(torch.stack(block.aminmax()))
             else:
-                middle, reach = block.mean(), self.deviations * block.std()
-                lows.append(middle - reach)
-                highs.append(middle + reach)
-        return torch.stack(lows)[None], torch.stack(highs)[None]
+                middle, deviation = block.mean(), block.std(correction=0)
+                ranges.append(torch.stack([middle - self.deviations * deviation, middle + self.deviations * deviation]))
+        low, high = torch.stack(ranges, dim=1)
+        return low[None], high[None]

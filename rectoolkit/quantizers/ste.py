@@ -6,25 +6,13 @@ nothing outside [low, high]. It is ``gste`` with delta = 0, bit for bit, and wha
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-
-from rectoolkit.quantizers.base import Bits, Bounds, Deviations, Extent, Momentum, UniformQuantizer
+from rectoolkit.quantizers.base import Bits, Bounds, Deviations, Extent, Momentum, UniformQuantizer, straight_through
 from rectoolkit.registry import quantizers
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-class _Round(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.round()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0]
 
 
 @quantizers.register("ste")
@@ -47,4 +35,4 @@ class STE(UniformQuantizer):
         )
 
     def round(self, normalised: Tensor) -> Tensor:
-        return _Round.apply(normalised)  # type: ignore[no-any-return, no-untyped-call]
+        return straight_through(normalised, normalised.round())
