@@ -135,6 +135,15 @@ def test_an_unknown_format_and_a_path_that_is_not_there_are_refused(tmp_path):
         load_dataset(path=tmp_path)
 
 
+def test_odd_names_paths_and_shares_are_refused(place, tmp_path):
+    for given in ({"name": "x" * 5000}, {"path": "x" * 5000}, {"name": "a\0b"}, {"path": "a\0b"}):
+        with pytest.raises(DataError, match="no "):
+            load_dataset(**given)
+    put(place)
+    with pytest.raises(RecipeError, match=r"dataset\.test_share: input should be less than 1, got 1\.5"):
+        load_dataset(path=place / "mine" / "train.txt", test_share=1.5)
+
+
 def test_a_wrong_checksum_shows_both(place):
     right = {part: hashlib.sha256(text.encode()).hexdigest() for part, text in (("train", TRAIN), ("test", TEST))}
     put(place, CARD + f'[sha256]\ntrain = "{right["train"]}"\ntest = "{right["test"]}"\n')

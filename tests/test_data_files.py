@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -218,6 +219,18 @@ def test_mutated_files_are_read_or_refused_and_nothing_else(tmp_path):
             kept += message is None
             assert message is None or (message.startswith(str(path)) and "\n" not in message)
     assert 30 < kept < 600
+
+
+def test_memory_is_the_pairs_and_a_block(tmp_path):
+    """17 bytes a pair at the peak (the blocks' keys, the keys of all, one mask) and some megabytes for a block."""
+    row = " ".join(map(str, range(1000)))
+    path = write(tmp_path, "".join(f"{user} {row}\n" for user in range(2000)))
+    tracemalloc.start()
+    try:
+        assert len(adjacency.read(path).keys) == 2_000_000
+        assert tracemalloc.get_traced_memory()[1] < 20 * 2_000_000 + 20e6
+    finally:
+        tracemalloc.stop()
 
 
 @real_data

@@ -125,12 +125,15 @@ def load_dataset(
     if name:
         return load_card(find_card(name))
     read, path = reader(format), Path(path)
-    if path.is_file():
-        return split_one(path.stem, read(path), Split(test_share=test_share, seed=seed))
-    if not path.is_dir():
+    settings, faults = fill(Split, {"test_share": test_share, "seed": seed}, "dataset")
+    if faults:
+        raise RecipeError(faults)
+    if os.path.isfile(path):
+        return split_one(path.stem, read(path), Split(**settings))
+    if not os.path.isdir(path):
         raise DataError(f"{path}: no such file or folder; give a folder with train.txt and test.txt, or one file")
     parts = ["train", "test"] + ["validation"] * (path / "validation.txt").exists()
-    return assemble(path.name, {part: read(path / f"{part}.txt") for part in parts})
+    return assemble(path.resolve().name, {part: read(path / f"{part}.txt") for part in parts})
 
 
 def load_card(card: Card) -> Dataset:
@@ -150,11 +153,14 @@ def load_card(card: Card) -> Dataset:
 
 
 def find_card(name: str) -> Card:
-    """The card of that name, from the first place that has one. Raises DataError with the nearest name."""
+    """The card of that name, from the first place that has one.
+
+    Raises DataError with the nearest name where there is none, RecipeError with all the faults of a faulty card.
+    """
     if not name or Path(name).name != name:
         raise DataError(f"'{name}' is no data set's name; for files of your own give their path (dataset.path)")
     for place in places():
-        if (place / f"{name}.toml").is_file():
+        if os.path.isfile(place / f"{name}.toml"):
             return read_card(place / f"{name}.toml")
     raise DataError(
         f"no card for a data set '{name}'; {nearest(name, sorted(_card_paths()))}; "
@@ -163,7 +169,7 @@ def find_card(name: str) -> Card:
 
 
 def list_cards() -> list[Card]:
-    """Every card there is, by name; of two with one name the one that ``find_card`` finds."""
+    """Every card there is, by name; of two with one name the one that ``find_card`` finds. Raises as it does."""
     return [read_card(path) for _, path in sorted(_card_paths().items())]
 
 
@@ -248,7 +254,7 @@ def _verified_files(card: Card) -> dict[str, Path]:
     """The local files of a card by part, train first, once their checksums are right."""
     named = {part: name for part, name in card.files.model_dump().items() if name}
     folders = [place / card.name for place in places()[:-1]]
-    folder = next((f for f in folders if all((f / name).is_file() for name in named.values())), None)
+    folder = next((f for f in folders if all(os.path.isfile(f / name) for name in named.values())), None)
     if folder is None:
         raise DataError(
             f"the data set '{card.name}' is not on this machine: no folder with {' and '.join(named.values())} among "

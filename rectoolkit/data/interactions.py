@@ -18,7 +18,7 @@ Building from pairs is one sort of 64-bit keys ``user << 32 | item``; pairs that
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +45,8 @@ class Interactions:
     the constructor takes arrays already in this form and raises ValueError where shapes or types do not fit.
     """
 
-    indptr: Int64s
-    items: Int32s
+    indptr: Int64s = field(repr=False)
+    items: Int32s = field(repr=False)
     num_users: int
     num_items: int
 
@@ -157,8 +157,8 @@ class Dataset:
     train: Interactions
     test: Interactions
     validation: Interactions | None = None
-    user_ids: npt.NDArray[Any] | None = None
-    item_ids: npt.NDArray[Any] | None = None
+    user_ids: npt.NDArray[Any] | None = field(default=None, repr=False)
+    item_ids: npt.NDArray[Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         space = (self.train.num_users, self.train.num_items)
