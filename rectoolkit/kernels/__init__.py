@@ -50,6 +50,7 @@ def _block(question: Question, bounds: Bounds, rows: slice, kept: int) -> Keys:
     asked = ask(queries, question.items, layout, bounds, seen, planes)
     items = Items(
         _fixed(question.items.planes),
+        _fixed(question.items.planes.reshape(-1)),
         _fixed(question.items.scale),
         _fixed(question.items.offset),
         np.zeros(0, np.int64) if question.ids is None else question.ids,

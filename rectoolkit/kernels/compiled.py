@@ -47,10 +47,12 @@ class Layout(NamedTuple):
 
 
 class Items(NamedTuple):
-    """The catalogue: ``planes`` uint8 (N, bits, bytes), ``scale`` and ``offset`` float32 (N or 1, S), ``ids`` int64
-    (N, or empty where ids are row numbers), ``banned`` bool (N, or empty)."""
+    """The catalogue: ``planes`` uint8 (N, bits, bytes) and ``flat`` the same as one row of bytes, ``scale`` and
+    ``offset`` float32 (N or 1, S), ``ids`` int64 (N, or empty where ids are row numbers), ``banned`` bool (N, or empty).
+    """
 
     planes: Any
+    flat: Any
     scale: Any
     offset: Any
     ids: Any
@@ -61,8 +63,8 @@ class Asked(NamedTuple):
     """Q queries in a tile's layout of ``width`` dims (padded to a multiple of 4 queries).
 
     For the filters: ``signed`` int8 (Q, width), ``planes`` uint64 (Q, words, query bits), ``coefficients`` float32
-    (S, Q, 3), ``margin`` float64 (Q). For exact scores: ``values`` int64 (Q, width), ``scale``, ``offset`` and
-    ``sums`` float64 (Q, S). ``indptr`` and ``seen`` int64: the items excluded query by query, sorted; indptr empty
+    (S, Q, 3), ``margin`` float64 (Q). For exact scores: ``values`` int64 (Q, width), equal to ``signed`` + ``centre``
+    (int64, Q) where that is not -1, and ``scale``, ``offset`` and ``sums`` float64 (Q, S). ``indptr`` and ``seen`` int64: the items excluded query by query, sorted; indptr empty
     for none.
     """
 
@@ -71,6 +73,7 @@ class Asked(NamedTuple):
     coefficients: Any
     margin: Any
     values: Any
+    centre: Any
     scale: Any
     offset: Any
     sums: Any
@@ -322,19 +325,141 @@ def near(typing: Any, items: Any, at: Any, words: Any, query: Any, query_at: Any
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def spread(typing: Any, word: Any, value: Any, out: Any, at: Any) -> Any:
-    """Add ``value`` to those of 64 bytes at ``at`` whose bit of ``word`` is set."""
+def unpack_word(typing: Any, words: Any, at: Any, stride: Any, bits: Any, out: Any, out_at: Any) -> Any:
+    """64 codes as bytes from their bit-planes: a word each, ``stride`` bytes apart."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        data = _pointer(context, builder, signature, values, 2)
+        data = _pointer(context, builder, signature, values, 0)
+        out = _pointer(context, builder, signature, values, 4)
         kind = _vector(I8, LANES)
-        bits = builder.bitcast(values[0], _vector(I1, LANES))
-        ones = _splat(builder, builder.trunc(values[1], I8), LANES)
-        added = builder.select(bits, ones, ir.Constant(kind, [0] * LANES))
-        _store(builder, builder.or_(added, _load(builder, data, 0, kind)), data, 0)
+
+        def step(bit: Any, codes: list[Any]) -> list[Any]:
+            word = _load(builder, data, builder.mul(bit, values[2]), I64)
+            value = _splat(builder, builder.trunc(builder.shl(I64(1), bit), I8), LANES)
+            chosen = builder.select(builder.bitcast(word, _vector(I1, LANES)), value, ir.Constant(kind, [0] * LANES))
+            return [builder.or_(codes[0], chosen)]
+
+        codes = _Loop(builder, values[3], [ir.Constant(kind, [0] * LANES)], step).values[0]
+        _store(builder, codes, out, 0)
         return context.get_dummy_value()
 
-    return types.void(word, value, out, at), generate
+    return types.void(words, at, stride, bits, out, out_at), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def split_planes(typing: Any, flat: Any, at: Any, out: Any, out_at: Any, row: Any) -> Any:
+    """64 items of ``row`` (2, 4 or 8) words each, from byte ``at`` on, transposed to (row, 64) words."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        data = _pointer(context, builder, signature, values, 0)
+        out = _pointer(context, builder, signature, values, 2)
+        done = builder.append_basic_block("split")
+        kind = _vector(I64, 8)
+        for row in (2, 4, 8):
+            matching, following = builder.append_basic_block("row"), builder.append_basic_block("next")
+            builder.cbranch(builder.icmp_signed("==", values[4], I64(row)), matching, following)
+            builder.position_at_end(matching)
+            for lane in range(0, LANES, 8):
+                parts = [_load(builder, data, (lane * row + 8 * n) * 8, kind) for n in range(row)]
+                while len(parts) > 1 or parts[0].type.count < 8 * row:
+                    parts = _joined(builder, parts)
+                for word in range(row):
+                    places = ir.Constant(_vector(I32, 8), [n * row + word for n in range(8)])
+                    column = builder.shuffle_vector(parts[0], ir.Constant(parts[0].type, ir.Undefined), places)
+                    _store(builder, column, out, (word * LANES + lane) * 8)
+            builder.branch(done)
+            builder.position_at_end(following)
+        builder.branch(done)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    return types.void(flat, at, out, out_at, row), generate
+
+
+def _joined(builder: Any, parts: list[Any]) -> list[Any]:
+    """Neighbouring vectors put together, two by two."""
+    size = parts[0].type.count
+    order = ir.Constant(_vector(I32, 2 * size), list(range(2 * size)))
+    return [builder.shuffle_vector(parts[n], parts[n + 1], order) for n in range(0, len(parts), 2)]
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def sum_planes(
+    typing: Any, words: Any, at: Any, bits: Any, num_words: Any, side: Any, side_at: Any, totals: Any, totals_at: Any
+) -> Any:
+    """The 64 sums of codes of a segment into ``totals`` (64) int32, and times the scales into the second row of ``side``."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        data, side_data, out = (_pointer(context, builder, signature, values, n) for n in (0, 4, 6))
+        kind = _vector(I64, PLANE_LANES)
+        for lane in range(0, LANES, PLANE_LANES):
+
+            def over_planes(plane: Any, outer: list[Any], lane: int = lane) -> list[Any]:
+                def over_words(word: Any, inner: list[Any]) -> list[Any]:
+                    row = builder.add(builder.mul(plane, values[3]), word)
+                    tile = _load(builder, data, builder.add(builder.mul(row, I64(8 * LANES)), I64(8 * lane)), kind)
+                    count = _call(builder, f"llvm.ctpop.v{PLANE_LANES}i64", kind, tile)
+                    return [builder.add(inner[0], builder.shl(count, _splat(builder, plane, PLANE_LANES)))]
+
+                return _Loop(builder, values[3], outer, over_words).values
+
+            zero = ir.Constant(kind, [0] * PLANE_LANES)
+            total = _Loop(builder, values[2], [zero], over_planes).values[0]
+            small = builder.trunc(total, _vector(I32, PLANE_LANES))
+            _store(builder, small, out, 4 * lane)
+            floats = _vector(F32, PLANE_LANES)
+            scaled = builder.fmul(builder.sitofp(small, floats), _load(builder, side_data, 4 * lane, floats))
+            _store(builder, scaled, side_data, 4 * (LANES + lane))
+        return context.get_dummy_value()
+
+    return types.void(words, at, bits, num_words, side, side_at, totals, totals_at), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def dot_bytes(typing: Any, signed: Any, at: Any, row: Any, row_at: Any, words: Any) -> Any:
+    """The inner product of 64 * ``words`` signed bytes with as many unsigned ones."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        left, right = (_pointer(context, builder, signature, values, n) for n in (0, 2))
+        kind, wide = _vector(I8, LANES), _vector(I32, LANES)
+
+        def step(word: Any, totals: list[Any]) -> list[Any]:
+            place = builder.mul(word, I64(LANES))
+            product = builder.mul(
+                builder.sext(_load(builder, left, place, kind), wide), builder.zext(_load(builder, right, place, kind), wide)
+            )
+            return [builder.add(totals[0], product)]
+
+        total = _Loop(builder, values[4], [ir.Constant(wide, [0] * LANES)], step).values[0]
+        return builder.sext(_call(builder, f"llvm.vector.reduce.add.v{LANES}i32", I32, total), I64)
+
+    return types.int64(signed, at, row, row_at, words), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def interleave(typing: Any, rows: Any, at: Any, stride: Any, out: Any, out_at: Any) -> Any:
+    """Transpose 16 x 16 words of four bytes: rows ``stride`` bytes apart become 16 groups 4 * 64 bytes apart."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        data = _pointer(context, builder, signature, values, 0)
+        out = _pointer(context, builder, signature, values, 3)
+        kind = _vector(I32, 16)
+        rows = [_load(builder, data, builder.mul(values[2], I64(n)), kind) for n in range(16)]
+        for step in (8, 4, 2, 1):  # swap blocks of step x step across the diagonal
+            low = [n if not n & step else 16 + n - step for n in range(16)]
+            high = [n + step if not n & step else 16 + n for n in range(16)]
+            following = list(rows)
+            for n in range(16):
+                if not n & step:
+                    pair = rows[n], rows[n + step]
+                    following[n] = builder.shuffle_vector(*pair, ir.Constant(kind, low))
+                    following[n + step] = builder.shuffle_vector(*pair, ir.Constant(kind, high))
+            rows = following
+        for n, row in enumerate(rows):
+            _store(builder, row, out, 4 * LANES * n)
+        return context.get_dummy_value()
+
+    return types.void(rows, at, stride, out, out_at), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -406,55 +531,93 @@ def load_bits(flat: Any, begin: int, end: int, start: int, width: int) -> Any:
 
 
 @compiled
-def load_tile(items: Any, layout: Any, base: int, count: int, words: Any, side: Any) -> None:
-    """Fill ``words`` (S blocks of (bits, words, 64)) and ``side`` (S, 3, 64): scale, scale * sum, offset."""
+def load_tile(items: Any, layout: Any, base: int, count: int, words: Any) -> None:
+    """Fill ``words``, S blocks of (bits, words, 64), with the planes of ``count`` items from ``base`` on."""
     bits, row = items.planes.shape[1], items.planes.shape[2]
-    flat = items.planes.reshape(-1)
+    whole = layout.widths[0] == 8 * row and row % 8 == 0 and count == LANES  # one segment that fills its words
+    if whole and bits * row in (16, 32, 64):
+        split_planes(items.flat, base * bits * row, words, 0, bits * row // 8)
+        return
     for segment in range(len(layout.widths)):
-        block = layout.word_at[segment] * bits * LANES
+        block, num_words = layout.word_at[segment] * bits * LANES, layout.words[segment]
+        first, width = layout.starts[segment], layout.widths[segment]
+        aligned = first % 8 == 0 and width % 64 == 0
         for lane in range(count):
-            total = 0
             for bit in range(bits):
                 begin = ((base + lane) * bits + bit) * row
-                for word in range(layout.words[segment]):
-                    start = layout.starts[segment] + 64 * word
-                    left = layout.widths[segment] - 64 * word
-                    value = load_bits(flat, begin, begin + row, start, min(64, left))
-                    words[block + (bit * layout.words[segment] + word) * LANES + lane] = value
-                    total += np.int64(count_bits(value)) << bit
-            scale = items.scale[base + lane if len(items.scale) > 1 else 0, segment]
-            side[segment, 0, lane] = scale
-            side[segment, 1, lane] = scale * np.float32(total)
-            side[segment, 2, lane] = items.offset[base + lane if len(items.offset) > 1 else 0, segment]
+                place = block + bit * num_words * LANES + lane
+                if aligned:
+                    for word in range(num_words):
+                        words[place + word * LANES] = word_at(items.flat, begin + first // 8 + 8 * word)
+                else:
+                    for word in range(num_words):
+                        left = min(64, width - 64 * word)
+                        words[place + word * LANES] = load_bits(items.flat, begin, begin + row, first + 64 * word, left)
+
+
+@compiled
+def load_side(items: Any, layout: Any, base: int, count: int, words: Any, side: Any, totals: Any) -> None:
+    """Fill ``totals`` (S, 64), sums of codes, and ``side`` (S, 3, 64): scale, scale * sum, offset."""
+    bits = items.planes.shape[1]
+    for segment in range(len(layout.widths)):
+        if len(items.scale) > 1:
+            for lane in range(count):
+                side[segment, 0, lane] = items.scale[base + lane, segment]
+        elif side[segment, 0, 0] != items.scale[0, segment]:
+            side[segment, 0, :] = items.scale[0, segment]
+        if len(items.offset) > 1:
+            for lane in range(count):
+                side[segment, 2, lane] = items.offset[base + lane, segment]
+        elif side[segment, 2, 0] != items.offset[0, segment]:
+            side[segment, 2, :] = items.offset[0, segment]
+        sum_planes(
+            words, layout.word_at[segment] * bits * LANES * 8, bits, layout.words[segment],
+            side, segment * 12 * LANES, totals, segment * 4 * LANES,
+        )  # fmt: skip
 
 
 @compiled
 def unpack_lane(layout: Any, words: Any, bits: int, lane: int, row: Any, at: int) -> None:
     """The codes of one item of a tile as bytes, in the tile's layout, from ``row[at]`` on."""
     for segment in range(len(layout.widths)):
-        block = layout.word_at[segment] * bits * LANES
-        for word in range(layout.words[segment]):
-            place = at + (layout.word_at[segment] + word) * 64
-            row[place : place + 64] = 0
-            for bit in range(bits):
-                value = words[block + (bit * layout.words[segment] + word) * LANES + lane]
-                spread(value, 1 << bit, row, place)
+        num_words = layout.words[segment]
+        for word in range(num_words):
+            first = (layout.word_at[segment] * bits + word) * LANES + lane
+            unpack_word(words, first * 8, num_words * LANES * 8, bits, row, at + (layout.word_at[segment] + word) * 64)
 
 
 @compiled
-def exact_key(items: Any, layout: Any, asked: Any, query: int, item: int, row: Any, at: int) -> Any:
-    """The key of one pair, its codes given as bytes: the formula of ``codes.dot`` in its order of operations."""
+def affine(items: Any, asked: Any, query: int, item: int, segment: int, width: int, product: int, total: int) -> float:
+    """One segment's part of a score: the formula of ``codes.dot`` in its order of operations."""
+    su, ou, user = asked.scale[query, segment], asked.offset[query, segment], asked.sums[query, segment]
+    si = np.float64(items.scale[item if len(items.scale) > 1 else 0, segment])
+    oi = np.float64(items.offset[item if len(items.offset) > 1 else 0, segment])
+    return ((su * si) * product + (su * user) * oi) + ((ou * si) * total + (width * ou) * oi)
+
+
+@compiled
+def exact_score(
+    items: Any, layout: Any, asked: Any, query: int, item: int, row: Any, at: int, totals: Any, lane: int
+) -> float:
+    """The score of one pair whose codes are given as bytes and their sums in ``totals`` (S, 64)."""
     score = 0.0
     for segment in range(len(layout.widths)):
         start, width = layout.word_at[segment] * 64, layout.widths[segment]
-        product, total = np.int64(0), np.int64(0)
-        for dim in range(start, start + width):
-            product += asked.values[query, dim] * np.int64(row[at + dim])
-            total += np.int64(row[at + dim])
-        su, ou, user = asked.scale[query, segment], asked.offset[query, segment], asked.sums[query, segment]
-        si = np.float64(items.scale[item if len(items.scale) > 1 else 0, segment])
-        oi = np.float64(items.offset[item if len(items.offset) > 1 else 0, segment])
-        score += ((su * si) * product + (su * user) * oi) + ((ou * si) * total + (width * ou) * oi)
+        total = np.int64(totals[segment, lane])
+        if asked.centre[query] >= 0:
+            place = query * asked.signed.shape[1] + start
+            product = dot_bytes(asked.signed, place, row, at + start, layout.words[segment]) + asked.centre[query] * total
+        else:
+            product = np.int64(0)
+            for dim in range(start, start + width):
+                product += asked.values[query, dim] * np.int64(row[at + dim])
+        score += affine(items, asked, query, item, segment, width, product, total)
+    return score
+
+
+@compiled
+def key_of(items: Any, item: int, score: float) -> Any:
+    """``index.order_keys`` of one pair."""
     raw = float_bits(np.float32(score) + np.float32(0))
     ordered = raw ^ (np.uint32(0xFFFFFFFF) if raw >> np.uint32(31) else np.uint32(0x80000000))
     h = np.uint32(items.ids[item] if len(items.ids) else item)
@@ -484,8 +647,17 @@ def rankable(items: Any, asked: Any, query: int, item: int) -> bool:
 
 @compiled
 def push(heap: Any, key: Any) -> None:
-    """Replace the smallest entry of a min-heap by a larger ``key``; a heap starts full of zeros."""
-    place, size = 0, len(heap)
+    """Replace the smallest entry, the first, by a larger ``key``; a heap starts full of zeros.
+
+    Up to 256 entries are kept sorted, by one pass without branches (0.03 us at 50, a sift down 0.1); more as a heap.
+    """
+    size = len(heap)
+    if size <= 256:
+        for place in range(np.uint64(size - 1)):
+            heap[place] = min(heap[place + np.uint64(1)], max(heap[place], key))
+        heap[size - 1] = max(heap[size - 1], key)
+        return
+    place = 0
     while True:
         child = 2 * place + 1
         if child >= size:
@@ -519,8 +691,9 @@ def threshold(key: Any, margin: float) -> Any:
 
 @compiled
 def consider(
-    items: Any, layout: Any, asked: Any, query: int, base: int, mask: Any, words: Any, rows: Any, unpacked: bool, heap: Any
-) -> bool:
+    items: Any, layout: Any, asked: Any, query: int, base: int, mask: Any, words: Any, rows: Any, totals: Any, unpacked: bool,
+    heap: Any,
+) -> bool:  # fmt: skip
     """Score the items of a tile named by ``mask`` exactly and keep the best; whether the heap changed."""
     changed, width = False, asked.values.shape[1]
     while mask:
@@ -528,7 +701,9 @@ def consider(
         mask &= mask - np.uint64(1)
         if not unpacked:
             unpack_lane(layout, words, items.planes.shape[1], lane, rows, lane * width)
-        key = exact_key(items, layout, asked, query, base + lane, rows, lane * width)
+        key = key_of(
+            items, base + lane, exact_score(items, layout, asked, query, base + lane, rows, lane * width, totals, lane)
+        )
         if key > heap[0] and rankable(items, asked, query, base + lane):
             push(heap, key)
             changed = True
@@ -542,18 +717,18 @@ def scan_bytes(items: Any, layout: Any, asked: Any, heaps: Any, first: int, last
     words, side = np.zeros(width * bits, np.uint64), np.zeros((segments, 3, LANES), np.float32)
     rows, tile = np.zeros(LANES * width, np.uint8), np.zeros(LANES * width, np.uint8)
     out = np.zeros(QUERY_TILE * LANES, np.float32)
-    fours, rows4 = tile.view(np.uint32), rows.view(np.uint32)
-    limits = np.full(asked.signed.shape[0], -np.inf, np.float32)
-    stride, padded = width // 4, asked.coefficients.shape[1]
+    limits, totals = np.full(asked.signed.shape[0], -np.inf, np.float32), np.zeros((segments, LANES), np.int32)
+    padded = asked.coefficients.shape[1]
     for base in range(first, last, LANES):
         count = min(LANES, last - base)
         valid = ~np.uint64(0) >> np.uint64(LANES - count)
-        load_tile(items, layout, base, count, words, side)
+        load_tile(items, layout, base, count, words)
+        load_side(items, layout, base, count, words, side, totals)
         for lane in range(count):
             unpack_lane(layout, words, bits, lane, rows, lane * width)
-        for group in range(stride):
-            for lane in range(LANES):
-                fours[group * LANES + lane] = rows4[lane * stride + group]
+        for dim in range(0, width, 64):
+            for lane in range(0, LANES, 16):
+                interleave(rows, lane * width + dim, width, tile, dim * LANES + lane * 4)
         for query in range(start, stop, QUERY_TILE):
             for segment in range(segments):
                 at = layout.word_at[segment] * 64
@@ -563,7 +738,7 @@ def scan_bytes(items: Any, layout: Any, asked: Any, heaps: Any, first: int, last
                 )  # fmt: skip
             for near_query in range(query, min(query + QUERY_TILE, stop)):
                 mask = reached(out, (near_query - query) * 4 * LANES, limits[near_query]) & valid
-                if mask and consider(items, layout, asked, near_query, base, mask, words, rows, True, heaps[near_query]):
+                if mask and consider(items, layout, asked, near_query, base, mask, words, rows, totals, True, heaps[near_query]):
                     limits[near_query] = threshold(heaps[near_query, 0], asked.margin[near_query])
 
 
@@ -573,12 +748,13 @@ def scan_planes(items: Any, layout: Any, asked: Any, heaps: Any, first: int, las
     bits, width, segments = items.planes.shape[1], asked.values.shape[1], len(layout.widths)
     words, side = np.zeros(width * bits, np.uint64), np.zeros((segments, 3, LANES), np.float32)
     rows, out = np.zeros(LANES * width, np.uint8), np.zeros(LANES, np.float32)
-    limits = np.full(asked.signed.shape[0], -np.inf, np.float32)
+    limits, totals = np.full(asked.signed.shape[0], -np.inf, np.float32), np.zeros((segments, LANES), np.int32)
     query_bits, padded = asked.planes.shape[2], asked.coefficients.shape[1]
     for base in range(first, last, LANES):
         count = min(LANES, last - base)
         valid = ~np.uint64(0) >> np.uint64(LANES - count)
-        load_tile(items, layout, base, count, words, side)
+        load_tile(items, layout, base, count, words)
+        load_side(items, layout, base, count, words, side, totals)
         for query in range(start, stop):
             for segment in range(segments):
                 at = layout.word_at[segment]
@@ -588,12 +764,12 @@ def scan_planes(items: Any, layout: Any, asked: Any, heaps: Any, first: int, las
                     side, segment * 12 * LANES, asked.coefficients, (segment * padded + query) * 12, out, 0, segment > 0,
                 )  # fmt: skip
             mask = reached(out, 0, limits[query]) & valid
-            if mask and consider(items, layout, asked, query, base, mask, words, rows, False, heaps[query]):
+            if mask and consider(items, layout, asked, query, base, mask, words, rows, totals, False, heaps[query]):
                 limits[query] = threshold(heaps[query, 0], asked.margin[query])
 
 
 @compiled
-def farthest(items: Any, asked: Any, width: int, dims: int, query: int, key: Any) -> int:
+def farthest(items: Any, asked: Any, dims: int, query: int, key: Any) -> int:
     """The Hamming distance beyond which no item can beat ``key``, on symmetric one-bit grids.
 
     There score = su si / 2 * (sum - distance) + (su sum - su dims / 2) oi, falling in the distance.
@@ -609,27 +785,50 @@ def farthest(items: Any, asked: Any, width: int, dims: int, query: int, key: Any
 
 
 @compiled
+def consider_words(
+    items: Any, asked: Any, query: int, base: int, mask: Any, words: Any, at: int, num_words: int, dims: int, heap: Any
+) -> bool:
+    """``consider`` for one-bit codes of one segment, straight from words (words, 64) that begin at byte ``at``."""
+    changed = False
+    while mask:
+        lane = lowest_bit(mask)
+        mask &= mask - np.uint64(1)
+        product, total = np.int64(0), np.int64(0)
+        for word in range(num_words):
+            value = word_at(words, at + (word * LANES + lane) * 8)
+            product += np.int64(count_bits(value & asked.planes[query, word, 0]))
+            total += np.int64(count_bits(value))
+        key = key_of(items, base + lane, affine(items, asked, query, base + lane, 0, dims, product, total))
+        if key > heap[0] and rankable(items, asked, query, base + lane):
+            push(heap, key)
+            changed = True
+    return changed
+
+
+@compiled
+def hamming_tile(
+    items: Any, asked: Any, heaps: Any, limits: Any, base: int, words: Any, at: int, num_words: int, dims: int,
+    start: int, stop: int, valid: Any,
+) -> None:  # fmt: skip
+    """One tile of ``scan_hamming``, whose words (words, 64) begin at byte ``at``."""
+    for query in range(start, stop):
+        mask = near(words, at, num_words, asked.planes, query * num_words * 8, limits[query]) & valid
+        if mask and consider_words(items, asked, query, base, mask, words, at, num_words, dims, heaps[query]):
+            limits[query] = farthest(items, asked, dims, query, heaps[query, 0])
+
+
+@compiled
 def scan_hamming(items: Any, layout: Any, asked: Any, heaps: Any, first: int, last: int, start: int, stop: int) -> None:
     """The same for one-bit codes on symmetric grids of one scale, by Hamming distance."""
     width, dims, num_words = asked.values.shape[1], layout.widths[0], layout.words[0]
-    words, side = np.zeros(width, np.uint64), np.zeros((1, 3, LANES), np.float32)
-    rows = np.zeros(LANES * width, np.uint8)
+    words = np.zeros(width, np.uint64)
     limits = np.full(asked.signed.shape[0], dims, np.int64)
-    direct = dims == 64 and items.planes.shape[2] == 8
+    in_place = dims == 64 and items.planes.shape[2] == 8
     for base in range(first, last, LANES):
         count = min(LANES, last - base)
         valid = ~np.uint64(0) >> np.uint64(LANES - count)
-        in_place = direct and count == LANES
-        if not in_place:
-            load_tile(items, layout, base, count, words, side)
-        for query in range(start, stop):
-            if in_place:
-                mask = near(items.planes, base * 8, num_words, asked.planes, query * width // 8, limits[query])
-            else:
-                mask = near(words, 0, num_words, asked.planes, query * width // 8, limits[query])
-            mask &= valid
-            if mask:
-                if in_place:
-                    load_tile(items, layout, base, count, words, side)
-                if consider(items, layout, asked, query, base, mask, words, rows, False, heaps[query]):
-                    limits[query] = farthest(items, asked, width, dims, query, heaps[query, 0])
+        if in_place and count == LANES:
+            hamming_tile(items, asked, heaps, limits, base, items.flat, base * 8, num_words, dims, start, stop, valid)
+        else:
+            load_tile(items, layout, base, count, words)
+            hamming_tile(items, asked, heaps, limits, base, words, 0, num_words, dims, start, stop, valid)

@@ -91,19 +91,20 @@ def ask(
     loose = np.where(rising, 0.0, np.abs(scale) * bounds.scale * error * top * widths)
     margin = (sizes.sum(axis=1) * (segments + 1) * 2.0**-21 + loose.sum(axis=1)) * (1 + 1e-9)
     padded = -(-num // QUERY_TILE) * QUERY_TILE
-    signed = np.zeros((padded, 64 * int(layout.words.sum())), np.int8)
     coefficients = np.zeros((segments, padded, 3), np.float32)
     with np.errstate(over="ignore"):
         coefficients[:, :num] = np.stack((a, b, c), axis=2).transpose(1, 0, 2)
-    spread = spread_dims(small, layout)
-    if not planes:
-        signed[:num] = spread
+    near, near_step, near_centre, near_error = small_integers(queries.values, 128) if planes else (small, step, centre, error)
+    signed = np.zeros((padded, 64 * int(layout.words.sum())), np.int8)
+    signed[:num] = spread_dims(near, layout)
+    exact = (near_step == 1) & (near_error == 0)
     return Asked(
         signed,
-        _planes(spread.view(np.uint8)) if planes else np.zeros((0, 0, 1), np.uint64),
+        _planes(spread_dims(small, layout)) if planes else np.zeros((0, 0, 1), np.uint64),
         coefficients,
         margin,
         spread_dims(queries.values.astype(np.int64), layout),
+        np.where(exact, near_centre, -1)[:, 0].astype(np.int64),
         np.ascontiguousarray(scale),
         np.ascontiguousarray(offset),
         queries.sums,
