@@ -24,7 +24,8 @@ class Encoder(nn.Module):
     """Base of every encoder: a table of ego embeddings, one row a node, and what is made of it.
 
     ``segments`` are the widths of the blocks that an output row is concatenated from (one for most), so that a
-    quantizer may give each block a scale of its own. Subclasses implement ``forward``.
+    quantizer may give each block a scale of its own. Subclasses implement ``forward``. Encoders that draw while they
+    train do so from ``draws``, whose state is saved with the parameters, so that a resumed run draws on.
     """
 
     segments: tuple[int, ...]
@@ -33,6 +34,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.graph = graph
         self.segments = (dim,)
+        self.draws: torch.Generator | None = None
         table = torch.empty(graph.num_nodes, dim).normal_(0, init, generator=generator)
         self.embedding = nn.Parameter(table)
 
@@ -54,3 +56,23 @@ class Encoder(nn.Module):
         """Layer-0 rows of the users and items named, on which L2 acts."""
         user_table, item_table = self.graph.split(self.embedding)
         return user_table.index_select(0, users), item_table.index_select(0, items)
+
+    def get_extra_state(self) -> Tensor:
+        """The state of ``draws``, if there is one."""
+        return torch.empty(0, dtype=torch.uint8) if self.draws is None else self.draws.get_state()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        if self.draws is not None:
+            self.draws.set_state(state.cpu())
+
+
+def spawn(generator: torch.Generator, device: torch.device | str = "cpu") -> torch.Generator:
+    """A new generator on ``device``, seeded by a draw from ``generator``."""
+    seed = int(torch.randint(2**62, (), generator=generator))
+    return torch.Generator(device).manual_seed(seed)
+
+
+def glorot(shape: tuple[int, int], generator: torch.Generator) -> nn.Parameter:
+    """A weight matrix (in, out), even within +-sqrt(6 / (in + out)) (Glorot and Bengio, AISTATS 2010)."""
+    bound = (6 / sum(shape)) ** 0.5
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=generator))

@@ -5,28 +5,37 @@
 No weights, no nonlinearity: the only parameters are the ego embeddings e^(0) ~ N(0, 0.1^2). The map is linear
 and symmetric, so its backward costs what its forward costs: K propagations.
 
+``combine = "concat"``  output = [e^(0) .. e^(K)], (K + 1) dim wide, a segment a layer: what BiGeaR and BGCH quantize
+``weights = "learned"`` layer k weighs (K + 1) softmax(a)_k instead of 1, from a = 0, for K + 1 numbers more
+
 Departs from the paper: nothing by default. ``normalize`` scales output rows to length 1, for losses on cosines.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from torch import Tensor
+import torch
+from pydantic import Field
+from torch import Tensor, nn
 from torch.nn import functional
 
 from rectoolkit.encoders.base import Dim, Encoder, Init, Layers, Normalize
 from rectoolkit.registry import encoders
 
 if TYPE_CHECKING:
-    import torch
-
     from rectoolkit.graph import BipartiteGraph
+
+Combine = Annotated[
+    Literal["mean", "concat"],
+    Field(description="output row: the mean of all layers, or all of them side by side ((layers + 1) * dim wide)"),
+]
+Weights = Annotated[Literal["uniform", "learned"], Field(description="layers weigh the same, or as they learn to")]
 
 
 @encoders.register("lightgcn")
 class LightGCN(Encoder):
-    """Mean of the ego embeddings and their K propagations, (U, dim) and (I, dim)."""
+    """The ego embeddings and their K propagations, averaged, (U, dim) and (I, dim), or side by side."""
 
     def __init__(
         self,
@@ -35,17 +44,27 @@ class LightGCN(Encoder):
         *,
         dim: Dim = 64,
         layers: Layers = 3,
+        combine: Combine = "mean",
+        weights: Weights = "uniform",
         init: Init = 0.1,
         normalize: Normalize = False,
     ) -> None:
         super().__init__(graph, generator, dim=dim, init=init)
-        self.layers, self.normalize = layers, normalize
+        self.layers, self.combine, self.normalize = layers, combine, normalize
+        if combine == "concat":
+            self.segments = (dim,) * (layers + 1)
+        # one layer's softmax is constant, and a parameter without effect would only confuse
+        self.logits = nn.Parameter(torch.zeros(layers + 1)) if weights == "learned" and layers else None
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        layer: Tensor = self.embedding
-        total = layer
+        layers: list[Tensor] = [self.embedding]
         for _ in range(self.layers):
-            layer = self.graph.propagate(layer)
-            total = total + layer
-        output = total / (self.layers + 1)
+            layers.append(self.graph.propagate(layers[-1]))
+        if self.logits is not None:
+            weights = torch.softmax(self.logits, 0) * len(layers)
+            layers = [weight * layer for weight, layer in zip(weights, layers, strict=True)]
+        if self.combine == "concat":
+            output = torch.cat(layers, dim=1)
+        else:
+            output = sum(layers[1:], start=layers[0]) / len(layers)
         return self.graph.split(functional.normalize(output, dim=1) if self.normalize else output)

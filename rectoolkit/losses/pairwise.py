@@ -1,0 +1,63 @@
+"""Pairwise losses: a positive shall score above a negative of the same user. ``bpr`` and ``hinge``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from rectoolkit.losses.base import L2, Loss, Side, Views, weighted_squares, weighted_sum
+from rectoolkit.registry import losses
+
+
+@losses.register("bpr")
+class BPR(Loss):
+    """Bayesian personalised ranking (Rendle et al., UAI 2009): mean softplus(<u, j> - <u, i>).
+
+    With s = <u, i - j> and w = sigma(s)(1 - sigma(s)), the Hessian's diagonal is, per pair and dim, w (i - j)^2 for
+    the user and w u^2 for each of the two items; over B K pairs it is averaged as the loss is.
+    """
+
+    def __init__(self, *, l2: L2 = 1e-4) -> None:
+        super().__init__(l2=l2)
+
+    def rank(self, views: Views) -> Tensor:
+        positives, negatives = views.scores()
+        return functional.softplus(negatives - positives[:, None]).mean()
+
+    @torch.no_grad()
+    def curvature(self, views: Views, side: Side) -> Tensor:
+        triple = views.coded
+        positives, negatives = views.scores()
+        wrong = torch.sigmoid(negatives - positives[:, None])
+        weight = wrong * (1 - wrong) / wrong.numel()
+        if side == "items":
+            return 2 * weight.sum(1) @ triple.users.square()
+        own, cross = weight.sum(1)[:, None], weighted_sum(weight, triple.negatives)  # (i - j)^2 without its (B, K, D)
+        mixed = (own * triple.positives.square() - 2 * triple.positives * cross).sum(0)
+        return mixed + weighted_squares(weight, triple.negatives)
+
+
+@losses.register("hinge")
+class Hinge(Loss):
+    """Triplet hinge: mean max(0, margin + <u, j> - <u, i>).
+
+    No ``curvature``: scores are bilinear and the hinge is flat or straight, so its Hessian's diagonal is 0
+    wherever it exists, and a gradient scaled by it would be the plain straight-through estimator's.
+    """
+
+    def __init__(
+        self,
+        *,
+        margin: Annotated[float, Field(gt=0, description="how far a positive shall score above a negative")] = 1.0,
+        l2: L2 = 1e-4,
+    ) -> None:
+        super().__init__(l2=l2)
+        self.margin = margin
+
+    def rank(self, views: Views) -> Tensor:
+        positives, negatives = views.scores()
+        return functional.relu(self.margin + negatives - positives[:, None]).mean()
