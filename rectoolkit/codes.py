@@ -283,14 +283,16 @@ def load_arrays(path: str | Path, kind: str) -> tuple[dict[str, npt.NDArray[Any]
             if len(raw) < length or zlib.crc32(raw) != checksum:
                 raise FormatError(f"{path}: the header is cut short or damaged; export or train again")
             header = json.loads(raw)
-            if header["kind"] != kind:
-                raise FormatError(f"{path}: holds {header['kind']}, not {kind}")
+            if header.get("kind") != kind:
+                raise FormatError(f"{path}: holds {header.get('kind')}, not {kind}")
             size, expected = Path(path).stat().st_size, 20 + length + header["bytes"]
             if size != expected:
                 raise FormatError(f"{path}: {size} bytes where the header announces {expected}; export or train again")
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
         raise FormatError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise FormatError(f"{path}: is a folder; name the file of packed codes in it") from None
     arrays = {}
     for place in header["arrays"]:
         count = int(np.prod(place["shape"]))

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rectoolkit.codes import Integers
-from rectoolkit.kernels import compiled
-from rectoolkit.kernels.compiled import LANES, QUERY_TILE, Items
-from rectoolkit.kernels.plan import Bounds, ask, is_hamming, layout_of
+from rectoolkit.kernels import scan
+from rectoolkit.kernels.plan import Bounds, Items, ask, is_hamming, layout_of
+from rectoolkit.kernels.vectors import LANES, QUERY_TILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ def best_keys(question: Question, bounds: Bounds) -> Keys:
 
 def _block(question: Question, bounds: Bounds, rows: slice, kept: int) -> Keys:
     queries, seen = _part(question, rows)
-    scan, planes = _choose(queries, question)
+    kernel, planes = _choose(queries, question)
     layout = layout_of(queries.segments)
     asked = ask(queries, question.items, layout, bounds, seen, planes)
     items = Items(
@@ -56,18 +56,18 @@ def _block(question: Question, bounds: Bounds, rows: slice, kept: int) -> Keys:
         np.zeros(0, np.int64) if question.ids is None else question.ids,
         np.zeros(0, bool) if question.banned is None else question.banned,
     )
-    num = len(queries.values)
+    num, size = len(queries.values), question.items.num_rows
     groups = range(0, num, QUERY_GROUP)
     wanted = 1 if len(groups) >= 2 * question.threads else question.threads
     chunk = max(LEAST_ITEMS, -(-question.items.num_rows // (wanted * LANES)) * LANES)
     chunks = range(0, question.items.num_rows, chunk)
     heaps = np.zeros((len(chunks), num, kept), np.uint64)
     tasks = [
-        (items, layout, asked, heaps[n], first, min(first + chunk, question.items.num_rows), q, min(q + QUERY_GROUP, num))
+        (items, layout, asked, heaps[n], first, min(first + chunk, size), q, min(q + QUERY_GROUP, num))
         for q in groups
         for n, first in enumerate(chunks)
     ]
-    _run(scan, tasks, question.threads)
+    _run(kernel, tasks, question.threads)
     merged = heaps.transpose(1, 0, 2).reshape(num, -1)
     if len(chunks) > 1:
         merged = np.partition(merged, merged.shape[1] - kept, axis=1)[:, merged.shape[1] - kept :]
@@ -76,10 +76,10 @@ def _block(question: Question, bounds: Bounds, rows: slice, kept: int) -> Keys:
 
 def _choose(queries: Integers, question: Question) -> tuple[Callable[..., None], bool]:
     if is_hamming(queries, question.items):
-        return compiled.scan_hamming, True
+        return scan.scan_hamming, True
     if len(queries.values) <= FEW:
-        return compiled.scan_planes, True
-    return compiled.scan_bytes, False
+        return scan.scan_planes, True
+    return scan.scan_bytes, False
 
 
 def _part(question: Question, rows: slice) -> tuple[Integers, tuple[Any, Any]]:
@@ -99,12 +99,12 @@ def _fixed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return view
 
 
-def _run(scan: Callable[..., None], tasks: list[tuple[Any, ...]], threads: int) -> None:
+def _run(kernel: Callable[..., None], tasks: list[tuple[Any, ...]], threads: int) -> None:
     if threads == 1 or len(tasks) == 1:
         for task in tasks:
-            scan(*task)
+            kernel(*task)
         return
-    for done in [_pool(threads).submit(scan, *task) for task in tasks]:
+    for done in [_pool(threads).submit(kernel, *task) for task in tasks]:
         done.result()
 
 

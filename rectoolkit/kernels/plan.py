@@ -13,11 +13,12 @@ where each of them is rounded at most six times at 2^-24.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from rectoolkit.kernels.compiled import INSTRUCTION_SET, QUERY_TILE, Asked, Layout
+from rectoolkit.kernels.machine import INSTRUCTION_SET
+from rectoolkit.kernels.vectors import QUERY_TILE
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -25,6 +26,54 @@ if TYPE_CHECKING:
     from rectoolkit.codes import Integers, PackedTable
 
     Array = npt.NDArray[Any]
+
+
+class Layout(NamedTuple):
+    """Where a tile keeps each segment: its words begin at a multiple of 64 dims, so that segments never share one.
+
+    int64 (S) each: ``starts`` the first dim, ``widths`` in dims, ``word_at`` the first word, ``words`` how many.
+    """
+
+    starts: Any
+    widths: Any
+    word_at: Any
+    words: Any
+
+
+class Items(NamedTuple):
+    """The catalogue: ``planes`` uint8 (N, bits, bytes) and ``flat`` the same as one row of bytes, ``scale`` and
+    ``offset`` float32 (N or 1, S), ``ids`` int64 (N, or empty where ids are row numbers), ``banned`` bool (N, or
+    empty).
+    """
+
+    planes: Any
+    flat: Any
+    scale: Any
+    offset: Any
+    ids: Any
+    banned: Any
+
+
+class Asked(NamedTuple):
+    """Q queries in a tile's layout of ``width`` dims (padded to a multiple of 4 queries).
+
+    For the filters: ``signed`` int8 (Q, width), ``planes`` uint64 (Q, words, query bits), ``coefficients`` float32
+    (S, Q, 3), ``margin`` float64 (Q). For exact scores: ``values`` int64 (Q, width), equal to ``signed`` + ``centre``
+    (int64, Q) where that is not -1; ``scale``, ``offset`` and ``sums`` float64 (Q, S). The items excluded query by
+    query: ``indptr`` (empty for none) and ``seen``, int64, sorted.
+    """
+
+    signed: Any
+    planes: Any
+    coefficients: Any
+    margin: Any
+    values: Any
+    centre: Any
+    scale: Any
+    offset: Any
+    sums: Any
+    indptr: Any
+    seen: Any
 
 
 def layout_of(segments: tuple[int, ...]) -> Layout:
@@ -94,7 +143,9 @@ def ask(
     coefficients = np.zeros((segments, padded, 3), np.float32)
     with np.errstate(over="ignore"):
         coefficients[:, :num] = np.stack((a, b, c), axis=2).transpose(1, 0, 2)
-    near, near_step, near_centre, near_error = small_integers(queries.values, 128) if planes else (small, step, centre, error)
+    near, near_step, near_centre, near_error = small, step, centre, error
+    if planes:
+        near, near_step, near_centre, near_error = small_integers(queries.values, 128)
     signed = np.zeros((padded, 64 * int(layout.words.sum())), np.int8)
     signed[:num] = spread_dims(near, layout)
     exact = (near_step == 1) & (near_error == 0)
@@ -105,9 +156,9 @@ def ask(
         margin,
         spread_dims(queries.values.astype(np.int64), layout),
         np.where(exact, near_centre, -1)[:, 0].astype(np.int64),
-        np.ascontiguousarray(scale),
-        np.ascontiguousarray(offset),
-        queries.sums,
+        np.array(scale, order="C"),  # copies: numba compiles anew for a read-only array
+        np.array(offset, order="C"),
+        np.array(queries.sums, order="C"),
         *seen,
     )
 
