@@ -1,7 +1,8 @@
-"""Quantizers keep the contract of rectoolkit/quantizers/base.py: every name in the registry, every allowed bit width."""
+"""Quantizers keep the contract of rectoolkit/quantizers/base.py: every name, every allowed bit width."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Literal, get_origin
 
 import numpy as np
@@ -83,7 +84,7 @@ def partitions(draw: st.DrawFn) -> tuple[int, ...]:
     width = draw(st.sampled_from(AWKWARD))
     cuts = draw(st.sets(st.integers(1, max(1, width - 1)), max_size=min(3, width - 1)))
     ends = [0, *sorted(cuts), width]
-    return tuple(b - a for a, b in zip(ends, ends[1:], strict=False))
+    return tuple(b - a for a, b in pairwise(ends))
 
 
 @pytest.mark.parametrize(("name", "bits"), CASES)

@@ -28,7 +28,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from rectoolkit.quantizers.base import OneBit, SignQuantizer, needs_layers, random_rotation
+from rectoolkit.quantizers.base import OneBit, SignQuantizer, needs_layers, random_rotation, signs
 from rectoolkit.registry import Recipe, quantizers
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class _Sign(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, terms: int, frequency: float) -> Tensor:
         ctx.save_for_backward(x)
         ctx.terms, ctx.frequency = terms, frequency
-        return torch.where(x >= 0, 1.0, -1.0)
+        return 2 * signs(x) - 1
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:

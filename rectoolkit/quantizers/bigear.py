@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 from pydantic import Field
 
-from rectoolkit.quantizers.base import OneBit, SignQuantizer, needs_layers
+from rectoolkit.quantizers.base import OneBit, SignQuantizer, needs_layers, signs
 from rectoolkit.registry import Recipe, quantizers
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class _Sign(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, gamma: float) -> Tensor:
         ctx.save_for_backward(x)
         ctx.gamma = gamma
-        return torch.where(x >= 0, 1.0, -1.0)
+        return 2 * signs(x) - 1
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
@@ -72,7 +72,8 @@ class BiGeaR(SignQuantizer):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        return _Sign.apply(x, self.gamma) * self.spread(self.magnitude(x))  # type: ignore[no-any-return, no-untyped-call]
+        magnitude = self.magnitude(self.target(x))
+        return _Sign.apply(x, self.gamma) * self.spread(magnitude)  # type: ignore[no-any-return, no-untyped-call]
 
     def target(self, x: Tensor) -> Tensor:
         return x * self.spread(self.weights[None])

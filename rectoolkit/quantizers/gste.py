@@ -141,11 +141,14 @@ class GSTE(UniformQuantizer):
         """Tr(H) on the integer grid as the mean of v' H v over Rademacher v."""
         gradients = torch.autograd.grad(value, rows, create_graph=True, materialize_grads=True)
         total = mean = rows[0].new_zeros(())
-        if not any(gradient.requires_grad for gradient in gradients):
-            return mean  # a loss linear in the rows is not curved
+        curved = [place for place, gradient in enumerate(gradients) if gradient.requires_grad]
+        if not curved:
+            return mean
+        bent = [gradients[place] for place in curved]  # the rest is constant: no part of H
         for probe in range(1, self.probes + 1):
             signs = [torch.randint(0, 2, row.shape, generator=self.generator).to(row) * 2 - 1 for row in rows]
-            products = torch.autograd.grad(gradients, rows, signs, retain_graph=True, materialize_grads=True)
+            into = [signs[place] for place in curved]
+            products = torch.autograd.grad(bent, rows, into, retain_graph=True, materialize_grads=True)
             total = total + sum((v * product * square).sum() for v, product in zip(signs, products, strict=True))
             previous, mean = mean, total / probe
             if probe > 1 and (mean - previous).abs() <= TOLERANCE * mean.abs():

@@ -24,7 +24,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from rectoolkit.quantizers.base import OneBit, SignQuantizer, random_rotation, straight_through
+from rectoolkit.quantizers.base import OneBit, SignQuantizer, random_rotation, signs, straight_through
 from rectoolkit.registry import quantizers
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class HashGNN(SignQuantizer):
         if not self.training:
             return super().forward(x)
         continuous = self.target(x)
-        codes = straight_through(continuous, torch.where(continuous >= 0, 1.0, -1.0))
+        codes = straight_through(continuous, 2 * signs(continuous) - 1)
         guided = torch.rand(len(x), 1, generator=self.generator).to(x.device) < self.beta()
         return torch.where(guided, codes, continuous)
 
