@@ -87,8 +87,9 @@ def test_places_are_searched_in_order(place, tmp_path, monkeypatch):
     monkeypatch.setenv("RECTOOL_DATA", str(shared))
     assert find_card("mine").path == shared / "mine.toml"
     assert load_dataset("mine").train.row(1).tolist() == [1]
-    put(place, card=None, train="0 1 2\n1 2\n")
+    put(place, CARD.replace("two users", "the nearest"), train="0 1 2\n1 2\n")
     assert load_dataset("mine").train.row(1).tolist() == [2]
+    assert [card.head.description for card in list_cards() if card.name == "mine"] == ["the nearest"]
 
 
 def test_the_card_and_its_files_may_lie_in_different_places(place, tmp_path, monkeypatch):

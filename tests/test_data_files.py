@@ -139,6 +139,7 @@ def test_ratings_of_both_movielens_forms_are_read(tmp_path):
     [
         ("0 1\n0 1 2\n", "pairs", ", line 2: 3 columns where 2 are right; a line is `user item`"),
         ("0 1\n\n7\n", "pairs", ", line 3: 1 columns where 2 are right"),
+        ("\n \n", "pairs", ": the file holds no interactions; a line is `user item`"),
         ("0\t1.5\n", "pairs", ", line 1: '1.5' is not an integer id"),
         ("1::2::3\n", "ratings", ", line 1: 3 columns where 4 are right"),
     ],

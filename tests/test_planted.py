@@ -59,6 +59,8 @@ def test_a_users_clicks_do_not_depend_on_who_comes_after():
     few = generate(Planted(users=CHUNK, interactions=10 * CHUNK, **base))
     more = generate(Planted(users=CHUNK + 100, interactions=10 * (CHUNK + 100), **base))
     assert np.array_equal(few.train.items, more.train.items[: few.train.num_interactions])
+    twice = generate(Planted(users=2 * CHUNK, interactions=20 * CHUNK, **base)).train.user_degrees
+    assert not np.array_equal(twice[:CHUNK], twice[CHUNK:])  # a chunk's stream is its own
 
 
 @pytest.mark.parametrize("side", ["user_degrees", "item_degrees"])
