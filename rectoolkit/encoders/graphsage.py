@@ -12,8 +12,8 @@ embedding instead; new users then start from the mean of all.
 
 Training computes only a batch's rows: ``fan_out`` neighbours of each node, drawn with replacement, anew for every
 layer and batch, so the mean is unbiased and its cost does not grow with a node's degree. Inference uses all
-neighbours. ``fan_out = 0`` trains on all neighbours of all nodes too: over Gowalla (1.62 M directed edges) a
-full propagation costs less than sampling for a batch of 2048, which pays on larger graphs.
+neighbours. ``fan_out = 0`` trains on all neighbours of all nodes too, which costs 160 ms of one core a step where a
+fan-out of 10 costs 70 (Gowalla, 64 dims, batch 2048; the larger the graph, the larger the gap).
 
 The draws are our own, over the DGL graph's CSC, not ``dgl.dataloading.NeighborSampler``'s: that one repeats
 itself under a seed with one thread only, and has no state to resume from. Whole-array draws cost 1 ms for 55 k.
@@ -167,7 +167,7 @@ class GraphSAGE(Encoder):
         return (self.graph.inverse_degree[nodes] > 0).float()
 
     def _unique(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
-        """The nodes named, ascending, and the place of each in them; by a table, 10 times as fast as a sort."""
+        """The nodes named, ascending, and the place of each in them; by a table, in half the time of a sort."""
         place = torch.zeros(self.graph.num_nodes, dtype=torch.int64, device=nodes.device)
         place[nodes] = 1
         found = place.nonzero().squeeze(1)

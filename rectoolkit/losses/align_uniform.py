@@ -15,6 +15,7 @@ Departs from the paper: nothing known.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import torch
@@ -63,4 +64,4 @@ def _uniformity(x: Tensor) -> Tensor:
     if len(x) < 2:
         return x.sum() * 0
     exponents = (4 * (x @ x.T - 1)).fill_diagonal_(-torch.inf)
-    return exponents.flatten().logsumexp(0) - float(torch.tensor(len(x) * (len(x) - 1.0)).log())
+    return exponents.flatten().logsumexp(0) - math.log(len(x) * (len(x) - 1))

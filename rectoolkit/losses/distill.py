@@ -86,7 +86,8 @@ class Distill(Loss):
     def rank(self, views: Views) -> Tensor:
         taught = views.coded.negatives[:, -self.draws :]
         scores = torch.einsum("bd,bkd->bk", views.coded.users, taught)
-        total = float(self._weights(self.top if self._lists is None else self._lists.shape[1]).sum())
+        assert self._lists is not None, "prepare comes first"
+        total = float(self._weights(self._lists.shape[1]).sum())
         own = replace(views, coded=self._without_taught(views.coded))
         return self.ranking.rank(own) + self.weight * total * functional.softplus(-scores).mean()
 

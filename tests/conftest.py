@@ -1,0 +1,40 @@
+"""Fixtures that every test may ask for: small interactions whose right answers are known, and real ones if given."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rectoolkit.data import Interactions
+
+
+def checkerboard_of(size: int) -> Interactions:
+    """``size`` users and items; a user likes the items of its parity, but its own number is withheld."""
+    users, items = np.nonzero((np.arange(size)[:, None] + np.arange(size)) % 2 == 0)
+    kept = users != items
+    return Interactions.from_pairs(users[kept], items[kept], size, size)
+
+
+@pytest.fixture(scope="session")
+def checkerboard() -> Interactions:
+    """20 users and items; the right first recommendation for user n is item n."""
+    return checkerboard_of(20)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Interactions:
+    """200 random interactions of 40 users and 25 items; the last user and the last item have none."""
+    draws = np.random.default_rng(7)
+    return Interactions.from_pairs(draws.integers(0, 39, 200), draws.integers(0, 24, 200), 40, 25)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real data sets that RECTOOL_DATA names."""
+    folder = os.environ.get("RECTOOL_DATA")
+    if not folder:
+        pytest.skip("needs real data: set RECTOOL_DATA to the folder that holds gowalla/train.txt")
+    return Path(folder)
