@@ -190,6 +190,39 @@ def test_huge_and_tiny_scales(method: index.Method) -> None:
             assert_same(Index(PackedTable.pack(items)).search(queries, 300, method=method), expected)
 
 
+@pytest.mark.parametrize("planes", [False, True])
+@pytest.mark.parametrize("bits", [1, 3, 8])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_estimate_and_its_margin_never_fall_short(planes: bool, bits: int, sign: int) -> None:
+    from rectoolkit.kernels.plan import Bounds, ask, layout_of
+
+    random = np.random.default_rng(bits)
+    queries = random.standard_normal((20, 64)).astype(np.float32)
+    integers = codes.Integers.of_floats(queries, (64,))
+    layout, none = layout_of((64,)), np.zeros(0, np.int64)
+    scale, offset = np.full((1, 1), sign * 0.3, np.float32), np.full((1, 1), -0.1, np.float32)
+
+    def asked_of(items: CodeTable) -> Any:
+        packed = PackedTable.pack(items)
+        return ask(integers, packed, layout, Bounds(packed), (none, none), planes)
+
+    asked = asked_of(CodeTable(np.zeros((1, 64), np.uint8), scale, offset, bits))
+    small = asked.signed[:20].astype(np.float64)
+    if planes:
+        words = asked.planes.transpose(0, 2, 1).copy().view(np.uint8)
+        small = (
+            (np.unpackbits(words, axis=2, bitorder="little") << np.arange(8)[:, None]).sum(axis=1).astype(np.float64)
+        )
+    fitted = np.stack([np.polyval(np.polyfit(q, v, 1), q) for q, v in zip(small, integers.values, strict=True)])
+    worst = (((integers.values - fitted) * sign > 0) * ((1 << bits) - 1)).astype(np.uint8)  # all errors add up
+    items = CodeTable(worst, scale, offset, bits)
+    asked, exact = asked_of(items), np.diag(codes.dot(queries, items))
+    a, b, c = asked.coefficients[0, :20].T.astype(np.float64)
+    products, sums = (small * worst).sum(axis=1), worst.sum(axis=1, dtype=np.float64)
+    estimate = float(scale[0, 0]) * (a * products + b * sums) + c * float(offset[0, 0])
+    assert (estimate + asked.margin >= exact).all()
+
+
 def test_whatever_stands_in_unused_bits_counts_for_nothing() -> None:
     items = table(np.random.default_rng(0), 500, 97, 3, (97,), "symmetric", False)
     packed = PackedTable.pack(items)
