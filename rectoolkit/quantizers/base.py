@@ -53,6 +53,7 @@ Extent = Annotated[
 ]
 Deviations = Annotated[float, Field(gt=0, le=20, description="half-width of the range where extent = 'deviation'")]
 Momentum = Annotated[float, Field(ge=0, lt=1, description="weight of the past in the moving average of the range")]
+Magnitude = Annotated[float, Field(gt=0, description="magnitude of a coded dim")]
 Scale = Annotated[
     Literal["table", "row"],
     Field(description="one scale for all rows of a side, or one a row, which keeps its length for 8 more bytes"),

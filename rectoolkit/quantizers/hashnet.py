@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from pydantic import Field
 
-from rectoolkit.quantizers.base import OneBit, SignQuantizer
+from rectoolkit.quantizers.base import Magnitude, OneBit, SignQuantizer
 from rectoolkit.registry import quantizers
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class HashNet(SignQuantizer):
         *,
         bits: OneBit = 1,
         sharpness: Annotated[float, Field(ge=1, description="slope of tanh at the end of training, from 1")] = 7.1,
-        magnitude: Annotated[float, Field(gt=0, description="magnitude of a coded dim")] = 1.0,
+        magnitude: Magnitude = 1.0,
     ) -> None:
         super().__init__(dim, segments, bits=bits)
         self.sharpness, self.scale = sharpness, magnitude
