@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rectoolkit.data import Interactions
 from rectoolkit.errors import UserError
 from rectoolkit.losses import Loss, Triple, Views
 from rectoolkit.registry import losses
@@ -34,7 +35,7 @@ def make(name: str, teacher: str = "", **written: Any) -> Loss:
         written |= {"teacher": teacher}
     filled, faults = losses.check(name, written, "loss")
     assert not faults
-    return losses.build(name, filled, {})
+    return losses.build(name, filled, {"train": Interactions.from_pairs([0], [0], USERS, ITEMS)})
 
 
 def batch_of(shape: str, size: int = 5, number: int = 4, **more: Any) -> Batch:
@@ -311,8 +312,9 @@ def test_distill_refuses_a_teacher_that_is_not_there(tmp_path: Path, teacher: st
     assert misfits(teacher, "shared")[0].startswith("sampler.name: ")
     with pytest.raises(UserError, match="cannot read the embeddings"):
         make("distill", str(tmp_path / "elsewhere")).prepare(batch_of("by row"))
-    with pytest.raises(UserError, match="knows 6 users, not user 6"):
-        make("distill", teacher).prepare(Batch(torch.tensor([6]), torch.tensor([0]), torch.tensor([[1]])))
+    np.save(Path(teacher) / "users.npy", np.zeros((USERS + 1, DIM), np.float32))
+    with pytest.raises(UserError, match="trained on the same data"):
+        make("distill", teacher).prepare(batch_of("by row"))
 
 
 def test_align_uniform_refuses_negatives() -> None:

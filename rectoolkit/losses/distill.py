@@ -8,7 +8,7 @@ at the first batch, in blocks: 4 bytes times ``top`` a user.
 
 Departs from the paper: of the list, ``draws`` ranks are drawn for each batch row, with odds w_r, and their mean is
 scaled by the sum of the w_r: the same loss in expectation for a tenth of the gathers. The lists are the final
-rows', not one a layer. They hold items of train too, which a loss is not shown.
+rows', not one a layer; they may hold items that the user has in train.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from rectoolkit.losses.pairwise import BPR
 from rectoolkit.registry import Recipe, losses
 
 if TYPE_CHECKING:
+    from rectoolkit.data import Interactions
     from rectoolkit.samplers import Batch
 
 BLOCK = 1024  # users ranked at once: 170 MB of scores for 41 k items
@@ -42,6 +43,7 @@ class Distill(Loss):
 
     def __init__(
         self,
+        train: Interactions,
         *,
         teacher: Annotated[str, Field(description="folder of the float run whose ranking is taught")] = "",
         weight: Annotated[float, Field(ge=0, description="weight of the distillation against BPR")] = 1.0,
@@ -52,6 +54,7 @@ class Distill(Loss):
     ) -> None:
         super().__init__(l2=l2)
         self.teacher, self.weight, self.decay, self.top, self.draws = teacher, weight, decay, top, draws
+        self.size = train.num_users, train.num_items
         self.ranking = BPR(l2=0.0)
         self.steps: Tensor
         self.register_buffer("steps", torch.tensor(0))  # seeds each batch's draws, so that a resumed run draws on
@@ -72,10 +75,8 @@ class Distill(Loss):
     def prepare(self, batch: Batch) -> Batch:
         """The batch with ``draws`` of the teacher's items for each row behind its negatives, (B, K + draws)."""
         if self._lists is None:
-            self._lists = teacher_lists(Path(self.teacher), self.top)
+            self._lists = teacher_lists(Path(self.teacher), self.top, self.size)
         lists, users = self._lists, batch.users.cpu()
-        if int(users.max()) >= len(lists):
-            raise UserError(f"loss.teacher: '{self.teacher}' knows {len(lists)} users, not user {int(users.max())}")
         generator = torch.Generator().manual_seed(int(self.steps))
         self.steps += 1
         odds = self._weights(lists.shape[1])
@@ -101,13 +102,19 @@ class Distill(Loss):
         return torch.exp(-self.decay * torch.arange(1, number + 1, dtype=torch.float64))
 
 
-def teacher_lists(run: Path, top: int) -> Tensor:
-    """Each user's ``top`` items by the inner products of a run's embeddings, best first, int32 (U, top)."""
+def teacher_lists(run: Path, top: int, size: tuple[int, int]) -> Tensor:
+    """Each user's ``top`` items by the inner products of a run's embeddings, best first, int32 (U, top).
+
+    Raises UserError where the embeddings cannot be read or are not those of ``size`` users and items.
+    """
     try:
         users, items = (torch.from_numpy(np.load(run / name, allow_pickle=False)).float() for name in FILES)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"loss.teacher: cannot read the embeddings of '{run}': {error}") from error
-    if users.dim() != 2 or items.dim() != 2 or users.shape[1] != items.shape[1]:
-        raise UserError(f"loss.teacher: '{run}' holds rows {tuple(users.shape)} and {tuple(items.shape)}")
+    if (len(users), len(items)) != size or users.dim() != 2 or items.dim() != 2 or users.shape[1] != items.shape[1]:
+        raise UserError(
+            f"loss.teacher: '{run}' holds embeddings {tuple(users.shape)} and {tuple(items.shape)}, but train has "
+            f"{size[0]} users and {size[1]} items; the teacher must be trained on the same data"
+        )
     top = min(top, len(items))
     return torch.cat([(block @ items.T).topk(top).indices.int() for block in torch.split(users, BLOCK)])
