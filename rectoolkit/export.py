@@ -1,0 +1,162 @@
+"""Codes for services in any language: our own file, numpy, parquet, or a faiss index that ranks the same.
+
+``codes``    ``users.codes``, ``items.codes``: the packed file of docs/format.md, what ``Index.open`` reads.
+``npy``      ``{users,items}.codes.npy`` uint8 (N, D), ``.scale.npy`` and ``.offset.npy`` float32 (N or 1, S).
+``parquet``  ``users.parquet``, ``items.parquet``: columns id, codes (D bytes), scale and offset (lists of S floats).
+``faiss``    ``items.faiss`` and ``users.faiss.npy``, the rows to search it with. Which index depends on the grid, the
+             smallest that ranks as the codes do:
+
+             - one bit on both sides, symmetric about 0, one scale: ``IndexBinaryFlat``, D / 8 bytes an item; distance
+               is Hamming, so smaller is better.
+             - one grid for all items: ``IndexScalarQuantizer`` of 4 bits (D / 2 bytes an item) for codes up to
+               4 bits, else of 8 bits (D bytes). Its range is set so that it decodes our codes to our values.
+             - a scale or offset by item: ``IndexFlatIP`` of the decoded values, 4 D bytes an item.
+
+             faiss breaks ties and rounds its sums in its own way: items of equal or nearly equal score may change
+             places.
+``export.json`` beside them says what was written and how to score it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rectoolkit.atomic import atomic_write, write_text
+from rectoolkit.codes import check_comparable
+from rectoolkit.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rectoolkit.codes import PackedTable
+
+    Writer = Callable[[PackedTable, PackedTable, Path], dict[str, str]]
+
+
+def export(
+    users: PackedTable, items: PackedTable, to: str | Path, formats: Sequence[str] = ("codes",)
+) -> dict[str, dict[str, str]]:
+    """Write both tables into the folder ``to`` in each of ``formats``; by format, the files written and what they are.
+
+    Raises UserError where a format is unknown, the tables do not belong together, or a library is missing.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise UserError(f"unknown export format '{name}'; {nearest(name, FORMATS)}")
+    if not formats:
+        raise UserError(f"name at least one export format: {', '.join(FORMATS)}")
+    try:
+        check_comparable(users, items)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    folder = Path(to)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {name: FORMATS[name](users, items, folder) for name in formats}
+    facts = {"dim": items.dim, "segments": list(items.segments), "user_bits": users.bits, "item_bits": items.bits}
+    rule = "value = scale * code + offset by segment; score = inner product of values, larger is better"
+    write_text(folder / "export.json", json.dumps({**facts, "score": rule, "files": written}, indent=2) + "\n")
+    return written
+
+
+def _codes(users: PackedTable, items: PackedTable, folder: Path) -> dict[str, str]:
+    for name, table in (("users", users), ("items", items)):
+        table.save(folder / f"{name}.codes")
+    return {f"{name}.codes": "packed codes, docs/format.md" for name in ("users", "items")}
+
+
+def _npy(users: PackedTable, items: PackedTable, folder: Path) -> dict[str, str]:
+    written = {}
+    for name, table in (("users", users), ("items", items)):
+        parts: dict[str, Any] = {"codes": table.unpack().codes, "scale": table.scale, "offset": table.offset}
+        for part, array in parts.items():
+            _save_npy(folder / f"{name}.{part}.npy", array)
+            written[f"{name}.{part}.npy"] = f"{array.dtype} {array.shape}"
+    return written
+
+
+def _parquet(users: PackedTable, items: PackedTable, folder: Path) -> dict[str, str]:
+    arrow, parquet = _require("pyarrow", "pyarrow"), _require("pyarrow.parquet", "pyarrow")
+    for name, table in (("users", users), ("items", items)):
+        rows, segments = table.num_rows, len(table.segments)
+        columns = {
+            "id": arrow.array(np.arange(rows)),
+            "codes": arrow.FixedSizeBinaryArray.from_buffers(
+                arrow.binary(table.dim), rows, [None, arrow.py_buffer(table.unpack().codes.tobytes())]
+            ),
+        }
+        for part in ("scale", "offset"):
+            values = np.broadcast_to(getattr(table, part), (rows, segments)).ravel()
+            columns[part] = arrow.FixedSizeListArray.from_arrays(arrow.array(values), segments)
+        facts = {"bits": str(table.bits), "segments": json.dumps(list(table.segments))}
+        with atomic_write(folder / f"{name}.parquet") as file:
+            parquet.write_table(arrow.table(columns).replace_schema_metadata(facts), file)
+    return {f"{name}.parquet": "columns id, codes, scale, offset" for name in ("users", "items")}
+
+
+def _faiss(users: PackedTable, items: PackedTable, folder: Path) -> dict[str, str]:
+    faiss = _require("faiss", "faiss-cpu")
+    index: Any
+    asked: Any = users.unpack().decode()
+    if _ranks_by_hamming(users, items):
+        index = faiss.IndexBinaryFlat(8 * items.planes.shape[2])
+        index.add(np.ascontiguousarray(items.planes[:, 0]))
+        asked, data = users.planes[:, 0], faiss.serialize_index_binary(index)
+    else:
+        if len(items.scale) == 1 and len(items.offset) == 1:
+            index = _scalar_quantizer(faiss, items)
+        else:
+            index = faiss.IndexFlatIP(items.dim)
+            index.add(items.unpack().decode())
+        data = faiss.serialize_index(index)
+    with atomic_write(folder / "items.faiss") as file:
+        file.write(np.asarray(data, np.uint8).data)
+    _save_npy(folder / "users.faiss.npy", asked)
+    return {"items.faiss": type(index).__name__, "users.faiss.npy": "the users' rows, to search items.faiss with"}
+
+
+def _scalar_quantizer(faiss: Any, items: PackedTable) -> Any:
+    """faiss decodes code c of w bits as low + range * (c + 1/2) / (2^w - 1): low and range follow from our grid."""
+    width = 4 if items.bits <= 4 else 8
+    quantizer = faiss.ScalarQuantizer
+    index = faiss.IndexScalarQuantizer(
+        items.dim, quantizer.QT_4bit if width == 4 else quantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+    )
+    scale, offset = (np.repeat(a[0].astype(np.float64), items.segments) for a in (items.scale, items.offset))
+    trained = np.concatenate((offset - scale / 2, scale * ((1 << width) - 1)))
+    faiss.copy_array_to_vector(trained.astype(np.float32), index.sq.trained)
+    index.is_trained = True
+    stored: Any = items.unpack().codes
+    if width == 4:
+        stored = np.pad(stored, ((0, 0), (0, items.dim % 2)))
+        stored = stored[:, ::2] | (stored[:, 1::2] << 4)
+    index.add_sa_codes(np.ascontiguousarray(stored))
+    return index
+
+
+def _ranks_by_hamming(users: PackedTable, items: PackedTable) -> bool:
+    """Whether scores fall with the Hamming distance alone: one bit, one segment, symmetric users, one item scale."""
+    if users.bits > 1 or items.bits > 1 or len(items.segments) > 1 or len(items.scale) > 1 or len(items.offset) > 1:
+        return False
+    symmetric = bool((users.offset * 2 == -users.scale).all() and (users.scale > 0).all())
+    return symmetric and float(items.scale[0, 0]) > 0
+
+
+def _save_npy(path: Path, array: Any) -> None:
+    with atomic_write(path) as file:
+        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def _require(module: str, package: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f"this export needs {package} ({error}): pip install {package}") from None
+
+
+FORMATS: dict[str, Writer] = {"codes": _codes, "npy": _npy, "parquet": _parquet, "faiss": _faiss}
