@@ -159,7 +159,7 @@ class Index:
         integers = _integers(queries, self.items)
         banned = _banned(len(self), allow, deny)
         checked = None if seen is None else _seen(seen, len(integers.values), len(self))
-        return Question(integers, self.items, None, int(k), checked, banned, int(threads or _cores()))
+        return Question(integers, self.items, None, int(k), checked, banned, int(threads or available_cores()))
 
     def _best(self, question: Question, method: Method) -> Keys:
         if method == "fast":
@@ -378,7 +378,8 @@ def _blocks(total: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
 
-def _cores() -> int:
+def available_cores() -> int:
+    """How many cores this process may use."""
     import os
 
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,366 @@
+"""The search measured beside the others: time, memory and recall, on the same vectors in one alternating run.
+
+Every contestant answers the same queries in turn, round after round, so that whatever else the machine does falls on
+all alike; medians are reported, and the ratio to faiss ``IndexFlatIP`` in float32 of the same run, which is what
+carries from machine to machine. Recall is the share of float32's top k that a contestant's top k holds: it judges
+the codes, not the search, which is exact. Random vectors are the hardest case; ``bench_tables`` takes trained ones.
+
+Libraries that are not installed are left out with a line. ``python -m rectoolkit.bench --help``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rectoolkit.codes import CodeTable, PackedTable
+from rectoolkit.errors import UserError
+from rectoolkit.index import Index, available_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
+    Search = Callable[[slice], npt.NDArray[Any]]
+
+BASELINE = "faiss FlatIP float32"
+MOST_SECONDS = 20.0  # of one contestant, all rounds together: the slowest run fewer rounds
+
+
+@dataclass
+class Row:
+    """What one contestant did: bytes an item, milliseconds a query in a batch and alone, recall of float32's top k."""
+
+    name: str
+    bits: int
+    bytes_per_item: float
+    recall: float = 0.0
+    batch_ms: float = 0.0
+    p50_ms: float = 0.0
+    p99_ms: float = 0.0
+    batch_ratio: float = 0.0
+    single_ratio: float = 0.0
+
+
+@dataclass
+class Report:
+    """All rows, what was left out, and the circumstances. ``limits``: bytes a second read, pairs a second by kernel."""
+
+    items: int
+    dim: int
+    k: int
+    batch: int
+    threads: int
+    rows: list[Row]
+    skipped: list[str] = field(default_factory=list)
+    limits: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Vectors:
+    """Float vectors of both sides, and their codes by label."""
+
+    queries: Floats
+    items: Floats
+    coded: dict[str, tuple[PackedTable, PackedTable]]
+
+
+def bench(
+    items: int = 1_000_000,
+    dim: int = 64,
+    bits: Sequence[int] = (1, 2, 4, 8),
+    *,
+    k: int = 50,
+    batch: int = 64,
+    rounds: int = 9,
+    threads: int | None = None,
+    others: bool = True,
+    seed: int = 0,
+) -> Report:
+    """Measure codes of random normal vectors at each of ``bits``. Raises UserError where a number is out of range."""
+    if min(items, dim, k, batch, rounds, *bits) < 1 or max(bits) > 8:
+        raise UserError("items, dim, k, batch and rounds must be at least 1, and bits 1 to 8")
+    random = np.random.default_rng(seed)
+    asked, stored = (random.standard_normal((n, dim), np.float32) for n in (4 * batch, items))
+    coded = {f"{b} bit": (quantize(asked, b), quantize(stored, b)) for b in bits}
+    return measure(Vectors(asked, stored, coded), k=k, batch=batch, rounds=rounds, threads=threads, others=others)
+
+
+def bench_tables(
+    users: PackedTable, items: PackedTable, floats: tuple[Floats, Floats] | None = None, **settings: Any
+) -> Report:
+    """Measure the codes of a run, against ``floats`` (users, items) of it or, without, its own decoded values."""
+    chosen = np.random.default_rng(0).permutation(users.num_rows)[:1024]
+    users = users.take(chosen)
+    asked = users.unpack().decode() if floats is None else np.asarray(floats[0])[chosen]
+    stored = items.unpack().decode() if floats is None else np.asarray(floats[1])
+    return measure(Vectors(asked, stored, {f"{items.bits} bit": (users, items)}), **settings)
+
+
+def quantize(vectors: Floats, bits: int) -> PackedTable:
+    """Codes of standard normal vectors on the uniform grid of least squared error for that width."""
+    step = {1: 1.596, 2: 0.996, 3: 0.586, 4: 0.335, 5: 0.188, 6: 0.104, 7: 0.0569, 8: 0.0308}[bits]
+    levels = 1 << bits
+    codes = np.clip(np.floor(vectors / np.float32(step)) + levels // 2, 0, levels - 1).astype(np.uint8)
+    scale = np.full((1, 1), step, np.float32)
+    return PackedTable.pack(CodeTable(codes, scale, -scale * np.float32((levels - 1) / 2), bits))
+
+
+def measure(
+    vectors: Vectors, *, k: int = 50, batch: int = 64, rounds: int = 9, threads: int | None = None, others: bool = True
+) -> Report:
+    """Run every contestant over ``vectors`` in turn."""
+    threads = threads or available_cores()
+    batch, k = min(batch, len(vectors.queries)), min(k, len(vectors.items))
+    skipped: list[str] = []
+    contestants = list(_ours(vectors, k, threads))
+    if others:
+        contestants = [*_faiss(vectors, k, threads, skipped), *_torch(vectors, k, threads, skipped), *contestants]
+        contestants += _usearch(vectors, k, threads, skipped)
+    truth = _float_top(vectors, k, slice(0, batch))
+    times: dict[str, tuple[list[float], list[float]]] = {row.name: ([], []) for row, _ in contestants}
+    for row, search in contestants:
+        search(slice(0, 1))  # compiles and touches every page before anything is timed
+        found = search(slice(0, batch))
+        row.recall = float(np.mean([len(np.intersect1d(f, t)) / k for f, t in zip(found, truth, strict=True)]))
+    for turn in range(rounds):
+        for row, search in contestants:
+            batches, singles = times[row.name]
+            if sum(batches) + sum(singles) < MOST_SECONDS:
+                start = turn * batch % max(1, len(vectors.queries) - batch + 1)
+                batches.append(_seconds(search, slice(start, start + batch)))
+                singles += [_seconds(search, slice(start + n % batch, start + n % batch + 1)) for n in range(16)]
+    for row, _ in contestants:
+        batches, singles = times[row.name]
+        row.batch_ms = float(np.median(batches)) / batch * 1e3
+        row.p50_ms, row.p99_ms = (float(np.percentile(singles, p)) * 1e3 for p in (50, 99))
+    base = next((row for row, _ in contestants if row.name == BASELINE), contestants[0][0])
+    for row, _ in contestants:
+        row.batch_ratio, row.single_ratio = base.batch_ms / row.batch_ms, base.p50_ms / row.p50_ms
+    rows = [row for row, _ in contestants]
+    return Report(
+        len(vectors.items), vectors.items.shape[1], k, batch, threads, rows, skipped, limits(vectors, threads)
+    )
+
+
+def limits(vectors: Vectors, threads: int) -> dict[str, float]:
+    """What the machine allows: bytes a second read by all threads, and query-item pairs a second from cache.
+
+    The pairs are those of the search itself, k = 1, in the difference between 65536 items and 4096: what is left is the
+    filter on data in cache, where hardly anything passes it.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    data = np.ones((threads, 1 << 24), np.int64)
+    with ThreadPoolExecutor(threads) as pool:
+        seconds = min(_timed(lambda: list(pool.map(np.sum, data))) for _ in range(5))
+    found = {"bytes": data.nbytes / seconds}
+    few, many = 4096, 65536
+    for label, (users, items) in vectors.coded.items() if len(vectors.items) >= many else ():
+        asked, times = users.take(np.arange(1024) % users.num_rows), []
+        for size in (few, many):
+            search = partial(Index(items.take(slice(0, size))).search, asked, 1, threads=threads)
+            search()
+            times.append(min(_timed(search) for _ in range(5)))
+        found[f"pairs, {label}"] = 1024 * (many - few) / (times[1] - times[0])
+    return found
+
+
+def _ours(vectors: Vectors, k: int, threads: int) -> Iterator[tuple[Row, Search]]:
+    for label, (users, items) in vectors.coded.items():
+        index = Index(items)
+        size = index.nbytes / max(1, len(index))
+
+        def coded(rows: slice, index: Index = index, users: PackedTable = users) -> npt.NDArray[Any]:
+            return index.search(users.take(rows), k, threads=threads).ids
+
+        def floats(rows: slice, index: Index = index) -> npt.NDArray[Any]:
+            return index.search(vectors.queries[rows], k, threads=threads).ids
+
+        yield Row(f"rectoolkit {label}", items.bits, size), coded
+        if vectors.queries.shape[1] == items.dim:
+            yield Row(f"rectoolkit {label}, float query", items.bits, size), floats
+
+
+def _faiss(vectors: Vectors, k: int, threads: int, skipped: list[str]) -> Iterator[tuple[Row, Search]]:
+    faiss = _library("faiss", "faiss-cpu", skipped)
+    if faiss is None:
+        return
+    faiss.omp_set_num_threads(threads)
+    dim, product = vectors.items.shape[1], faiss.METRIC_INNER_PRODUCT
+    quantizer = faiss.ScalarQuantizer
+    indexes = {
+        BASELINE: (32, faiss.IndexFlatIP(dim)),
+        "faiss SQ8": (8, faiss.IndexScalarQuantizer(dim, quantizer.QT_8bit, product)),
+        "faiss SQ4": (4, faiss.IndexScalarQuantizer(dim, quantizer.QT_4bit, product)),
+    }
+    for name, (bits, index) in indexes.items():
+        index.train(vectors.items[:100_000])
+        index.add(vectors.items)
+        yield Row(name, bits, index.code_size), lambda rows, index=index: index.search(vectors.queries[rows], k)[1]
+    signs = [np.packbits(v > 0, axis=1) for v in (vectors.queries, vectors.items)]
+    binary = faiss.IndexBinaryFlat(8 * signs[1].shape[1])
+    binary.add(signs[1])
+    yield Row("faiss BinaryFlat", 1, binary.code_size), lambda rows: binary.search(signs[0][rows], k)[1]
+
+
+def _torch(vectors: Vectors, k: int, threads: int, skipped: list[str]) -> Iterator[tuple[Row, Search]]:
+    torch = _library("torch", "torch", skipped)
+    if torch is None:
+        return
+    torch.set_num_threads(threads)
+    queries, items = (torch.from_numpy(np.ascontiguousarray(v)) for v in (vectors.queries, vectors.items))
+
+    def search(rows: slice) -> npt.NDArray[Any]:
+        found: npt.NDArray[Any] = torch.topk(queries[rows] @ items.T, k).indices.numpy()
+        return found
+
+    yield Row("torch matmul + topk", 32, items.shape[1] * 4.0), search
+
+
+def _usearch(vectors: Vectors, k: int, threads: int, skipped: list[str]) -> Iterator[tuple[Row, Search]]:
+    usearch = _library("usearch.index", "usearch", skipped)
+    if usearch is None:
+        return
+    largest = max(np.abs(vectors.items).max(), np.abs(vectors.queries).max(), 1e-30)
+    eight = [np.rint(v / largest * 127).astype(np.int8) for v in (vectors.queries, vectors.items)]
+    signs = [np.packbits(v > 0, axis=1) for v in (vectors.queries, vectors.items)]
+    kinds = {"i8": (8, eight, usearch.MetricKind.IP), "b1": (1, signs, usearch.MetricKind.Hamming)}
+    for name, (bits, (queries, items), metric) in kinds.items():
+
+        def search(rows: slice, q: Any = queries, i: Any = items, metric: Any = metric) -> npt.NDArray[Any]:
+            keys: npt.NDArray[Any] = usearch.search(i, q[rows], k, metric, exact=True, threads=threads).keys
+            return keys.reshape(-1, k)
+
+        yield Row(f"usearch exact {name}", bits, float(items.shape[1])), search
+
+
+def _library(module: str, package: str, skipped: list[str]) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        skipped.append(f"{package} is not installed and is left out: pip install {package}")
+        return None
+
+
+def _float_top(vectors: Vectors, k: int, rows: slice) -> npt.NDArray[Any]:
+    best: Any = None
+    for start in range(0, len(vectors.items), 65536):
+        scores = vectors.queries[rows] @ vectors.items[start : start + 65536].T
+        ids = np.broadcast_to(np.arange(start, start + scores.shape[1]), scores.shape)
+        if best is not None:
+            scores, ids = (np.concatenate(pair, axis=1) for pair in zip(best, (scores, ids), strict=True))
+        kept = np.argsort(-scores, axis=1)[:, :k]
+        best = tuple(np.take_along_axis(a, kept, axis=1) for a in (scores, ids))
+    found: npt.NDArray[Any] = best[1]
+    return found
+
+
+def _seconds(search: Search, rows: slice) -> float:
+    return _timed(lambda: search(rows))
+
+
+def _timed(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def show(report: Report) -> None:
+    """The table on the terminal, and what was left out."""
+    from rich.console import Console
+    from rich.table import Table
+
+    title = f"top {report.k} of {report.items:,} items, {report.dim} dims, {report.threads} threads"
+    table = Table(title=title, caption=f"x: times as fast as {BASELINE}")
+    heads = (
+        "",
+        "bytes an item",
+        f"recall@{report.k}",
+        f"ms a query, {report.batch} at once",
+        "x",
+        "one: p50 ms",
+        "p99",
+        "x",
+    )
+    for head in heads:
+        table.add_column(head, justify="right" if head else "left", no_wrap=not head)
+    for r in report.rows:
+        speed = (
+            f"{r.batch_ms:.3f}",
+            f"{r.batch_ratio:.1f}",
+            f"{r.p50_ms:.2f}",
+            f"{r.p99_ms:.2f}",
+            f"{r.single_ratio:.1f}",
+        )
+        table.add_row(r.name, f"{r.bytes_per_item:.0f}", f"{r.recall:.3f}", *speed)
+    console = Console()
+    console = console if console.is_terminal else Console(width=120)
+    console.print(table)
+    for line in report.skipped:
+        console.print(line)
+    for name, value in report.limits.items():
+        console.print(f"limit: {value / 1e9:.2f}e9 {name} a second")
+
+
+def plot(report: Report, path: str | Path) -> None:
+    """Recall of float32's top k against bytes an item and against time, as a picture. Needs matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError(f"the plot needs matplotlib ({error}): pip install matplotlib") from None
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    columns = (("bytes_per_item", "bytes an item"), ("batch_ms", f"ms a query in batches of {report.batch}"))
+    for axis, (column, label) in zip(axes, columns, strict=True):
+        for row in report.rows:
+            ours = row.name.startswith("rectoolkit")
+            place = getattr(row, column), row.recall
+            axis.plot(*place, "o" if ours else "x", color="tab:blue" if ours else "tab:gray")
+            axis.annotate(
+                row.name.replace("rectoolkit ", ""), place, fontsize=7, xytext=(4, 3), textcoords="offset points"
+            )
+        axis.set(xscale="log", xlabel=label)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel(f"recall of float32's top {report.k}")
+    figure.savefig(path)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """``python -m rectoolkit.bench``."""
+    parser = argparse.ArgumentParser(prog="python -m rectoolkit.bench", description="Measure the search beside others.")
+    for name, value in (("items", 1_000_000), ("dim", 64), ("k", 50), ("batch", 64), ("rounds", 9), ("threads", None)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--bits", default="1,2,4,8", help="widths to measure, separated by commas")
+    parser.add_argument("--plot", help="a picture to write, by its ending .svg, .png or .pdf")
+    parser.add_argument("--json", help="a file for the figures")
+    parser.add_argument("--only-ours", action="store_true", help="leave the other libraries out")
+    given = vars(parser.parse_args(arguments))
+    picture, figures, alone = given.pop("plot"), given.pop("json"), given.pop("only_ours")
+    try:
+        given["bits"] = [int(b) for b in given["bits"].split(",")]
+    except ValueError:
+        parser.error(f"--bits must be numbers separated by commas, got {given['bits']!r}")
+    try:
+        report = bench(**given, others=not alone)
+        show(report)
+        if picture:
+            plot(report, picture)
+    except UserError as error:
+        parser.error(str(error))
+    if figures:
+        Path(figures).write_text(json.dumps(asdict(report), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
