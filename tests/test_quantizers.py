@@ -132,6 +132,19 @@ def test_state_goes_over_into_a_fresh_instance(name, segments):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_evaluation_changes_nothing(name):
+    x = rows(30, 7)
+    quantizer = live(make(name), x)
+    before = {key: value.clone() for key, value in quantizer.state_dict().items()}
+    other = 5 * rows(20, 7, seed=1)
+    quantizer(other)
+    quantizer.encode(other)
+    quantizer.diagnostics(other)
+    for key, value in quantizer.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_generator_decides_every_draw(name):
     x = rows(30, 7)
     outputs = [live(make(name, seed=seed), x).train()(x).detach() for seed in (3, 3)]
@@ -313,6 +326,15 @@ def test_averaged_bounds_follow_the_rows_of_training_only():
     before = quantizer.low.clone()
     quantizer.eval()(9 * x)
     assert torch.equal(before, quantizer.low)
+
+
+@pytest.mark.parametrize(("bits", "reach"), [(1, lambda x: x.abs().mean()), (4, lambda x: x.abs().max().tanh())])
+def test_dorefas_range_follows_the_rows_of_training(bits, reach):
+    x = rows(40, 6)
+    quantizer = make("dorefa", (6,), bits=bits, momentum=0.9)
+    quantizer.calibrate(x)
+    quantizer.train()(3 * x)
+    assert float(quantizer.reach) == pytest.approx(float(0.9 * reach(x) + 0.1 * reach(3 * x)), rel=1e-5)
 
 
 def test_bounds_at_deviations_stand_around_the_mean():
