@@ -220,3 +220,7 @@ def choose_device(wanted: str) -> tuple[str, str]:
     except RuntimeError:
         raise UserError(f"--device {wanted}: must be auto, cpu, cuda or cuda:N") from None
     return wanted, ""
+
+
+if __name__ == "__main__":
+    main()

@@ -50,7 +50,11 @@ class DatasetSettings(Settings):
 
     name: Annotated[str, Field(description="a card in datasets/ (see rectool data list); empty with path")] = ""
     path: Annotated[str, Field(description="folder of your own train and test files; empty with name")] = ""
-    format: Annotated[str, Field(description="format of the files at path")] = "adjacency"
+    format: Annotated[str, Field(description="format of the files at path: adjacency, pairs, ratings")] = "adjacency"
+    test_share: Annotated[
+        float, Field(gt=0, lt=1, description="where path is one file: share of each user's items kept for the test")
+    ] = 0.2
+    split_seed: Annotated[int, Field(ge=0, description="where path is one file: seed of that split")] = 2023
 
 
 class TrainSettings(Settings):
@@ -189,9 +193,9 @@ def _parts(written: dict[str, Any], faults: list[Fault]) -> tuple[dict[str, Any]
 def _override(
     head: dict[str, Any], sections: dict[str, dict[str, Any]], overrides: Sequence[str], faults: list[Fault]
 ) -> list[str]:
-    """Apply ``section.key=value`` in order; the schema check that follows refuses keys that do not exist."""
+    """Apply ``section.key=value``, names of components first; the check that follows refuses keys that do not exist."""
     notes = []
-    for override in overrides:
+    for override in sorted(overrides, key=lambda override: not re.match(r"\s*\w+\.name\s*=", override)):
         key, equals, text = override.partition("=")
         section, dot, name = key.strip().partition(".")
         if not equals or (not dot and section not in HeadSettings.model_fields) or (dot and not name):
@@ -211,7 +215,7 @@ def _override(
 
 
 def _switch(section: str, current: dict[str, Any], name: Any) -> list[str]:
-    """Another component takes the section over: drop, and say so, the written keys that it does not know."""
+    """Another component takes the section over: drop, and say so, what was written and is not for it."""
     if section == "dataset":
         if current.pop("path", ""):
             return [f"dataset.path dropped: the data set is now '{name}'"]
@@ -219,11 +223,10 @@ def _switch(section: str, current: dict[str, Any], name: Any) -> list[str]:
     registry = REGISTRIES.get(section)
     if registry is None or not isinstance(name, str) or name not in registry:
         return []
-    known = {"name", *registry.schema(name).model_fields}
-    dropped = [key for key in current if key not in known]
-    for key in dropped:
-        del current[key]
-    return [f"{section}.{key} dropped: {section} '{name}' has no such setting" for key in dropped]
+    written = {key: value for key, value in current.items() if key != "name"}
+    _, faults = registry.check(name, written, section)
+    dropped = {key: current.pop(key) for key in (fault.where.removeprefix(f"{section}.") for fault in faults)}
+    return [f"{section}.{key} = {value!r} dropped: not for {section} '{name}'" for key, value in dropped.items()]
 
 
 def _value(text: str) -> Any:

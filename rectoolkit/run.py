@@ -138,7 +138,8 @@ def execute(recipe: Recipe, circumstances: Circumstances | None = None) -> Run:
     from rectoolkit.data.catalog import load_dataset
 
     around = circumstances or Circumstances()
-    dataset = load_dataset(**recipe["dataset"])
+    source = dict(recipe["dataset"])
+    dataset = load_dataset(seed=source.pop("split_seed"), **source)
     folder = around.runs / recipe.folder_name
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):

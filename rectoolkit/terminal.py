@@ -99,7 +99,7 @@ def print_run(run: Run) -> None:
 
 def print_settings(title: str, settings: list[Setting], values: dict[str, Any]) -> None:
     """A section of a recipe: every key with its value, type, bounds and meaning."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
     for column in ("key", "value", "type", "meaning"):
         table.add_column(column, overflow="fold")
     for setting in settings:

@@ -13,6 +13,8 @@ import copy
 import io
 import json
 import math
+import os
+import pickle
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from rectoolkit.losses import Triple, Views
     from rectoolkit.model import Parts, Recommender
 
-CHECKPOINT_SECONDS = 10.0
+CHECKPOINT_SECONDS = float(os.environ.get("RECTOOL_CHECKPOINT_SECONDS", "10"))
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 
 
@@ -222,7 +224,7 @@ def _restore(path: Path, parts: Parts, optimizer: torch.optim.Optimizer) -> Prog
         optimizer.load_state_dict(state["optimizer"])
         parts.sampler.generator.bit_generator.state = json.loads(state["sampler"])
         return Progress(**state["progress"])
-    except (RuntimeError, KeyError, TypeError, ValueError, EOFError, OSError) as error:
+    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, ValueError, EOFError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FormatError(f"{path}: cannot go on from it ({reason}); remove the run folder to begin anew") from None
 

@@ -1,0 +1,156 @@
+"""Recipes: complete, checked all at once, told where they are wrong."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rectoolkit.errors import RecipeError, UserError
+from rectoolkit.recipe import ORDER, Recipe, read_toml, tomllib
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
+HQGNN = ROOT / "recipes" / "hqgnn.toml"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT / "recipes")))
+def test_every_shipped_recipe_states_every_setting(path: Path) -> None:
+    recipe = Recipe.load(path)
+    assert recipe.as_dict() == tomllib.loads(path.read_text())
+    assert recipe.description
+
+
+def test_names_of_shipped_recipes_are_their_files() -> None:
+    for path in RECIPES:
+        assert Recipe.load(path).name == path.stem
+
+
+def test_a_filled_recipe_loads_to_itself(tmp_path: Path) -> None:
+    recipe = Recipe.load(HQGNN, ["quantizer.bits=3", "seed=5"])
+    (tmp_path / "again.toml").write_text(recipe.toml())
+    again = Recipe.load(tmp_path / "again.toml")
+    assert again.as_dict() == recipe.as_dict()
+    assert again.digest == recipe.digest
+
+
+def test_the_digest_follows_what_bears_on_the_run_and_nothing_else() -> None:
+    recipe = Recipe.load(HQGNN)
+    assert Recipe.load(HQGNN, ["description=other"]).digest == recipe.digest
+    for override in ("seed=1", "quantizer.bits=2", "train.epochs=3", "name=other", "loss.l2=0.5"):
+        assert Recipe.load(HQGNN, [override]).digest != recipe.digest, override
+
+
+def test_all_faults_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(
+        'name = "bad"\nsed = 3\n[encoder]\nname = "lightgcm"\n[quantizer]\nname = "gste"\nbits = 9\nevrey = 2\n'
+        '[loss]\nname = "bpr"\n[sampler]\nname = "uniform"\n[evaluate]\nmetrics = ["recal@20"]\n'
+    )
+    with pytest.raises(RecipeError) as raised:
+        Recipe.load(path)
+    message = str(raised.value)
+    assert message.startswith(str(path))
+    for part in (
+        "line 2, sed: unknown key; did you mean 'seed'",
+        "line 4, encoder.name: unknown encoder 'lightgcm'; did you mean 'lightgcn'",
+        "line 7, quantizer.bits: input should be less than or equal to 8, got 9",
+        "line 8, quantizer.evrey: unknown key; did you mean 'every'",
+        "line 14, evaluate.metrics: unknown metric 'recal'; did you mean 'recall'",
+        "dataset: write either name",
+    ):
+        assert part in message, part
+    assert len(raised.value.faults) == 6
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("quantizer.bit=2", "did you mean 'bits'"),
+        ("quantiser.bits=2", "did you mean 'quantizer'"),
+        ("quantizer.bits", "section.key=value"),
+        ("bits=2", "section.key=value"),
+        ("quantizer.bits=two", "got 'two'"),
+        ("quantizer.name=gst", "did you mean 'gste'"),
+        ("train.rate=nan", "finite"),
+        ("dataset.path=here", "not both"),
+        ("quantizer.curvature=exact", ""),
+    ],
+)
+def test_overrides_reach_existing_keys_only(override: str, told: str) -> None:
+    if told:
+        with pytest.raises(RecipeError, match=told):
+            Recipe.load(HQGNN, [override])
+    else:
+        Recipe.load(HQGNN, [override])
+
+
+def test_another_component_drops_what_it_does_not_know_and_says_so() -> None:
+    recipe = Recipe.load(HQGNN, ["quantizer.name=float32"])
+    assert recipe["quantizer"] == {"name": "float32"}
+    assert any(note.startswith("quantizer.curvature = 'exact' dropped") for note in recipe.notes)
+    kept = Recipe.load(HQGNN, ["quantizer.name=ste", "quantizer.bits=4"])
+    assert kept["quantizer"]["bits"] == 4
+    assert kept["quantizer"]["extent"] == Recipe.load(HQGNN)["quantizer"]["extent"]
+
+
+def test_a_loss_without_closed_form_is_refused_for_exact_curvature() -> None:
+    with pytest.raises(RecipeError, match=r"quantizer.curvature: loss 'hinge' has no closed form.*hutchinson"):
+        Recipe.load(HQGNN, ["loss.name=hinge"])
+    Recipe.load(HQGNN, ["loss.name=hinge", "quantizer.curvature=hutchinson"])
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"name = ", "not TOML"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"name = 'x'\nname = 'y'", "not TOML"),
+        (None, "no such file"),
+    ],
+)
+def test_files_that_are_no_recipe(tmp_path: Path, content: bytes | None, told: str) -> None:
+    path = tmp_path / "r.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=told):
+        Recipe.load(path)
+    with pytest.raises(UserError, match="is a folder"):
+        Recipe.load(tmp_path)
+
+
+def test_a_plugin_that_cannot_be_imported_is_a_fault_of_the_recipe() -> None:
+    with pytest.raises(RecipeError, match="cannot import 'no_such_module_anywhere'"):
+        Recipe.load(HQGNN, ['plugins=["no_such_module_anywhere"]'])
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=5),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_a_mutated_recipe_loads_or_is_refused_and_nothing_else(data: st.DataObject) -> None:
+    written, _ = read_toml(HQGNN)
+    for _ in range(data.draw(st.integers(1, 4))):
+        section = data.draw(st.sampled_from([*ORDER, "", "expect", "zzz"]))
+        target = written if not section else written.setdefault(section, {})
+        if not isinstance(target, dict):
+            continue
+        key = data.draw(st.sampled_from([*target, "unknown", "name"]))
+        if data.draw(st.booleans()):
+            target[key] = data.draw(VALUES)
+        else:
+            target.pop(key, None)
+    with suppress(UserError):
+        Recipe.check(written)

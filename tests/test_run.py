@@ -1,0 +1,252 @@
+"""The run folder: made, reused, resumed after kill -9, refused where it is not whole; and the command line over it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from rectoolkit.cli import main
+from rectoolkit.codes import PackedTable
+from rectoolkit.data.planted import Planted, generate
+from rectoolkit.errors import FormatError, UserError
+from rectoolkit.recipe import Recipe
+from rectoolkit.run import Circumstances, Run, execute
+
+ROOT = Path(__file__).parent.parent
+HQGNN = str(ROOT / "recipes" / "hqgnn.toml")
+SMALL = ["encoder.dim=16", "encoder.layers=2", "sampler.batch=256", "train.epochs=6", "quantizer.bits=2"]
+
+
+def write_adjacency(folder: Path) -> Path:
+    """A small planted data set as train.txt and test.txt."""
+    folder.mkdir()
+    data = generate(Planted(users=150, items=90, interactions=3000, communities=10, communities_per_user=2))
+    for name, part in (("train", data.train), ("test", data.test)):
+        rows = (" ".join(map(str, (user, *part.row(user).tolist()))) for user in range(part.num_users))
+        (folder / f"{name}.txt").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_adjacency(tmp_path_factory.mktemp("data") / "mine")
+
+
+@pytest.fixture(scope="module")
+def settings(folder: Path) -> list[str]:
+    return ["dataset.name=", f'dataset.path="{folder}"', *SMALL]
+
+
+@pytest.fixture(scope="module")
+def finished(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    runs = tmp_path_factory.mktemp("runs")
+    return execute(Recipe.load(HQGNN, settings), Circumstances(runs, threads=1))
+
+
+def options(settings: list[str]) -> list[str]:
+    return [part for setting in settings for part in ("--set", setting)]
+
+
+def rectool(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_a_finished_run_holds_what_it_says(finished: Run) -> None:
+    metrics = finished.metrics
+    assert metrics["bits"] == 2
+    assert metrics["bytes_per_item"] == pytest.approx(2 * 16 / 8 + 8 / 90)
+    assert metrics["float32"]["bytes_per_item"] == 64
+    assert set(metrics["accuracy"]) == {"recall@20", "ndcg@20", "recall@50", "ndcg@50"}
+    assert isinstance(finished.items, PackedTable)
+    values = finished.per_user()
+    assert values.means == pytest.approx(metrics["accuracy"])
+    assert len(values.users) == metrics["test_users"]
+    log = [json.loads(line) for line in (finished.path / "log.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in log] == [1, 2, 3, 4, 5, 6]
+    assert {"delta", "trace", "quantization_error", "clipped", "entropy", "dead"} <= set(log[0]["quantizer"]["items"])
+    assert not (finished.path / "checkpoint.pt").exists()
+
+
+def test_codes_are_the_quantized_real_rows(finished: Run) -> None:
+    """What is shipped is what was trained: decoding lands within half a step of the clipped real rows."""
+    for side in ("users", "items"):
+        table = getattr(finished, side).unpack()
+        real = np.load(finished.path / f"{side}.npy")
+        low, step = table.offset[0, 0], table.scale[0, 0]
+        clipped = np.clip(real, low, low + 3 * step)
+        assert np.abs(table.decode() - clipped).max() <= step / 2 * 1.001
+
+
+def test_the_same_recipe_again_reuses_the_run(finished: Run, settings: list[str]) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in finished.path.iterdir() if path.name != ".lock"}
+    again = execute(Recipe.load(HQGNN, settings), Circumstances(finished.path.parent))
+    assert again.path == finished.path
+    assert {path.name: path.stat().st_mtime_ns for path in again.path.iterdir() if path.name != ".lock"} == before
+
+
+def test_recommendations_leave_out_what_was_seen(finished: Run) -> None:
+    hits = finished.recommend([3, 5], 20)
+    for user, ids in zip((3, 5), hits.ids, strict=True):
+        assert not set(ids.tolist()) & set(finished.seen.row(user).tolist())
+    everything = finished.recommend(3, 90, include_seen=True)
+    assert sorted(everything.ids[0].tolist()) == list(range(90))
+    with pytest.raises(UserError, match="user 150 is unknown: this run's users are 0 to 149"):
+        finished.recommend(150)
+
+
+@pytest.mark.parametrize("name", ["users.codes", "items.codes", "metrics.json", "environment.json", "seen.bin"])
+def test_a_file_cut_short_is_told_by_name(finished: Run, tmp_path: Path, name: str) -> None:
+    copy = tmp_path / "run"
+    subprocess.run(["cp", "-r", str(finished.path), str(copy)], check=True)
+    (copy / name).write_bytes((copy / name).read_bytes()[:-30])
+    result = rectool("recommend", copy, "--user", 1) if name != "metrics.json" else None
+    if result is not None:
+        assert result.exit_code == 2, result.output
+        assert name in result.output
+    else:
+        with pytest.raises(FormatError, match=r"metrics\.json"):
+            _ = Run.open(copy).metrics
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path, finished: Run) -> None:
+    for arguments, told in (
+        (("recommend", tmp_path / "none", "--user", 1), "no such run folder"),
+        (("recommend", tmp_path, "--user", 1), "not a run folder"),
+    ):
+        result = rectool(*arguments)
+        assert result.exit_code == 2
+        assert told in result.output
+    other = tmp_path / "other"
+    subprocess.run(["cp", "-r", str(finished.path), str(other)], check=True)
+    environment = json.loads((other / "environment.json").read_text())
+    (other / "environment.json").write_text(json.dumps({**environment, "layout": 99}))
+    assert "layout 99" in rectool("recommend", other, "--user", 1).output
+
+
+def test_changed_data_is_refused(tmp_path: Path) -> None:
+    data = write_adjacency(tmp_path / "data")
+    settings = ["dataset.name=", f'dataset.path="{data}"', *SMALL, "train.epochs=1"]
+    execute(Recipe.load(HQGNN, settings), Circumstances(tmp_path / "runs"))
+    lines = (data / "test.txt").read_text().splitlines()
+    (data / "test.txt").write_text("\n".join(lines[:-1]) + "\n")
+    result = rectool("run", HQGNN, *options(settings), "--runs", tmp_path / "runs")
+    assert result.exit_code == 2
+    assert "other interactions" in result.output
+
+
+def test_one_writer_a_run_folder(settings: list[str], tmp_path: Path) -> None:
+    import fcntl
+
+    recipe = Recipe.load(HQGNN, settings)
+    folder = tmp_path / recipe.folder_name
+    folder.mkdir()
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process"):
+            execute(recipe, Circumstances(tmp_path))
+
+
+def test_kill_at_random_moments_ends_in_the_same_bytes(finished: Run, settings: list[str], tmp_path: Path) -> None:
+    """``kill -9`` at ten moments spread over a run, each followed by the same command again."""
+    command = [sys.executable, "-m", "rectoolkit.cli", "run", HQGNN, *options(settings), "--runs", str(tmp_path)]
+    command += ["--threads", "1", "--quiet"]
+    environment = {**os.environ, "RECTOOL_CHECKPOINT_SECONDS": "0"}
+    draws = np.random.default_rng(9)
+    target = tmp_path / finished.path.name
+    kills = 0
+    while kills < 10 and not (target / "metrics.json").exists():
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        begun, wait = time.monotonic(), draws.uniform(0.0, 0.6)
+        while not (target / ".lock").exists() and process.poll() is None and time.monotonic() - begun < 60:
+            time.sleep(0.005)
+        time.sleep(wait + 2.0 * (kills % 2))  # half of them before, half of them after the imports
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    for name in ("users.codes", "items.codes", "users.npy", "items.npy"):
+        assert (target / name).read_bytes() == (finished.path / name).read_bytes(), name
+    assert not list(target.glob(".*.part"))
+
+
+def test_run_prints_the_table(settings: list[str], finished: Run) -> None:
+    result = rectool("run", HQGNN, *options(settings), "--runs", finished.path.parent)
+    assert result.exit_code == 0, result.output
+    for part in ("finished before", "recall@20", "bytes per item", "queries per second", "2-bit codes"):
+        assert part in result.output, part
+
+
+def test_recommend_prints_items_and_json(finished: Run) -> None:
+    plain = rectool("recommend", finished.path, "--user", 3, "-k", 4)
+    assert plain.output.startswith("user 3: ")
+    assert len(plain.output.split()) == 6
+    rows = rectool("recommend", finished.path, "--user", 3, "--user", 4, "-k", 4, "--json").output.splitlines()
+    assert [json.loads(row)["user"] for row in rows] == [3, 4]
+    assert json.loads(rows[0])["items"] == finished.recommend(3, 4).ids[0].tolist()
+
+
+def test_recommend_imports_neither_torch_nor_dgl(finished: Run) -> None:
+    code = (
+        "import sys; from rectoolkit.cli import main\n"
+        f"main(['recommend', {str(finished.path)!r}, '--user', '1'], standalone_mode=False)\n"
+        "assert not {'torch', 'dgl', 'numba'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_run_without_quantizer_ships_floats(settings: list[str], tmp_path: Path) -> None:
+    overrides = [*settings, "quantizer.name=float32", "train.epochs=2"]
+    overrides.remove("quantizer.bits=2")
+    run = execute(Recipe.load(HQGNN, overrides), Circumstances(tmp_path))
+    assert run.metrics["accuracy"] == run.metrics["float32"]["accuracy"]
+    assert run.metrics["bytes_per_item"] == 64
+    assert run.recommend(3, 5).ids.shape == (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("run", "none.toml"), "none.toml: no such file"),
+        (("run", HQGNN, "--set", "dataset.name=gowala"), "gowala"),
+        (("run", HQGNN, "--set", "quantizer.bits=9"), "quantizer.bits"),
+        (("run", HQGNN, "--device", "cuda:x"), "--device"),
+        (("runn", HQGNN), "did you mean 'run'"),
+        (("list", "encoders"), "did you mean 'encoder'"),
+        (("data", "show", "plantet"), "planted"),
+    ],
+)
+def test_a_users_fault_is_one_message_and_code_2(arguments: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    result = rectool(*arguments, *(["--runs", tmp_path] if arguments[0] == "run" else []))
+    assert result.exit_code == 2, result.output
+    assert told in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_machines_fault_is_one_message_and_code_1(settings: list[str], tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file where the folder should go")
+    result = rectool("run", HQGNN, *options(settings), "--runs", tmp_path / "runs")
+    assert result.exit_code == 1
+    assert "error: " in result.output
+    assert "Traceback" not in result.output
+
+
+def test_show_and_list_name_every_setting_and_component() -> None:
+    shown = rectool("show", HQGNN)
+    assert shown.exit_code == 0, shown.output
+    for part in ("curvature", "[quantizer]", "epochs", "metrics"):
+        assert part in shown.output
+    filled = rectool("show", HQGNN, "--toml", "--set", "quantizer.bits=3").output
+    assert "bits = 3" in filled
+    listed = rectool("list").output
+    for name in ("lightgcn", "gste", "bpr", "uniform"):
+        assert name in listed
+    assert "planted" in rectool("data", "list").output
