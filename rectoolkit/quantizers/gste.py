@@ -7,11 +7,12 @@ g = dL/dx_q:
     dL/dx_n = g (1 + delta sign(g) (x_n - x_q)),        delta = max(0, (Tr(H) / N) / G)
 
 H is the Hessian of the loss with respect to x_q on the integer grid, N its size, and G = 3 std(g), a
-representative size of the gradient (EWGS, Lee et al., CVPR 2021). delta = 0 is the plain estimator. A step of
-descent that moves x_n away from x_q, towards the next code, is enlarged where the curvature says so, one that
-moves it back is damped. delta starts at 0 and is refreshed every ``every`` steps:
+representative size of the gradient (EWGS, Lee et al., CVPR 2021). delta = 0 is the plain estimator. It is the first
+order of a gradient taken at x_n and not at x_q, g + H (x_n - x_q), with delta |g| for H: a step of descent that
+pulls x_n back to its code is enlarged, one that pushes it on to the next is damped, by at most delta / 2. delta is
+refreshed every ``every`` steps, in the backward of that batch, from that batch's own g:
 
-``curvature = "exact"``       the loss's closed form of Tr(H) (losses.py), for the cost of two norms
+``curvature = "exact"``       the loss's closed form of Tr(H), at about the cost of the loss itself
 ``curvature = "hutchinson"``  for any loss: E[v' H v] over Rademacher v, one double backward through the loss a
                               probe, until the running mean moves by less than 1e-3 of itself, at most ``probes``
 
