@@ -20,8 +20,8 @@ def checkerboard_of(size: int) -> Interactions:
 
 @pytest.fixture(scope="session")
 def checkerboard() -> Interactions:
-    """20 users and items; the right first recommendation for user n is item n."""
-    return checkerboard_of(20)
+    """40 users and items; the right first recommendation for user n is item n."""
+    return checkerboard_of(40)
 
 
 @pytest.fixture(scope="session")
