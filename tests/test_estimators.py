@@ -203,6 +203,20 @@ def test_delta_is_mean_curvature_over_three_deviations_of_the_gradient(curvature
         assert float(quantizer.delta) > 0
 
 
+def test_rows_that_the_loss_never_sees_do_not_count():
+    """As where a sampler offers many negatives and keeps the hardest."""
+    few, many = Step(bits=2, momentum=0.999), Step(bits=2, momentum=0.999)
+    unseen = many.items.detach().flip(0)
+    for step in (few, many):
+        coded = step.sides["items"](step.items if step is few else torch.cat([step.items, unseen]))
+        views = step.views(step.sides["users"](step.users), coded[: len(step.items)])
+        value = step.loss(views)
+        step.sides["items"].observe("items", views, step.loss, value)
+        value.backward()
+    assert float(few.sides["items"].delta) > 0
+    assert float(many.sides["items"].delta) == pytest.approx(float(few.sides["items"].delta), rel=1e-6)
+
+
 def test_the_batch_that_refreshes_delta_is_scaled_by_it():
     batch = Step(bits=2, momentum=0.0)
     upstream = batch.run()["users"]
