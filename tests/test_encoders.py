@@ -240,6 +240,15 @@ def test_features_that_do_not_fit_are_refused(
         make(graph, "graphsage", features=str(tmp_path / "other.npy"))
 
 
+def test_features_that_are_not_there_are_a_fault_of_the_recipe(tmp_path: Path) -> None:
+    def misfits(path: str) -> list[str]:
+        return [fault.where for fault in encoders["graphsage"].misfits({"encoder": {"features": path}})]
+
+    (tmp_path / "features.npy").touch()
+    assert misfits("") == misfits(str(tmp_path / "features.npy")) == []
+    assert misfits(str(tmp_path / "other.npy")) == ["encoder.features"]
+
+
 def test_sampled_neighbours_are_neighbours_and_even(tiny: Interactions, graph: BipartiteGraph) -> None:
     encoder = make(graph, "graphsage", fan_out=1000)
     user = int(tiny.user_degrees.argmax())

@@ -34,8 +34,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rectoolkit.encoders.base import Dim, Encoder, Init, Normalize, glorot, spawn
-from rectoolkit.errors import DataError
-from rectoolkit.registry import encoders
+from rectoolkit.errors import DataError, Fault
+from rectoolkit.registry import Recipe, encoders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,6 +79,13 @@ class GraphSAGE(Encoder):
             self.steps.append(_Step(dim, generator, own=told))
             self.steps.append(_Step(dim, generator, neighbours=told))
         self.draws = spawn(generator)  # on the CPU, where DGL's graph is
+
+    @classmethod
+    def misfits(cls, recipe: Recipe) -> list[Fault]:
+        path = recipe["encoder"]["features"]
+        if not path or Path(path).is_file():
+            return []
+        return [Fault("encoder.features", f"there is no file '{path}'; leave it empty for an embedding for each item")]
 
     def forward(self) -> tuple[Tensor, Tensor]:
         return self.graph.split(self._all_layers()[-1])
