@@ -126,14 +126,15 @@ def show(recipe: Path, overrides: Sequence[str], toml: bool) -> None:
 @main.command("list")
 @click.argument("kind", required=False)
 @click.option("--plugin", "plugins", multiple=True, help="Import this module first; repeatable.")
-def list_components(kind: str | None, plugins: Sequence[str]) -> None:
+@click.option("--markdown", is_flag=True, help="Print the page docs/components.md: all of them with their settings.")
+def list_components(kind: str | None, plugins: Sequence[str], markdown: bool) -> None:
     """List the components there are, of one KIND (encoder, quantizer, loss, sampler) or of all."""
     import importlib
 
     from rich.table import Table
 
     from rectoolkit.registry import REGISTRIES
-    from rectoolkit.terminal import console
+    from rectoolkit.terminal import components_markdown, console
 
     sys.path.insert(0, os.getcwd())
     for module in plugins:
@@ -143,6 +144,9 @@ def list_components(kind: str | None, plugins: Sequence[str]) -> None:
             raise UserError(f"--plugin {module}: {error}") from None
     if kind is not None and kind not in REGISTRIES:
         raise UserError(f"unknown kind '{kind}'; {nearest(kind, REGISTRIES)}")
+    if markdown:
+        click.echo(components_markdown([kind] if kind else list(REGISTRIES)), nl=False)
+        return
     table = Table("kind", "name", "what it is")
     for name, registry in REGISTRIES.items():
         if kind in (None, name):
@@ -220,6 +224,59 @@ def choose_device(wanted: str) -> tuple[str, str]:
     except RuntimeError:
         raise UserError(f"--device {wanted}: must be auto, cpu, cuda or cuda:N") from None
     return wanted, ""
+
+
+@main.command()
+@click.argument("recipes", type=click.Path(path_type=Path), nargs=-1, required=True)
+@set_option
+@click.option(
+    "--seeds", type=click.IntRange(1, 1000), default=1, show_default=True, help="Seeds a recipe, from its own on."
+)
+@click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Runs at once.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of each run; the cores over --jobs by default.")
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Run folders.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--baseline", metavar="NAME", help="Test the others' difference from this recipe.")
+@click.option("--sort", default="", metavar="COLUMN", help="A metric or a cost, such as bytes_per_item; first metric.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write csv and Markdown into this folder.")
+def compare(
+    recipes: Sequence[Path],
+    overrides: Sequence[str],
+    seeds: int,
+    jobs: int,
+    threads: int | None,
+    runs: Path,
+    device: str,
+    baseline: str | None,
+    sort: str,
+    out: Path | None,
+) -> None:
+    """Run RECIPES (.toml files or run folders) over several seeds and print them as one table.
+
+    Every recipe is checked before any runs; finished runs are reused, unfinished ones go on. Overrides are for all.
+    """
+    from rectoolkit.compare import Around, compare, make_plan, missing, write
+    from rectoolkit.compare.board import Board
+    from rectoolkit.compare.tables import as_rich, remarks
+    from rectoolkit.terminal import console
+
+    plan = make_plan(recipes, overrides, seeds, sort, baseline, runs)
+    chosen, why = choose_device(device)
+    for note in (*plan.notes, *([why] if why else [])):
+        console.print(f"note: {note}", style="yellow", markup=False)
+    todo, total = len(missing(plan, runs)), sum(len(row.recipes) for row in plan.rows)
+    console.print(f"{total} runs of {len(plan.rows)} recipes: {total - todo} finished before, {todo} to do")
+    around = Around(runs, chosen, threads or max(1, (os.cpu_count() or 1) // jobs), jobs)
+    with Board(console, todo) as board:
+        compared = compare(plan, around, board)
+    wide = console if console.is_terminal else type(console)(highlight=False, width=240)
+    wide.print(as_rich(compared))
+    for remark in remarks(compared):
+        wide.print(remark, markup=False)
+    for path in write(compared, out) if out else ():
+        console.print(f"wrote {path}", markup=False, soft_wrap=True)
+    if compared.failures:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ class RecipeError(UserError):
     def __init__(self, faults: Iterable[Fault], source: str = "recipe") -> None:
         self.faults = list(faults)
         self.source = source
-        lines = [str(fault) for fault in self.faults]
-        super().__init__(f"{source}: " + (lines[0] if len(lines) == 1 else "\n  ".join(["", *lines]).strip("\n")))
+        between = " " if len(self.faults) == 1 else "\n  "
+        super().__init__(between.join([f"{source}:", *map(str, self.faults)]))
 
 
 def nearest(wrong: str, allowed: Iterable[str]) -> str:

@@ -121,10 +121,12 @@ class Recipe:
         """The recipe of a dictionary of sections, as TOML would give it. Raises RecipeError with every fault."""
         faults: list[Fault] = []
         head, sections = _parts(written, faults)
-        notes = _override(head, sections, overrides, faults)
+        parsed = _overrides(overrides, faults)
+        head |= {key: value for section, key, value in parsed if not section}
         checked_head, found = fill(HeadSettings, head, "")
         faults += found
         _import_plugins(checked_head.get("plugins", []), faults)
+        notes = _apply([override for override in parsed if override[0]], sections)
         filled = {name: _fill_section(name, sections, faults) for name in ORDER}
         expect = _expect(sections.pop("expect", {}), faults)
         if not faults:
@@ -190,36 +192,41 @@ def _parts(written: dict[str, Any], faults: list[Fault]) -> tuple[dict[str, Any]
     return head, sections
 
 
-def _override(
-    head: dict[str, Any], sections: dict[str, dict[str, Any]], overrides: Sequence[str], faults: list[Fault]
-) -> list[str]:
-    """Apply ``section.key=value``, names of components first; the check that follows refuses keys that do not exist."""
-    notes = []
-    for override in sorted(overrides, key=lambda override: not re.match(r"\s*\w+\.name\s*=", override)):
-        key, equals, text = override.partition("=")
-        section, dot, name = key.strip().partition(".")
-        if not equals or (not dot and section not in HeadSettings.model_fields) or (dot and not name):
+def _overrides(written: Sequence[str], faults: list[Fault]) -> list[tuple[str, str, Any]]:
+    """``section.key=value`` as (section, key, value), the section empty for keys before the first section.
+
+    Names of components come first, so that the settings written for another component are dropped before any is set.
+    """
+    parsed = []
+    for override in written:
+        path, equals, text = override.partition("=")
+        section, dot, key = path.strip().rpartition(".")
+        if not equals or bool(dot) != bool(section) or (not section and key not in HeadSettings.model_fields):
             faults.append(Fault(f"--set {override}", "must read section.key=value, such as quantizer.bits=2"))
-            continue
-        value = _value(text)
-        if not dot:
-            head[section] = value
-        elif section not in ORDER:
-            faults.append(Fault(f"--set {key.strip()}", f"unknown section; {nearest(section, ORDER)}"))
+        elif section and section not in ORDER:
+            faults.append(Fault(f"--set {path.strip()}", f"unknown section; {nearest(section, ORDER)}"))
         else:
-            current = sections.setdefault(section, {})
-            if name == "name" and value != current.get("name"):
-                notes += _switch(section, current, value)
-            current[name] = value
+            parsed.append((section, key, _value(text)))
+    return sorted(parsed, key=lambda override: override[1] != "name")
+
+
+def _apply(overrides: list[tuple[str, str, Any]], sections: dict[str, dict[str, Any]]) -> list[str]:
+    """Set the keys; the check that follows refuses those that do not exist. Returns what was dropped on the way."""
+    notes = []
+    for section, key, value in overrides:
+        current = sections.setdefault(section, {})
+        if section == "dataset" and key in ("name", "path") and value:
+            other = "path" if key == "name" else "name"
+            if current.get(other):
+                current[other] = ""
+        elif key == "name" and value != current.get("name"):
+            notes += _switch(section, current, value)
+        current[key] = value
     return notes
 
 
 def _switch(section: str, current: dict[str, Any], name: Any) -> list[str]:
     """Another component takes the section over: drop, and say so, what was written and is not for it."""
-    if section == "dataset":
-        if current.pop("path", ""):
-            return [f"dataset.path dropped: the data set is now '{name}'"]
-        return []
     registry = REGISTRIES.get(section)
     if registry is None or not isinstance(name, str) or name not in registry:
         return []

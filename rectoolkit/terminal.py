@@ -5,12 +5,17 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import tomli_w
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from rectoolkit.registry import REGISTRIES, settings_of
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rectoolkit.registry import Setting
     from rectoolkit.run import Run
 
@@ -104,8 +109,34 @@ def print_settings(title: str, settings: list[Setting], values: dict[str, Any]) 
         table.add_column(column, overflow="fold")
     for setting in settings:
         kind = f"{setting.type} {setting.bounds}".strip()
-        table.add_row(setting.name, repr(values[setting.name]), kind, setting.meaning)
+        table.add_row(setting.name, toml_value(values[setting.name]), kind, setting.meaning)
     console.print(table)
+
+
+def components_markdown(kinds: Sequence[str]) -> str:
+    """The page of components: every name with the first line of its class and a table of its settings."""
+    lines = ["# Components", "", "Made by `rectool list --markdown`. A name's file is its textbook page.", ""]
+    for kind in kinds:
+        registry = REGISTRIES[kind]
+        lines += [f"## {kind}", ""]
+        for name in registry.names():
+            component = registry[name]
+            file = component.__module__.replace(".", "/") + ".py"
+            first = (component.__doc__ or "").strip().splitlines()[0]
+            lines += [f"### {name}", "", f"{first} (`{file}`)", ""]
+            settings = settings_of(registry.schema(name))
+            if settings:
+                lines += ["| key | default | type | meaning |", "|---|---|---|---|"]
+            for s in settings:
+                kind_of = f"{s.type} {s.bounds}".strip().replace("|", "\\|")
+                lines.append(f"| `{s.name}` | `{toml_value(s.default)}` | {kind_of} | {s.meaning} |")
+            lines += [""] if settings else []
+    return "\n".join(lines)
+
+
+def toml_value(value: Any) -> str:
+    """``value`` as a recipe writes it."""
+    return tomli_w.dumps({"v": value}).partition("=")[2].strip()
 
 
 def _duration(seconds: float) -> str:

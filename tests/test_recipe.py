@@ -76,7 +76,7 @@ def test_all_faults_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
         ("quantizer.bits=two", "got 'two'"),
         ("quantizer.name=gst", "did you mean 'gste'"),
         ("train.rate=nan", "finite"),
-        ("dataset.path=here", "not both"),
+        ("dataset.name=", "either name"),
         ("quantizer.curvature=exact", ""),
     ],
 )
@@ -86,6 +86,13 @@ def test_overrides_reach_existing_keys_only(override: str, told: str) -> None:
             Recipe.load(HQGNN, [override])
     else:
         Recipe.load(HQGNN, [override])
+
+
+def test_a_folder_takes_the_place_of_a_card_and_the_other_way_round(tmp_path: Path) -> None:
+    mine = Recipe.load(HQGNN, ["dataset.path=here"])
+    assert (mine["dataset"]["name"], mine["dataset"]["path"]) == ("", "here")
+    (tmp_path / "mine.toml").write_text(mine.toml())
+    assert Recipe.load(tmp_path / "mine.toml", ["dataset.name=planted"])["dataset"]["path"] == ""
 
 
 def test_another_component_drops_what_it_does_not_know_and_says_so() -> None:

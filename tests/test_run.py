@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def settings(folder: Path) -> list[str]:
-    return ["dataset.name=", f'dataset.path="{folder}"', *SMALL]
+    return [f'dataset.path="{folder}"', *SMALL]
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path, finished: Run) -> None:
 
 def test_changed_data_is_refused(tmp_path: Path) -> None:
     data = write_adjacency(tmp_path / "data")
-    settings = ["dataset.name=", f'dataset.path="{data}"', *SMALL, "train.epochs=1"]
+    settings = [f'dataset.path="{data}"', *SMALL, "train.epochs=1"]
     execute(Recipe.load(HQGNN, settings), Circumstances(tmp_path / "runs"))
     lines = (data / "test.txt").read_text().splitlines()
     (data / "test.txt").write_text("\n".join(lines[:-1]) + "\n")

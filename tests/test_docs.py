@@ -1,0 +1,102 @@
+"""Code blocks of the README and the docs run as they stand."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from rectoolkit.cli import main
+from rectoolkit.errors import RecipeError
+from rectoolkit.recipe import Recipe
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.M | re.S)
+
+
+def commands() -> list[str]:
+    lines = [line for path in DOCUMENTS for block in blocks(path, "bash") for line in block.splitlines()]
+    found = [line.split("#")[0].strip() for line in lines if line.startswith("rectool ")]
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_in_the_documents_names_commands_and_options_that_exist(command: str) -> None:
+    """Parsed by click as typed, with ``--help`` added so that nothing runs."""
+    words = shlex.split(command)[1:]
+    names = [word for word in words[:2] if re.fullmatch(r"[a-z]+", word)]
+    group = names[:2] if names[0] == "data" else names[:1]
+    result = CliRunner().invoke(main, [*group, "--help"])
+    assert result.exit_code == 0, result.output
+    for option in re.findall(r"(?<!\S)(--?[a-z][a-z-]*)", command):
+        assert option in result.output, f"{option} is no option of {' '.join(group)}"
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if " recipes/" in c])
+def test_recipes_and_overrides_in_the_documents_load(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(command)
+    overrides = [words[place + 1] for place, word in enumerate(words) if word == "--set"]
+    if any("fading" in override for override in overrides):
+        pytest.skip("run as a whole by test_the_custom_encoder_runs")
+    recipes = [word for word in words if word.endswith(".toml") and word.startswith("recipes/")]
+    for name in recipes:
+        for path in ROOT.glob(name):
+            Recipe.load(path, overrides)
+
+
+def test_the_readme_python_runs(tmp_path: Path) -> None:
+    (code,) = blocks(ROOT / "README.md", "python")
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    subprocess.run([sys.executable, "-c", code + "assert hits.ids.shape == (2, 10)\n"], cwd=tmp_path, check=True)
+
+
+def test_the_custom_encoder_runs(tmp_path: Path) -> None:
+    document = ROOT / "docs" / "custom_encoder.md"
+    (code,), (command,) = blocks(document, "python"), blocks(document, "bash")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 30
+    (tmp_path / "fading.py").write_text(code)
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    program = [sys.executable, "-m", "rectoolkit.cli", *shlex.split(command)[1:]]
+    ran = subprocess.run([*program, "--set", "train.epochs=1", "--quiet"], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    wrong = subprocess.run([*program, "--set", "encoder.fade=2"], cwd=tmp_path, capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert "encoder.fade" in wrong.stderr
+    listed = [sys.executable, "-m", "rectoolkit.cli", "list", "encoder", "--plugin", "fading"]
+    assert "fading" in subprocess.run(listed, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_page_of_components_is_what_the_registries_say() -> None:
+    """Mend with: rectool list --markdown > docs/components.md"""
+    code = "from rectoolkit.cli import main; main(['list', '--markdown'])"
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert (ROOT / "docs" / "components.md").read_text() == made
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for path in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+            if not target.startswith("http"):
+                assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_the_tree_of_the_readme_names_what_is_there() -> None:
+    tree = (ROOT / "README.md").read_text().split("## The tree")[1].split("```")[1]
+    for path in (ROOT / "rectoolkit").iterdir():
+        if path.name not in ("__init__.py", "py.typed", "__pycache__"):
+            assert re.search(rf"\b{re.escape(path.name)}\b", tree), f"{path.name} is missing from the README's tree"
+
+
+def test_an_unknown_recipe_key_in_a_document_would_be_noticed() -> None:
+    with pytest.raises(RecipeError):
+        Recipe.load(ROOT / "recipes" / "hqgnn.toml", ["encoder.fade=0.3"])
