@@ -230,7 +230,7 @@ def choose_device(wanted: str) -> tuple[str, str]:
 @click.argument("recipes", type=click.Path(path_type=Path), nargs=-1, required=True)
 @set_option
 @click.option(
-    "--seeds", type=click.IntRange(1, 1000), default=1, show_default=True, help="Seeds a recipe, from its own on."
+    "--seeds", type=click.IntRange(1, 1000), default=1, show_default=True, help="Seeds, from each recipe's own on."
 )
 @click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Runs at once.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of each run; the cores over --jobs by default.")

@@ -1,0 +1,200 @@
+"""Runs in processes of their own, some at once, and word of how they go.
+
+A run has its own process because torch's threads and random streams are the process's, because its memory goes
+back when it ends, and because a run that dies takes nobody along. The parent writes the order (one line of JSON)
+to the child's standard input and keeps it open: when the parent ends, however it ends, the child reads the end of
+it and stops, so that no orphan holds a run folder's lock when the same command is given again. The child answers
+in lines of JSON: ``epoch`` rows, then ``done`` or ``failed``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rectoolkit.recipe import Recipe
+
+CHILD = "from rectoolkit.compare.jobs import work; work()"
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One run to make: the label of its row, and its recipe."""
+
+    label: str
+    recipe: Recipe
+
+    def __str__(self) -> str:
+        return f"{self.label} seed {self.recipe.seed}"
+
+
+@dataclass(frozen=True)
+class Around:
+    """What the runs happen under: folder, torch device, threads of each, how many at once."""
+
+    runs: Path
+    device: str = "cpu"
+    threads: int = 1
+    at_once: int = 1
+
+
+class Observer(Protocol):
+    """Who is told how the jobs go; called from several threads."""
+
+    def began(self, job: Job) -> None: ...
+
+    def epoch(self, job: Job, row: dict[str, Any]) -> None: ...
+
+    def ended(self, job: Job, failure: str | None) -> None: ...
+
+
+def run_jobs(jobs: Sequence[Job], around: Around, observer: Observer) -> dict[Job, str]:
+    """Do all ``jobs``, ``around.at_once`` at a time; job -> message of those that failed.
+
+    Whatever ends the wait early (an interrupt, say) ends the children too and is raised again.
+    """
+    pool = _Pool(around, observer)
+    with ThreadPoolExecutor(around.at_once) as executor:
+        futures = {executor.submit(pool.do, job): job for job in jobs}
+        try:
+            wait(futures)
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            pool.stop()
+            raise
+    return {job: message for future, job in futures.items() if (message := future.result()) is not None}
+
+
+class _Pool:
+    """The children that are alive."""
+
+    def __init__(self, around: Around, observer: Observer) -> None:
+        self.around, self.observer = around, observer
+        self.lock = threading.Lock()
+        self.alive: set[subprocess.Popen[str]] = set()
+        self.stopped = False
+
+    def stop(self) -> None:
+        """End all children; none begins after this."""
+        with self.lock:
+            self.stopped = True
+            for child in self.alive:
+                child.kill()
+
+    def do(self, job: Job) -> str | None:
+        """Run ``job``; why it failed, or None."""
+        with tempfile.TemporaryFile("w+") as errors:
+            with self.lock:
+                if self.stopped:
+                    return "stopped"
+                child = _start(self.around.threads, errors)
+                self.alive.add(child)
+            self.observer.began(job)
+            try:
+                failure = self._listen(child, job)
+                if failure == "":
+                    failure = _last_words(child.wait(), errors)
+            finally:
+                with self.lock:
+                    self.alive.discard(child)
+                child.kill()
+                child.wait()
+        self.observer.ended(job, failure)
+        return failure
+
+    def _listen(self, child: subprocess.Popen[str], job: Job) -> str | None:
+        """Give the order and follow the answers: None when done, a message when failed, "" when they break off."""
+        assert child.stdin is not None
+        assert child.stdout is not None
+        order = {"recipe": job.recipe.as_dict(), "runs": str(self.around.runs), "device": self.around.device}
+        try:
+            child.stdin.write(json.dumps({**order, "threads": self.around.threads}) + "\n")
+            child.stdin.flush()
+        except BrokenPipeError:
+            return ""
+        for line in child.stdout:
+            answer = json.loads(line)
+            if "epoch" in answer:
+                self.observer.epoch(job, answer["epoch"])
+            else:
+                return answer.get("failed")
+        return ""
+
+
+def _start(threads: int, errors: Any) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        env=environment,
+        start_new_session=True,  # Ctrl-C is the parent's, which ends its children itself
+    )
+
+
+def _last_words(code: int, errors: Any) -> str:
+    """Why a child that broke off did so: its signal, and the last line that it wrote."""
+    errors.seek(0)
+    lines = [line.strip() for line in errors.read().splitlines() if line.strip()]
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        why = "; the machine may have run out of memory" if -code == signal.SIGKILL else ""
+        return f"its process was ended by {name}{why}"
+    return f"its process ended with code {code}" + (f": {lines[-1]}" if lines else "")
+
+
+def work() -> None:
+    """What a child does: one run, as its standard input orders."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print is no answer
+    order = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+    from rectoolkit.errors import UserError
+
+    try:
+        _execute(order, channel)
+        answer: dict[str, Any] = {"done": True}
+    except UserError as error:
+        answer = {"failed": str(error)}
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        answer = {"failed": f"{type(error).__name__}: {error}"}
+    channel.write(json.dumps(answer) + "\n")
+
+
+def _execute(order: dict[str, Any], channel: Any) -> None:
+    from rectoolkit.recipe import Recipe
+    from rectoolkit.run import Circumstances, execute
+
+    class Channel:
+        def step(self, epoch: int, batch: int, batches: int) -> None: ...
+
+        def epoch(self, row: dict[str, Any]) -> None:
+            channel.write(json.dumps({"epoch": row}) + "\n")
+
+    circumstances = Circumstances(Path(order["runs"]), order["device"], order["threads"], Channel())
+    execute(Recipe.check(order["recipe"]), circumstances)
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 4096):
+        pass
+    os._exit(1)

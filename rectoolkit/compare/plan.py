@@ -1,0 +1,183 @@
+"""The plan of a comparison: which runs it takes, with everything checked before the first of them begins."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from rectoolkit.errors import UserError, nearest
+from rectoolkit.recipe import Recipe
+from rectoolkit.run import ENVIRONMENT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rectoolkit.data import Dataset
+
+COLUMNS = ("name", "bits", "bytes_per_user", "bytes_per_item", "queries_per_second", "train_seconds")
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table to be: ``recipes`` are the same but for their seed."""
+
+    label: str
+    recipes: tuple[Recipe, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rows to compare on one ``dataset`` by ``metrics``, the first of them leading; ``notes`` for the reader."""
+
+    rows: tuple[Row, ...]
+    metrics: tuple[str, ...]
+    dataset: Dataset
+    sort: str
+    baseline: str | None
+    notes: tuple[str, ...]
+
+
+def make_plan(
+    paths: Sequence[Path],
+    overrides: Sequence[str] = (),
+    seeds: int = 1,
+    sort: str = "",
+    baseline: str | None = None,
+    runs: Path | None = None,
+) -> Plan:
+    """Load every recipe with ``overrides``, take ``seeds`` seeds of each from its own on, and load the data.
+
+    A folder among ``paths`` stands for the ``recipe.toml`` in it, so that run folders can be named. Raises UserError with
+    the faults of all recipes at once, and where two rows stand on different data or a run in the folder ``runs`` does.
+    """
+    recipes = _load_all(paths, overrides)
+    notes = [f"{recipe.name}: {note}" for recipe in recipes for note in recipe.notes]
+    rows = _rows(recipes, seeds)
+    metrics, found = _common_metrics(rows)
+    _check_names(rows, metrics, sort, baseline)
+    dataset = _one_dataset(rows)
+    if runs is not None:
+        _check_begun(rows, runs, dataset)
+    return Plan(rows, metrics, dataset, sort or metrics[0], baseline, tuple(dict.fromkeys(notes + found)))
+
+
+def _load_all(paths: Sequence[Path], overrides: Sequence[str]) -> list[Recipe]:
+    recipes, faults = [], []
+    for path in paths:
+        try:
+            recipes.append(Recipe.load(path / "recipe.toml" if path.is_dir() else path, overrides))
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        count = f"{len(faults)} of {len(paths)} recipes cannot be used; nothing was run\n" if len(paths) > 1 else ""
+        raise UserError(count + "\n".join(faults))
+    return recipes
+
+
+def _rows(recipes: Sequence[Recipe], seeds: int) -> tuple[Row, ...]:
+    """Recipes that differ in nothing but their seed are one row; every row has a label of its own."""
+    groups: dict[str, dict[int, Recipe]] = {}
+    for recipe in recipes:
+        if recipe.seed + seeds - 1 > MAX_SEED:
+            raise UserError(f"{recipe.name}: {seeds} seeds from {recipe.seed} on end beyond {MAX_SEED}")
+        group = groups.setdefault(replace(recipe, seed=0).digest, {})
+        for seed in range(recipe.seed, recipe.seed + seeds):
+            group.setdefault(seed, replace(recipe, seed=seed))
+    members = [tuple(group[seed] for seed in sorted(group)) for group in groups.values()]
+    labels = _labels([row[0] for row in members])
+    return tuple(Row(label, row) for label, row in zip(labels, members, strict=True))
+
+
+def _labels(recipes: Sequence[Recipe]) -> list[str]:
+    """The recipes' names; where a name is shared, with the settings that tell its bearers apart."""
+    labels = []
+    for recipe in recipes:
+        same = [_flat(other) for other in recipes if other.name == recipe.name]
+        own = _flat(recipe)
+        telling = [key for key in own if any(other.get(key) != own[key] for other in same)]
+        labels.append(" ".join([recipe.name, *(f"{key}={own[key]}" for key in telling)]))
+    return labels
+
+
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    return {f"{section}.{key}": value for section, keys in recipe.sections.items() for key, value in keys.items()}
+
+
+def _common_metrics(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[str]]:
+    """The metrics that every row measures, in the first row's order, and a note of those left out."""
+    measured = [row.recipes[0]["evaluate"]["metrics"] for row in rows]
+    common = tuple(dict.fromkeys(metric for metric in measured[0] if all(metric in other for other in measured)))
+    if not common:
+        raise UserError(
+            'these recipes have no metric in common; \'--set evaluate.metrics=["recall@20", "ndcg@20"]\' gives them some'
+        )
+    left = sorted({metric for metrics in measured for metric in metrics} - set(common))
+    return common, [f"not every recipe measures {', '.join(left)}: left out"] if left else []
+
+
+def _check_names(rows: Sequence[Row], metrics: Sequence[str], sort: str, baseline: str | None) -> None:
+    labels = [row.label for row in rows]
+    if sort and sort not in (*metrics, *COLUMNS):
+        raise UserError(f"--sort {sort}: no such column; {nearest(sort, (*metrics, *COLUMNS))}")
+    if baseline is not None and baseline not in labels:
+        raise UserError(f"--baseline '{baseline}': no row of that name; {nearest(baseline, labels)}")
+
+
+def _one_dataset(rows: Sequence[Row]) -> Dataset:
+    """The data that all rows stand on. Raises UserError with the differences where there are several."""
+    from rectoolkit.data.catalog import load_dataset
+
+    by_source: dict[str, list[str]] = {}
+    for row in rows:
+        by_source.setdefault(json.dumps(row.recipes[0]["dataset"], sort_keys=True), []).append(row.label)
+    first: Dataset | None = None
+    differing = []
+    for source, labels in by_source.items():
+        settings = json.loads(source)
+        dataset = load_dataset(seed=settings.pop("split_seed"), **settings)
+        first = first or dataset
+        differing.append((dataset.digest, dataset.name, dataset.summary(), labels))
+    assert first is not None
+    if len({digest for digest, *_ in differing}) > 1:
+        lines = [
+            f"  {name} (digest {digest[:12]}; {_facts(summary)}): {', '.join(labels)}"
+            for digest, name, summary, labels in differing
+        ]
+        raise UserError(
+            "recipes on different data cannot be compared; '--set dataset.name=...' puts them on one\n"
+            + "\n".join(lines)
+        )
+    return first
+
+
+def _facts(summary: dict[str, Any]) -> str:
+    return ", ".join(f"{summary[key]:,} {key}" for key in ("users", "items", "train", "test") if key in summary)
+
+
+def _check_begun(rows: Sequence[Row], runs: Path, dataset: Dataset) -> None:
+    """Raise UserError where run folders that lie there already were begun on other data than ``dataset``."""
+    other = []
+    for row in rows:
+        for recipe in row.recipes:
+            data = read_environment(runs / recipe.folder_name).get("data", {})
+            if data.get("digest", dataset.digest) != dataset.digest:
+                facts = f"digest {data['digest'][:12]}; {_facts(data.get('summary', {}))}"
+                other.append(f"  {runs / recipe.folder_name} ({facts})")
+    if other:
+        now = f"digest {dataset.digest[:12]}; {_facts(dataset.summary())}"
+        raise UserError(
+            f"these runs were begun on other data than '{dataset.name}' is now ({now}), so their figures cannot be "
+            "compared; move their folders away, or remove them with 'rectool runs --remove'\n" + "\n".join(other)
+        )
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """``environment.json`` of a run folder; empty where there is none that can be read."""
+    try:
+        content = json.loads((folder / ENVIRONMENT).read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

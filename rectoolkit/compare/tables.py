@@ -1,0 +1,138 @@
+"""A comparison as text: the table of the terminal and of Markdown, and csv with every figure in full."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from rectoolkit.metrics import METRICS
+
+if TYPE_CHECKING:
+    from rectoolkit.compare.figures import Comparison, Figures, Spread
+
+SIGNIFICANT = 0.05
+
+
+def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """The heads and the rows of the table, as text; differences are those of the metric that leads."""
+    metrics, lead = comparison.plan.metrics, leading(comparison)
+    heads = ["recipe", "seeds", "bits", *metrics]
+    if comparison.has_baseline:
+        heads += [f"{lead} - {comparison.plan.baseline}", "p (t)", "p (Wilcoxon)", "effect"]
+    heads += ["bytes/user", "bytes/item", "queries/s", "train s"]
+    rows = []
+    for row in comparison.rows:
+        line = [row.label, row.seeds, str(row.bits), *(_spread(row.accuracy[metric]) for metric in metrics)]
+        line += _against(row, lead) if comparison.has_baseline else []
+        line += [f"{row.bytes_per_user:.1f}", f"{row.bytes_per_item:.1f}", f"{row.queries_per_second:,.0f}"]
+        rows.append([*line, f"{row.train_seconds:,.1f}"])
+    return heads, rows
+
+
+def leading(comparison: Comparison) -> str:
+    """The metric sorted by, else the first."""
+    sort = comparison.plan.sort
+    return sort if sort.split("@")[0] in METRICS else comparison.plan.metrics[0]
+
+
+def remarks(comparison: Comparison) -> list[str]:
+    """What a reader of the table must know: the data, what stands after ±, the tests, what is missing."""
+    dataset = comparison.plan.dataset
+    test_users = int((dataset.test.user_degrees > 0).sum())
+    lines = [
+        f"data: {dataset.name} (digest {dataset.digest[:12]}), {dataset.num_users:,} users, {dataset.num_items:,} items, "
+        f"{dataset.train.num_interactions:,} train interactions, {test_users:,} test users",
+        "accuracy: ranked from the packed codes; mean ± standard deviation over seeds",
+    ]
+    if comparison.has_baseline:
+        lines.append(
+            f"differences from {comparison.plan.baseline}: paired over users, each user's value averaged over seeds; "
+            "p-values two-sided, Holm's correction over the recipes; effect: Cohen's d of the paired differences"
+        )
+    if comparison.at_once > 1:
+        lines.append(f"speeds and times: {comparison.at_once} runs shared the machine, so they are slower than alone")
+    lines += [f"note: {note}" for note in comparison.plan.notes]
+    return lines + [f"failed: {job}: {why}" for job, why in comparison.failures.items()]
+
+
+def as_rich(comparison: Comparison) -> Table:
+    """The table for the terminal."""
+    heads, rows = cells(comparison)
+    table = Table(title=f"{comparison.plan.dataset.name}, by {comparison.plan.sort}", title_justify="left")
+    for place, head in enumerate(heads):
+        table.add_column(escape(head), justify="right" if place else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def as_markdown(comparison: Comparison) -> str:
+    """The table and its remarks in Markdown."""
+    heads, rows = cells(comparison)
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    notes = "\n".join(f"- {remark}" for remark in remarks(comparison))
+    return f"{table}\n\n{notes}\n"
+
+
+def as_csv(comparison: Comparison) -> str:
+    """A line a recipe with every figure unrounded; a figure that does not exist is empty."""
+    metrics = comparison.plan.metrics
+    records = []
+    for row in comparison.rows:
+        record: dict[str, Any] = {"recipe": row.label, "seeds": len(row.runs), "bits": row.bits}
+        for metric in metrics:
+            record |= {metric: row.accuracy[metric].mean, f"{metric} deviation": row.accuracy[metric].deviation}
+        for metric in metrics if comparison.has_baseline else ():
+            test = row.against.get(metric)
+            names = ("difference", "t_p", "wilcoxon_p", "effect")
+            record |= {f"{metric} {name}": getattr(test, name) if test else math.nan for name in names}
+        for name in ("bytes_per_user", "bytes_per_item", "bits_per_node", "queries_per_second", "train_seconds"):
+            record[name] = getattr(row, name)
+        records.append(record)
+    return _csv(records)
+
+
+def as_csv_of_runs(comparison: Comparison) -> str:
+    """A line a run: what the means are of."""
+    records = []
+    for row in comparison.rows:
+        recipes = {recipe.folder_name: recipe for plan in comparison.plan.rows for recipe in plan.recipes}
+        for run in row.runs:
+            recipe, figures = recipes[run.path.name], run.metrics
+            record: dict[str, Any] = {"recipe": row.label, "seed": recipe.seed, "digest": recipe.digest}
+            record |= {metric: figures["accuracy"][metric] for metric in comparison.plan.metrics}
+            names = ("bits", "bytes_per_user", "bytes_per_item", "queries_per_second", "train_seconds", "best_epoch")
+            records.append(record | {name: figures[name] for name in names})
+    return _csv(records)
+
+
+def _csv(records: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    for record in records:
+        writer.writerow({k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in record.items()})
+    return text.getvalue()
+
+
+def _spread(spread: Spread) -> str:
+    return f"{spread.mean:.4f}" + ("" if math.isnan(spread.deviation) else f" ±{spread.deviation:.4f}")
+
+
+def _against(row: Figures, metric: str) -> list[str]:
+    """Difference, p-values and effect; * where both tests find the difference significant."""
+    test = row.against.get(metric)
+    if test is None:
+        return ["", "", "", ""]
+    star = " *" if max(test.t_p, test.wilcoxon_p) < SIGNIFICANT else ""
+    return [f"{test.difference:+.4f}{star}", _p(test.t_p), _p(test.wilcoxon_p), f"{test.effect:+.2f}"]
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
