@@ -207,7 +207,12 @@ def _faiss(vectors: Vectors, k: int, threads: int, skipped: list[str]) -> Iterat
     for name, (bits, index) in indexes.items():
         index.train(vectors.items[:100_000])
         index.add(vectors.items)
-        yield Row(name, bits, index.code_size), lambda rows, index=index: index.search(vectors.queries[rows], k)[1]
+
+        def search(rows: slice, index: Any = index) -> npt.NDArray[Any]:
+            found: npt.NDArray[Any] = index.search(vectors.queries[rows], k)[1]
+            return found
+
+        yield Row(name, bits, index.code_size), search
     signs = [np.packbits(v > 0, axis=1) for v in (vectors.queries, vectors.items)]
     binary = faiss.IndexBinaryFlat(8 * signs[1].shape[1])
     binary.add(signs[1])

@@ -136,6 +136,21 @@ def test_a_hundred_thousand_items_on_several_threads(bits: int, num: int) -> Non
         assert_same(searched.search(queries, 100, threads=threads), expected)
 
 
+@pytest.mark.parametrize("bits", [1, 2])
+@pytest.mark.parametrize("num", [1, 20])
+def test_a_catalogue_whose_best_items_stand_where_the_sample_looks(bits: int, num: int) -> None:
+    random = np.random.default_rng(0)
+    values = random.integers(0, 1 << bits, (50_000, 64), dtype=np.uint8)
+    sampled = np.arange(50_000) // 64 % 64 == 0
+    values[~sampled, :60] = 0
+    top = np.float32(((1 << bits) - 1) / 2)
+    items = CodeTable(values, np.ones((1, 1), np.float32), np.full((1, 1), -top), bits)
+    queries = CodeTable(np.full((num, 64), (1 << bits) - 1, np.uint8), items.scale, items.offset, bits)
+    searched = Index(PackedTable.pack(items))
+    for k in (50, 1000):
+        assert_same(searched.search(queries, k), searched.search(queries, k, method="reference"))
+
+
 def test_many_queries_in_blocks() -> None:
     random = np.random.default_rng(0)
     items, queries = (table(random, rows, 64, 1, (64,), "symmetric", False) for rows in (300, 5000))

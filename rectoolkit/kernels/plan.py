@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from rectoolkit.kernels.machine import INSTRUCTION_SET
-from rectoolkit.kernels.vectors import QUERY_TILE
+from rectoolkit.kernels.vectors import LANES, QUERY_TILE
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -74,6 +74,35 @@ class Asked(NamedTuple):
     sums: Any
     indptr: Any
     seen: Any
+
+
+class Work(NamedTuple):
+    """What a scan works in. Of one tile of 64 items: ``words`` uint64 (bits * words, 64), ``side`` float32 (S, 3, 64),
+    ``rows`` and ``tile`` uint8 (64, width) and (width / 4, 64, 4), ``out`` float32 (4, 64), ``totals`` int32 (S, 64).
+    By query: ``limits`` float64.
+    """
+
+    words: Any
+    side: Any
+    rows: Any
+    tile: Any
+    out: Any
+    limits: Any
+    totals: Any
+
+    @classmethod
+    def of(cls, bits: int, layout: Layout, queries: int) -> Work:
+        """Room for a scan of items of ``bits`` bits for so many queries."""
+        segments, words = len(layout.widths), int(layout.words.sum())
+        return cls(
+            np.zeros(words * bits * LANES, np.uint64),
+            np.zeros((segments, 3, LANES), np.float32),
+            np.zeros(LANES * LANES * words, np.uint8),
+            np.zeros(LANES * LANES * words, np.uint8),
+            np.zeros(QUERY_TILE * LANES, np.float32),
+            np.zeros(queries),
+            np.zeros((segments, LANES), np.int32),
+        )
 
 
 def layout_of(segments: tuple[int, ...]) -> Layout:

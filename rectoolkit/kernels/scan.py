@@ -46,16 +46,27 @@ Function = TypeVar("Function", bound="Callable[..., Any]")
 
 
 def compiled(function: Function) -> Function:
-    """``function`` compiled on its first call, kept on disk where a folder for it can be written."""
+    """``function`` compiled on its first call, kept on disk where a folder for it can be written.
+
+    Without numba's reference counts (``_nrt``): they would cost 40 atomic operations a tile, 0.1 us, on counters that
+    all threads share. So nothing here allocates an array; what a scan works in comes as ``Work``.
+    """
     compiler: Any = numba.njit
     try:
-        result: Function = compiler(nogil=True, cache=True, error_model="numpy")(function)
+        result: Function = compiler(nogil=True, cache=True, error_model="numpy", _nrt=False)(function)
     except RuntimeError:  # a read-only installation without a home directory: compile again in each process
-        result = compiler(nogil=True, error_model="numpy")(function)
+        result = compiler(nogil=True, error_model="numpy", _nrt=False)(function)
     return result
 
 
-@compiled
+def part(function: Function) -> Function:
+    """``function`` as a part of the scans that call it, which pass it a hundred values."""
+    compiler: Any = numba.njit
+    result: Function = compiler(forceinline=True, error_model="numpy", _nrt=False)(function)
+    return result
+
+
+@part
 def load_bits(flat: Any, begin: int, end: int, start: int, width: int) -> Any:
     """Bits ``start`` to ``start + width`` (64 at most) of the bytes ``begin`` to ``end``, as one word."""
     byte, shift = begin + (start >> 3), np.uint64(start & 7)
@@ -73,7 +84,7 @@ def load_bits(flat: Any, begin: int, end: int, start: int, width: int) -> Any:
     return word
 
 
-@compiled
+@part
 def load_tile(items: Any, layout: Any, base: int, count: int, words: Any) -> None:
     """Fill ``words``, S blocks of (bits, words, 64), with the planes of ``count`` items from ``base`` on."""
     bits, row = items.planes.shape[1], items.planes.shape[2]
@@ -98,7 +109,7 @@ def load_tile(items: Any, layout: Any, base: int, count: int, words: Any) -> Non
                         words[place + word * LANES] = load_bits(items.flat, begin, begin + row, first + 64 * word, left)
 
 
-@compiled
+@part
 def load_side(items: Any, layout: Any, base: int, count: int, words: Any, side: Any, totals: Any) -> None:
     """Fill ``totals`` (S, 64), sums of codes, and ``side`` (S, 3, 64): scale, scale * sum, offset."""
     bits = items.planes.shape[1]
@@ -119,7 +130,7 @@ def load_side(items: Any, layout: Any, base: int, count: int, words: Any, side: 
         )  # fmt: skip
 
 
-@compiled
+@part
 def unpack_lane(layout: Any, words: Any, bits: int, lane: int, row: Any, at: int) -> None:
     """The codes of one item of a tile as bytes, in the tile's layout, from ``row[at]`` on."""
     for segment in range(len(layout.widths)):
@@ -129,7 +140,7 @@ def unpack_lane(layout: Any, words: Any, bits: int, lane: int, row: Any, at: int
             unpack_word(words, first * 8, num_words * LANES * 8, bits, row, at + (layout.word_at[segment] + word) * 64)
 
 
-@compiled
+@part
 def affine(items: Any, asked: Any, query: int, item: int, segment: int, width: int, product: Any, total: Any) -> Any:
     """One segment's part of a score: the formula of ``codes.dot`` in its order of operations."""
     su, ou, user = asked.scale[query, segment], asked.offset[query, segment], asked.sums[query, segment]
@@ -138,7 +149,7 @@ def affine(items: Any, asked: Any, query: int, item: int, segment: int, width: i
     return ((su * si) * product + (su * user) * oi) + ((ou * si) * total + (width * ou) * oi)
 
 
-@compiled
+@part
 def exact_score(
     items: Any, layout: Any, asked: Any, query: int, item: int, row: Any, at: int, totals: Any, lane: int
 ) -> Any:
@@ -159,7 +170,7 @@ def exact_score(
     return score
 
 
-@compiled
+@part
 def key_of(items: Any, item: int, score: float) -> Any:
     """``index.order_keys`` of one pair."""
     raw = float_bits(np.float32(score) + np.float32(0))
@@ -171,7 +182,7 @@ def key_of(items: Any, item: int, score: float) -> Any:
     return (np.uint64(ordered) << np.uint64(32)) | np.uint64(~h & np.uint32(0xFFFFFFFF))
 
 
-@compiled
+@part
 def rankable(items: Any, asked: Any, query: int, item: int) -> bool:
     """Whether an item is neither banned for all nor seen by this query."""
     if len(items.banned) and items.banned[item]:
@@ -189,7 +200,7 @@ def rankable(items: Any, asked: Any, query: int, item: int) -> bool:
     return not (low < asked.indptr[query + 1] and asked.seen[low] == name)
 
 
-@compiled
+@part
 def push(heap: Any, key: Any) -> None:
     """Replace the smallest entry, the first, by a larger ``key``; a heap starts full of zeros.
 
@@ -215,7 +226,7 @@ def push(heap: Any, key: Any) -> None:
     heap[place] = key
 
 
-@compiled
+@part
 def score_of(key: Any) -> Any:
     """The float32 score of a key, as float64; -inf of the key 0."""
     if key == 0:
@@ -225,7 +236,7 @@ def score_of(key: Any) -> Any:
     return np.float64(bits_float(np.uint32(raw)))
 
 
-@compiled
+@part
 def threshold(key: Any, margin: float) -> Any:
     """The estimate below which no item can beat ``key``: its score less every rounding on the way there."""
     score = score_of(key)
@@ -233,7 +244,7 @@ def threshold(key: Any, margin: float) -> Any:
     return np.float32(lowest - abs(lowest) * 2.0**-22)
 
 
-@compiled
+@part
 def consider(
     items: Any, layout: Any, asked: Any, query: int, base: int, mask: Any, words: Any, rows: Any, totals: Any,
     unpacked: bool, heap: Any,
@@ -255,15 +266,18 @@ def consider(
 
 
 @compiled
-def scan_bytes(items: Any, layout: Any, asked: Any, heaps: Any, first: int, last: int, start: int, stop: int) -> None:
-    """Rank items ``first`` to ``last`` (first a multiple of 64) for queries ``start`` to ``stop`` by byte products."""
+def scan_bytes(
+    items: Any, layout: Any, asked: Any, heaps: Any, floors: Any, work: Any,
+    first: int, last: int, step: int, start: int, stop: int,
+) -> None:  # fmt: skip
+    """Rank items for queries ``start`` to ``stop`` by byte products: ``first`` (a multiple of 64) to ``last``, every
+    ``step``-th tile. Nothing that cannot beat a query's key in ``floors`` need be found."""
     bits, width, segments = items.planes.shape[1], asked.values.shape[1], len(layout.widths)
-    words, side = np.zeros(width * bits, np.uint64), np.zeros((segments, 3, LANES), np.float32)
-    rows, tile = np.zeros(LANES * width, np.uint8), np.zeros(LANES * width, np.uint8)
-    out = np.zeros(QUERY_TILE * LANES, np.float32)
-    limits, totals = np.full(asked.signed.shape[0], -np.inf, np.float32), np.zeros((segments, LANES), np.int32)
+    words, side, rows, tile, out, limits, totals = work
+    for query in range(start, stop):
+        limits[query] = threshold(floors[query], asked.margin[query])
     padded = asked.coefficients.shape[1]
-    for base in range(first, last, LANES):
+    for base in range(first, last, step * LANES):
         count = min(LANES, last - base)
         valid = ~np.uint64(0) >> np.uint64(LANES - count)
         load_tile(items, layout, base, count, words)
@@ -282,20 +296,23 @@ def scan_bytes(items: Any, layout: Any, asked: Any, heaps: Any, first: int, last
                     out, 0, segment > 0,
                 )  # fmt: skip
             for q in range(query, min(query + QUERY_TILE, stop)):
-                mask = reached(out, (q - query) * 4 * LANES, limits[q]) & valid
+                mask = reached(out, (q - query) * 4 * LANES, np.float32(limits[q])) & valid
                 if mask and consider(items, layout, asked, q, base, mask, words, rows, totals, True, heaps[q]):
-                    limits[q] = threshold(heaps[q, 0], asked.margin[q])
+                    limits[q] = max(limits[q], threshold(heaps[q, 0], asked.margin[q]))
 
 
 @compiled
-def scan_planes(items: Any, layout: Any, asked: Any, heaps: Any, first: int, last: int, start: int, stop: int) -> None:
+def scan_planes(
+    items: Any, layout: Any, asked: Any, heaps: Any, floors: Any, work: Any,
+    first: int, last: int, step: int, start: int, stop: int,
+) -> None:  # fmt: skip
     """The same by AND and popcount over pairs of bit-planes."""
     bits, width, segments = items.planes.shape[1], asked.values.shape[1], len(layout.widths)
-    words, side = np.zeros(width * bits, np.uint64), np.zeros((segments, 3, LANES), np.float32)
-    rows, out = np.zeros(LANES * width, np.uint8), np.zeros(LANES, np.float32)
-    limits, totals = np.full(asked.signed.shape[0], -np.inf, np.float32), np.zeros((segments, LANES), np.int32)
+    words, side, rows, _, out, limits, totals = work
+    for query in range(start, stop):
+        limits[query] = threshold(floors[query], asked.margin[query])
     query_bits, padded = asked.planes.shape[2], asked.coefficients.shape[1]
-    for base in range(first, last, LANES):
+    for base in range(first, last, step * LANES):
         count = min(LANES, last - base)
         valid = ~np.uint64(0) >> np.uint64(LANES - count)
         load_tile(items, layout, base, count, words)
@@ -309,12 +326,12 @@ def scan_planes(items: Any, layout: Any, asked: Any, heaps: Any, first: int, las
                     side, segment * 12 * LANES, asked.coefficients, (segment * padded + query) * 12,
                     out, 0, segment > 0,
                 )  # fmt: skip
-            mask = reached(out, 0, limits[query]) & valid
+            mask = reached(out, 0, np.float32(limits[query])) & valid
             if mask and consider(items, layout, asked, query, base, mask, words, rows, totals, False, heaps[query]):
-                limits[query] = threshold(heaps[query, 0], asked.margin[query])
+                limits[query] = max(limits[query], threshold(heaps[query, 0], asked.margin[query]))
 
 
-@compiled
+@part
 def farthest(items: Any, asked: Any, dims: int, query: int, key: Any) -> Any:
     """The Hamming distance beyond which no item can beat ``key``, on symmetric one-bit grids.
 
@@ -330,7 +347,7 @@ def farthest(items: Any, asked: Any, dims: int, query: int, key: Any) -> Any:
     return np.int64(np.floor(max(distance, -2.0) + 1e-6))
 
 
-@compiled
+@part
 def consider_words(
     items: Any, asked: Any, query: int, base: int, mask: Any, words: Any, at: int, num_words: int, dims: int, heap: Any
 ) -> bool:
@@ -351,26 +368,30 @@ def consider_words(
     return changed
 
 
-@compiled
+@part
 def hamming_tile(
     items: Any, asked: Any, heaps: Any, limits: Any, base: int, words: Any, at: int, num_words: int, dims: int,
     start: int, stop: int, valid: Any,
 ) -> None:  # fmt: skip
     """One tile of ``scan_hamming``, whose words (words, 64) begin at byte ``at``."""
     for query in range(start, stop):
-        mask = near(words, at, num_words, asked.planes, query * num_words * 8, limits[query]) & valid
+        mask = near(words, at, num_words, asked.planes, query * num_words * 8, np.int64(limits[query])) & valid
         if mask and consider_words(items, asked, query, base, mask, words, at, num_words, dims, heaps[query]):
-            limits[query] = farthest(items, asked, dims, query, heaps[query, 0])
+            limits[query] = min(limits[query], farthest(items, asked, dims, query, heaps[query, 0]))
 
 
 @compiled
-def scan_hamming(items: Any, layout: Any, asked: Any, heaps: Any, first: int, last: int, start: int, stop: int) -> None:
+def scan_hamming(
+    items: Any, layout: Any, asked: Any, heaps: Any, floors: Any, work: Any,
+    first: int, last: int, step: int, start: int, stop: int,
+) -> None:  # fmt: skip
     """The same for one-bit codes on symmetric grids of one scale, by Hamming distance."""
-    width, dims, num_words = asked.values.shape[1], layout.widths[0], layout.words[0]
-    words = np.zeros(width, np.uint64)
-    limits = np.full(asked.signed.shape[0], dims, np.int64)
+    dims, num_words = layout.widths[0], layout.words[0]
+    words, limits = work.words, work.limits
+    for query in range(start, stop):
+        limits[query] = farthest(items, asked, dims, query, floors[query])
     in_place = dims == 64 and items.planes.shape[2] == 8
-    for base in range(first, last, LANES):
+    for base in range(first, last, step * LANES):
         count = min(LANES, last - base)
         valid = ~np.uint64(0) >> np.uint64(LANES - count)
         if in_place and count == LANES:

@@ -195,7 +195,24 @@ def near(typing: Any, items: Any, at: Any, words: Any, query: Any, query_at: Any
             return [builder.add(totals[0], call(builder, f"llvm.ctpop.v{LANES}i64", kind, builder.xor(row, mask)))]
 
         total = Loop(builder, values[2], [ir.Constant(kind, [0] * LANES)], step).values[0]
-        return builder.bitcast(builder.icmp_signed("<=", total, splat(builder, values[5], LANES)), I64)
+        least = total
+        while least.type.count > 8:  # nearly always nothing is near: 7 minima and one comparison instead of 8 masks
+            half = least.type.count // 2
+            low, high = (ir.Constant(vector(I32, half), list(range(n, n + half))) for n in (0, half))
+            none = ir.Constant(least.type, ir.Undefined)
+            low, high = builder.shuffle_vector(least, none, low), builder.shuffle_vector(least, none, high)
+            least = builder.select(builder.icmp_signed("<", low, high), low, high)
+        some = builder.bitcast(builder.icmp_signed("<=", least, splat(builder, values[5], 8)), I8)
+        before, full, done = builder.block, builder.append_basic_block("full"), builder.append_basic_block("done")
+        builder.cbranch(builder.icmp_signed("!=", some, I8(0)), full, done)
+        builder.position_at_end(full)
+        mask = builder.bitcast(builder.icmp_signed("<=", total, splat(builder, values[5], LANES)), I64)
+        builder.branch(done)
+        builder.position_at_end(done)
+        result = builder.phi(I64)
+        result.add_incoming(I64(0), before)
+        result.add_incoming(mask, full)
+        return result
 
     return types.uint64(items, at, words, query, query_at, limit), generate
 
