@@ -29,9 +29,11 @@ import numpy as np
 from rectoolkit import codes
 from rectoolkit.codes import CodeTable, Integers, PackedTable
 from rectoolkit.errors import UserError
+from rectoolkit.kernels import plain
+from rectoolkit.kernels.order import ids_of, mix, order_keys, scores_of, unmix
+from rectoolkit.kernels.plain import Question, Seen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import numpy.typing as npt
@@ -40,11 +42,12 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
     Keys = npt.NDArray[np.uint64]
     Queries = PackedTable | CodeTable | Floats
-    Product = Callable[[Integers, PackedTable], npt.NDArray[np.float64]]
+
+__all__ = ["METHODS", "Hits", "Index", "Method", "Rescore", "available_cores", "mix", "order_keys", "unmix"]
 
 Method = Literal["fast", "numpy", "reference"]
 METHODS: tuple[Method, ...] = ("fast", "numpy", "reference")
-QUERY_BLOCK, ITEM_BLOCK = 256, 4096  # 8 MB per float64 temporary of the numpy methods
+QUERIES_AT_ONCE = 1 << 14  # 8 MB of integers at 64 dims
 
 
 class Rescore(NamedTuple):
@@ -68,26 +71,6 @@ class Hits:
 
     ids: Ints
     scores: Floats
-
-
-class Seen(NamedTuple):
-    """Items excluded query by query, as CSR: those of query q are ``items[indptr[q]:indptr[q + 1]]``, sorted."""
-
-    indptr: Ints
-    items: Ints
-
-
-@dataclass(frozen=True)
-class Question:
-    """One checked call of ``search``: what every method answers. ``ids`` are those of the rows of ``items``."""
-
-    queries: Integers
-    items: PackedTable
-    ids: Ints | None
-    k: int
-    seen: Seen | None
-    banned: npt.NDArray[np.bool_] | None
-    threads: int
 
 
 class Index:
@@ -141,25 +124,19 @@ class Index:
         if rescore is not None:
             masks = {"seen": seen, "allow": allow, "deny": deny}
             return self._rescored(queries, k, rescore, **masks, threads=threads, method=method)
-        question = self._question(queries, k, seen, allow, deny, threads)
-        return _hits(self._best(question, method))
-
-    def _question(
-        self,
-        queries: Queries,
-        k: int,
-        seen: tuple[npt.ArrayLike, npt.ArrayLike] | None,
-        allow: npt.ArrayLike | None,
-        deny: npt.ArrayLike | None,
-        threads: int | None,
-    ) -> Question:
         _check_count("k", k)
         if threads is not None:
             _check_count("threads", threads)
-        integers = _integers(queries, self.items)
+        asked, num = _checked(queries, self.items)
+        excluded = None if seen is None else _seen(seen, num, len(self))
         banned = _banned(len(self), allow, deny)
-        checked = None if seen is None else _seen(seen, len(integers.values), len(self))
-        return Question(integers, self.items, None, int(k), checked, banned, int(threads or available_cores()))
+        keys = np.zeros((num, k), np.uint64)
+        for rows in plain.blocks_of(num, QUERIES_AT_ONCE):
+            part = None if excluded is None else Seen(excluded.indptr[rows.start : rows.stop + 1], excluded.items)
+            integers = _integers(asked, rows, self.items.segments)
+            cores = int(threads or available_cores())
+            keys[rows] = self._best(Question(integers, self.items, None, int(k), part, banned, cores), method)
+        return Hits(ids_of(keys), scores_of(keys))
 
     def _best(self, question: Question, method: Method) -> Keys:
         if method == "fast":
@@ -169,7 +146,7 @@ class Index:
                 keys: Keys = kernels.best_keys(_allowed_only(question), self._bounds)
                 return keys
             method = "numpy"
-        return _best_keys(question, method)
+        return plain.best_keys(question, plain.unpacked if method == "reference" else plain.without_unpacking)
 
     def _rescored(self, queries: Queries, k: int, rescore: Rescore, **settings: Any) -> Hits:
         _check_count("k", k)
@@ -178,35 +155,6 @@ class Index:
             raise UserError(f"rescore.candidates ({rescore.candidates}) must be at least k ({k})")
         found = self.search(queries, rescore.candidates, **settings)
         return _rescore(found, rescore, len(self), k)
-
-
-def mix(ids: npt.ArrayLike) -> npt.NDArray[np.uint32]:
-    """The finaliser of MurmurHash3 (fmix32), a bijection on 32-bit numbers: the order of items of equal score."""
-    h = np.array(ids).astype(np.uint32)
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-        h ^= h >> np.uint32(shift)
-        h *= np.uint32(factor)
-    h ^= h >> np.uint32(16)
-    return h
-
-
-def unmix(mixed: npt.ArrayLike) -> npt.NDArray[np.uint32]:
-    """The ids that ``mix`` gave; its inverse."""
-    h = np.array(mixed).astype(np.uint32)
-    h ^= h >> np.uint32(16)
-    h *= np.uint32(0x7ED1B41D)
-    h ^= (h >> np.uint32(13)) ^ (h >> np.uint32(26))
-    h *= np.uint32(0xA5CB9243)
-    h ^= h >> np.uint32(16)
-    return h
-
-
-def order_keys(scores: npt.NDArray[np.float64], mixed: npt.NDArray[np.uint32]) -> Keys:
-    """The keys (Q, N) of scores (Q, N) and mixed ids (N): larger is better, none is 0."""
-    rounded = scores.astype(np.float32) + np.float32(0)  # -0 becomes +0: they are equal and must tie
-    raw = rounded.view(np.uint32)
-    ordered = raw ^ np.where(raw >> 31, np.uint32(0xFFFFFFFF), np.uint32(0x80000000))
-    return np.asarray((ordered.astype(np.uint64) << np.uint64(32)) | ~mixed)
 
 
 @dataclass
@@ -227,7 +175,7 @@ def _kernels(work: float) -> Any:
     _LOADED.work += work
     if _LOADED.module is None and not _LOADED.absent and _LOADED.work >= ENOUGH_WORK:
         try:
-            from rectoolkit import kernels
+            from rectoolkit.kernels import search
         except ImportError as error:
             _LOADED.absent = True
             warnings.warn(
@@ -236,7 +184,7 @@ def _kernels(work: float) -> Any:
                 stacklevel=4,
             )
         else:
-            _LOADED.module = kernels
+            _LOADED.module = search
     return _LOADED.module
 
 
@@ -249,104 +197,6 @@ def _allowed_only(question: Question) -> Question:
         return question
     ids = np.flatnonzero(~question.banned)
     return replace(question, items=question.items.take(ids), ids=ids, banned=None)
-
-
-def _hits(keys: Keys) -> Hits:
-    ordered = (keys >> np.uint64(32)).astype(np.uint32)
-    raw = ordered ^ np.where(ordered >> 31, np.uint32(0x80000000), np.uint32(0xFFFFFFFF))
-    empty = keys == 0
-    scores = np.where(empty, np.float32(-np.inf), raw.view(np.float32))
-    return Hits(np.where(empty, -1, unmix(~keys.astype(np.uint32)).astype(np.int64)), scores)
-
-
-def _best_keys(question: Question, method: Method) -> Keys:
-    """The k best keys of each query, descending, 0 where there are none: uint64 (Q, k)."""
-    num_queries = len(question.queries.values)
-    best = np.zeros((num_queries, question.k), np.uint64)
-    for queries in _blocks(num_queries, QUERY_BLOCK):
-        kept = np.zeros((queries.stop - queries.start, 0), np.uint64)
-        for keys in _block_keys(question, queries, without_unpacking if method == "numpy" else unpacked):
-            kept = _largest(np.concatenate((kept, keys), axis=1), question.k)
-        kept.sort(axis=1)
-        best[queries, : kept.shape[1]] = kept[:, ::-1]
-    return best
-
-
-def _block_keys(question: Question, queries: slice, product: Product) -> Iterator[Keys]:
-    asked = question.queries
-    scale, offset = (a if len(a) == 1 else a[queries] for a in (asked.scale, asked.offset))
-    block = Integers(asked.values[queries], asked.sums[queries], scale, offset, asked.segments)
-    size = max(ITEM_BLOCK, ITEM_BLOCK * 8 // max(1, len(block.values)))
-    for rows in _blocks(question.items.num_rows, size):
-        ids = np.arange(rows.start, rows.stop)
-        scores = product(block, question.items.take(rows))
-        keys = order_keys(scores, mix(ids if question.ids is None else question.ids[ids]))
-        if question.banned is not None:
-            keys[:, question.banned[rows]] = 0
-        if question.seen is not None:
-            indptr = question.seen.indptr[queries.start : queries.stop + 1]
-            items = question.seen.items[indptr[0] : indptr[-1]]
-            owner = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-            inside = (items >= rows.start) & (items < rows.stop)
-            keys[owner[inside], items[inside] - rows.start] = 0
-        yield keys
-
-
-def unpacked(queries: Integers, items: PackedTable) -> npt.NDArray[np.float64]:
-    """Scores (Q, N) of a block by unpacking it: ``codes.dot`` itself."""
-    return codes.dot_integers(queries, Integers.of(items.unpack()))
-
-
-def without_unpacking(queries: Integers, items: PackedTable) -> npt.NDArray[np.float64]:
-    """The same scores from the planes themselves, for a few queries; more share the unpacking.
-
-    One query of 8 bits against a million items of 64 dims: 0.2 s by popcount, 0.6 s by tables, 1.1 s unpacked.
-    """
-    if len(queries.values) > 4 or len(queries.segments) > 1:
-        return unpacked(queries, items)
-    coded = bool(((queries.values >= 0) & (queries.values <= 255)).all())
-    product = (_popcounts if coded and items.planes.shape[2] % 8 == 0 else _byte_tables)(queries.values, items)
-    result = np.zeros_like(product)
-    used = np.packbits(np.arange(items.planes.shape[2] * 8) < items.dim, bitorder="little")  # a file may hold more
-    sums = np.bitwise_count(items.planes & used).sum(axis=2, dtype=np.float64) @ 2.0 ** np.arange(items.bits)
-    scale, offset = items.scale.astype(np.float64), items.offset.astype(np.float64)
-    known = Integers(np.zeros((items.num_rows, 0)), sums[:, None], scale, offset, items.segments)
-    codes.add_segment(result, product, 0, queries, known)
-    return result
-
-
-def _popcounts(values: npt.NDArray[np.float64], items: PackedTable) -> npt.NDArray[np.float64]:
-    """Integer products (Q, N) of coded queries: the sum over pairs of planes of 2^(i + j) times a popcount."""
-    padded = np.zeros((len(values), items.planes.shape[2] * 8), np.uint8)
-    padded[:, : items.dim] = values
-    planes_of = (padded[:, None] >> np.arange(8, dtype=np.uint8)[:, None]) & 1
-    masks = np.packbits(planes_of, axis=2, bitorder="little").view(np.uint64)
-    product = np.zeros((len(values), items.num_rows))
-    for plane in range(items.bits):
-        words = np.ascontiguousarray(items.planes[:, plane]).view(np.uint64).T
-        for word, column in enumerate(np.ascontiguousarray(words)):
-            for row in range(len(values)):
-                total = np.zeros(items.num_rows, np.uint16)  # 64 * 255 at most
-                for bit in np.flatnonzero(masks[row, :, word]):
-                    total += np.bitwise_count(column & masks[row, bit, word]).astype(np.uint16) << np.uint16(bit)
-                product[row] += total * 2.0**plane
-    return product
-
-
-def _byte_tables(values: npt.NDArray[np.float64], items: PackedTable) -> npt.NDArray[np.float64]:
-    """Integer products (Q, N) of any queries: one table of 256 partial sums for each byte of a plane."""
-    width = items.planes.shape[2]
-    bit_of = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(np.float64)
-    padded = np.zeros((len(values), width * 8))
-    padded[:, : items.dim] = values
-    tables = np.einsum("qwd,vd->qwv", padded.reshape(-1, width, 8), bit_of)
-    product = np.zeros((len(padded), items.num_rows))
-    for plane in range(items.bits):
-        for byte in range(width):
-            column = items.planes[:, plane, byte]
-            for row, table in enumerate(tables[:, byte] * 2.0**plane):
-                product[row] += table[column]
-    return product
 
 
 def _rescore(found: Hits, rescore: Rescore, num_items: int, k: int) -> Hits:
@@ -368,16 +218,6 @@ def _rescore(found: Hits, rescore: Rescore, num_items: int, k: int) -> Hits:
     return Hits(ids, scores)
 
 
-def _largest(keys: Keys, k: int) -> Keys:
-    if keys.shape[1] <= k:
-        return keys
-    return np.partition(keys, keys.shape[1] - k, axis=1)[:, keys.shape[1] - k :]
-
-
-def _blocks(total: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
-
-
 def available_cores() -> int:
     """How many cores this process may use."""
     import os
@@ -385,15 +225,14 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _integers(queries: Queries, items: PackedTable) -> Integers:
-    if isinstance(queries, PackedTable):
-        queries = queries.unpack()
-    if isinstance(queries, CodeTable):
+def _checked(queries: Queries, items: PackedTable) -> tuple[Queries, int]:
+    """The queries, which fit the items, and how many they are."""
+    if isinstance(queries, (PackedTable, CodeTable)):
         try:
             codes.check_comparable(queries, items)
         except ValueError as error:
             raise UserError(str(error)) from None
-        return Integers.of(queries)
+        return queries, queries.num_rows
     rows = np.asarray(queries)
     if rows.ndim != 2 or rows.shape[1] != items.dim or not np.issubdtype(rows.dtype, np.floating):
         raise UserError(
@@ -401,7 +240,14 @@ def _integers(queries: Queries, items: PackedTable) -> Integers:
             "coded queries come as a CodeTable or PackedTable"
         )
     _check_finite(rows, "queries")
-    return Integers.of_floats(rows, items.segments)
+    return rows, len(rows)
+
+
+def _integers(queries: Queries, rows: slice, segments: tuple[int, ...]) -> Integers:
+    if isinstance(queries, np.ndarray):
+        return Integers.of_floats(queries[rows], segments)
+    part = queries.take(rows)
+    return Integers.of(part.unpack() if isinstance(part, PackedTable) else part)
 
 
 def _check_finite(rows: npt.NDArray[Any], name: str) -> None:

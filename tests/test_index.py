@@ -151,10 +151,11 @@ def test_a_catalogue_whose_best_items_stand_where_the_sample_looks(bits: int, nu
         assert_same(searched.search(queries, k), searched.search(queries, k, method="reference"))
 
 
-def test_many_queries_in_blocks() -> None:
+def test_many_queries_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     items, queries = (table(random, rows, 64, 1, (64,), "symmetric", False) for rows in (300, 5000))
     searched = Index(PackedTable.pack(items))
+    monkeypatch.setattr(index, "QUERIES_AT_ONCE", 2000)
     seen = (np.arange(5001) * 3, random.integers(0, 300, 15000))
     expected = searched.search(queries, 20, seen=seen, method="reference")
     assert_same(searched.search(queries, 20, seen=seen), expected)
@@ -305,8 +306,8 @@ def test_a_single_query_is_answered_without_numba(tmp_path: Any) -> None:
 
 def test_missing_numba_falls_back_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index, "_LOADED", index._Kernels())
-    monkeypatch.setitem(sys.modules, "rectoolkit.kernels", None)
-    monkeypatch.delattr("rectoolkit.kernels", raising=False)
+    monkeypatch.setitem(sys.modules, "rectoolkit.kernels.search", None)
+    monkeypatch.delattr("rectoolkit.kernels.search", raising=False)
     searched = Index(PackedTable.pack(table(np.random.default_rng(0), 50, 8, 2, (8,), "rows", False)))
     queries = np.ones((2, 8), np.float32)
     with pytest.warns(UserWarning, match="pip install numba"):
