@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rectoolkit.compare.figures import Comparison, Figures, compare_runs
+from rectoolkit.compare.figures import Comparison, compare_runs
 from rectoolkit.compare.jobs import Around, Job, Observer, run_jobs
-from rectoolkit.compare.plan import Plan, Row, make_plan
+from rectoolkit.compare.plan import Plan, make_plan
 from rectoolkit.run import METRICS
 
 if TYPE_CHECKING:
@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Around",
     "Comparison",
-    "Figures",
     "Job",
     "Plan",
-    "Row",
     "compare",
     "compare_runs",
     "make_plan",
@@ -36,7 +34,7 @@ __all__ = [
 
 
 def missing(plan: Plan, runs: Path) -> list[Job]:
-    """The runs of ``plan`` that are not finished in the folder ``runs``: all rows' first seeds, then the second ones."""
+    """The runs of ``plan`` not finished in the folder ``runs``: all rows' first seeds, then the second ones."""
     rounds = max(len(row.recipes) for row in plan.rows)
     jobs = [Job(row.label, row.recipes[turn]) for turn in range(rounds) for row in plan.rows if turn < len(row.recipes)]
     return [job for job in jobs if not (runs / job.recipe.folder_name / METRICS).exists()]

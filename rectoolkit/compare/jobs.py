@@ -129,7 +129,7 @@ class _Pool:
             if "epoch" in answer:
                 self.observer.epoch(job, answer["epoch"])
             else:
-                return answer.get("failed")
+                return str(answer["failed"]) if "failed" in answer else None
         return ""
 
 

@@ -50,8 +50,8 @@ def make_plan(
 ) -> Plan:
     """Load every recipe with ``overrides``, take ``seeds`` seeds of each from its own on, and load the data.
 
-    A folder among ``paths`` stands for the ``recipe.toml`` in it, so that run folders can be named. Raises UserError with
-    the faults of all recipes at once, and where two rows stand on different data or a run in the folder ``runs`` does.
+    A folder among ``paths`` stands for the ``recipe.toml`` in it, so that run folders can be named. Raises UserError
+    with the faults of all recipes at once, and where rows, or runs begun in the folder ``runs``, are on different data.
     """
     recipes = _load_all(paths, overrides)
     notes = [f"{recipe.name}: {note}" for recipe in recipes for note in recipe.notes]
@@ -99,7 +99,10 @@ def _labels(recipes: Sequence[Recipe]) -> list[str]:
         own = _flat(recipe)
         telling = [key for key in own if any(other.get(key) != own[key] for other in same)]
         labels.append(" ".join([recipe.name, *(f"{key}={own[key]}" for key in telling)]))
-    return labels
+    return [
+        f"{label} {recipe.digest[:8]}" if labels.count(label) > 1 else label
+        for label, recipe in zip(labels, recipes, strict=True)
+    ]
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:
@@ -112,7 +115,7 @@ def _common_metrics(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[str]]:
     common = tuple(dict.fromkeys(metric for metric in measured[0] if all(metric in other for other in measured)))
     if not common:
         raise UserError(
-            'these recipes have no metric in common; \'--set evaluate.metrics=["recall@20", "ndcg@20"]\' gives them some'
+            "these recipes have no metric in common; '--set evaluate.metrics=[\"recall@20\"]' gives them one"
         )
     left = sorted({metric for metrics in measured for metric in metrics} - set(common))
     return common, [f"not every recipe measures {', '.join(left)}: left out"] if left else []
