@@ -46,7 +46,8 @@ def remarks(comparison: Comparison) -> list[str]:
     test_users = int((dataset.test.user_degrees > 0).sum())
     lines = [
         f"data: {dataset.name} (digest {dataset.digest[:12]}), {dataset.num_users:,} users, "
-        f"{dataset.num_items:,} items, {dataset.train.num_interactions:,} train interactions, {test_users:,} test users",
+        f"{dataset.num_items:,} items, {dataset.train.num_interactions:,} train interactions, "
+        f"{test_users:,} test users",
         "accuracy: ranked from the packed codes; mean ± standard deviation over seeds",
     ]
     if comparison.has_baseline:
