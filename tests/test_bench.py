@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rectoolkit import bench as module
-from rectoolkit.bench import BASELINE, bench, bench_tables, main, quantize, show
+from rectoolkit.bench import BASELINE, bench, bench_tables, evaluation, main, quantize, show
 from rectoolkit.errors import UserError
 
 
@@ -77,3 +77,7 @@ def test_a_plot_is_written_or_says_what_is_missing(tmp_path: Path, monkeypatch: 
 def test_numbers_out_of_range_are_refused() -> None:
     with pytest.raises(UserError, match="bits 1 to 8"):
         bench(100, 8, [9])
+
+
+def test_a_small_evaluation_is_timed() -> None:
+    assert evaluation(200, 300, 16, rounds=1)["rectoolkit 1 bit"] > 0

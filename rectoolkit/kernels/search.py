@@ -28,7 +28,8 @@ SAMPLE = 64  # one tile in so many is scanned beforehand, for a first threshold
 HEAP_BYTES = 1 << 26
 MOST_DIMS = 1 << 16  # beyond it the 32-bit sums of a filter could overflow
 # Nanoseconds an item of 64 dims costs on one core: unpacking it to bytes, then a byte product for each query, or
-# instead a little for each query and a product of each pair of planes. Measured with AVX-512; the ratios with AVX2 are alike (0.7 to 0.2).
+# instead a little for each query and a product of each pair of planes. Measured with AVX-512; the ratios with AVX2
+# are alike.
 UNPACKING, BYTE_PRODUCT, PLANE_QUERY, PLANE_PRODUCT = 6.0, 0.43, 0.25, 0.08
 
 
