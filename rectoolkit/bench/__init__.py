@@ -11,7 +11,6 @@ Libraries that are not installed are left out with a line. ``python -m rectoolki
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import time
 from dataclasses import asdict, dataclass, field
@@ -21,35 +20,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rectoolkit.bench.contestants import BASELINE, Row, Vectors, contestants, library
 from rectoolkit.codes import CodeTable, PackedTable
 from rectoolkit.errors import UserError
 from rectoolkit.index import Index, available_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
+    from rectoolkit.bench.contestants import Search
+
     Floats = npt.NDArray[np.float32]
-    Search = Callable[[slice], npt.NDArray[Any]]
 
-BASELINE = "faiss FlatIP float32"
 MOST_SECONDS = 20.0  # of one contestant, all rounds together: the slowest run fewer rounds
-
-
-@dataclass
-class Row:
-    """What one contestant did: bytes an item, milliseconds a query in a batch and alone, recall of float32's top k."""
-
-    name: str
-    bits: int
-    bytes_per_item: float
-    recall: float = 0.0
-    batch_ms: float = 0.0
-    p50_ms: float = 0.0
-    p99_ms: float = 0.0
-    batch_ratio: float = 0.0
-    single_ratio: float = 0.0
 
 
 @dataclass
@@ -64,15 +49,6 @@ class Report:
     rows: list[Row]
     skipped: list[str] = field(default_factory=list)
     limits: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass
-class Vectors:
-    """Float vectors of both sides, and their codes by label."""
-
-    queries: Floats
-    items: Floats
-    coded: dict[str, tuple[PackedTable, PackedTable]]
 
 
 def bench(
@@ -122,7 +98,7 @@ def evaluation(
     calls: dict[str, Callable[[], Any]] = {
         "rectoolkit 1 bit": partial(index.search, asked, k, seen=(indptr, excluded)),
     }
-    torch = _library("torch", "torch", [])
+    torch = library("torch", "torch", [])
     if torch is not None:
         queries, table = (torch.from_numpy(f) for f in floats)
 
@@ -159,31 +135,28 @@ def measure(
     threads = threads or available_cores()
     batch, k = min(batch, len(vectors.queries)), min(k, len(vectors.items))
     skipped: list[str] = []
-    contestants = list(_ours(vectors, k, threads))
-    if others:
-        contestants = [*_faiss(vectors, k, threads, skipped), *_torch(vectors, k, threads, skipped), *contestants]
-        contestants += _usearch(vectors, k, threads, skipped)
+    entered = contestants(vectors, k, threads, others, skipped)
     truth = _float_top(vectors, k, slice(0, batch))
-    times: dict[str, tuple[list[float], list[float]]] = {row.name: ([], []) for row, _ in contestants}
-    for row, search in contestants:
+    times: dict[str, tuple[list[float], list[float]]] = {row.name: ([], []) for row, _ in entered}
+    for row, search in entered:
         search(slice(0, 1))  # compiles and touches every page before anything is timed
         found = search(slice(0, batch))
         row.recall = float(np.mean([len(np.intersect1d(f, t)) / k for f, t in zip(found, truth, strict=True)]))
     for turn in range(rounds):
-        for row, search in contestants:
+        for row, search in entered:
             batches, singles = times[row.name]
             if sum(batches) + sum(singles) < MOST_SECONDS:
                 start = turn * batch % max(1, len(vectors.queries) - batch + 1)
                 batches.append(_seconds(search, slice(start, start + batch)))
                 singles += [_seconds(search, slice(start + n % batch, start + n % batch + 1)) for n in range(16)]
-    for row, _ in contestants:
+    for row, _ in entered:
         batches, singles = times[row.name]
         row.batch_ms = float(np.median(batches)) / batch * 1e3
         row.p50_ms, row.p99_ms = (float(np.percentile(singles, p)) * 1e3 for p in (50, 99))
-    base = next((row for row, _ in contestants if row.name == BASELINE), contestants[0][0])
-    for row, _ in contestants:
+    base = next((row for row, _ in entered if row.name == BASELINE), entered[0][0])
+    for row, _ in entered:
         row.batch_ratio, row.single_ratio = base.batch_ms / row.batch_ms, base.p50_ms / row.p50_ms
-    rows = [row for row, _ in contestants]
+    rows = [row for row, _ in entered]
     return Report(
         len(vectors.items), vectors.items.shape[1], k, batch, threads, rows, skipped, limits(vectors, threads)
     )
@@ -210,88 +183,6 @@ def limits(vectors: Vectors, threads: int) -> dict[str, float]:
             times.append(min(_timed(search) for _ in range(5)))
         found[f"pairs, {label}"] = 1024 * (many - few) / (times[1] - times[0])
     return found
-
-
-def _ours(vectors: Vectors, k: int, threads: int) -> Iterator[tuple[Row, Search]]:
-    for label, (users, items) in vectors.coded.items():
-        index = Index(items)
-        size = index.nbytes / max(1, len(index))
-
-        def coded(rows: slice, index: Index = index, users: PackedTable = users) -> npt.NDArray[Any]:
-            return index.search(users.take(rows), k, threads=threads).ids
-
-        def floats(rows: slice, index: Index = index) -> npt.NDArray[Any]:
-            return index.search(vectors.queries[rows], k, threads=threads).ids
-
-        yield Row(f"rectoolkit {label}", items.bits, size), coded
-        if vectors.queries.shape[1] == items.dim:
-            yield Row(f"rectoolkit {label}, float query", items.bits, size), floats
-
-
-def _faiss(vectors: Vectors, k: int, threads: int, skipped: list[str]) -> Iterator[tuple[Row, Search]]:
-    faiss = _library("faiss", "faiss-cpu", skipped)
-    if faiss is None:
-        return
-    faiss.omp_set_num_threads(threads)
-    dim, product = vectors.items.shape[1], faiss.METRIC_INNER_PRODUCT
-    quantizer = faiss.ScalarQuantizer
-    indexes = {
-        BASELINE: (32, faiss.IndexFlatIP(dim)),
-        "faiss SQ8": (8, faiss.IndexScalarQuantizer(dim, quantizer.QT_8bit, product)),
-        "faiss SQ4": (4, faiss.IndexScalarQuantizer(dim, quantizer.QT_4bit, product)),
-    }
-    for name, (bits, index) in indexes.items():
-        index.train(vectors.items[:100_000])
-        index.add(vectors.items)
-
-        def search(rows: slice, index: Any = index) -> npt.NDArray[Any]:
-            found: npt.NDArray[Any] = index.search(vectors.queries[rows], k)[1]
-            return found
-
-        yield Row(name, bits, index.code_size), search
-    signs = [np.packbits(v > 0, axis=1) for v in (vectors.queries, vectors.items)]
-    binary = faiss.IndexBinaryFlat(8 * signs[1].shape[1])
-    binary.add(signs[1])
-    yield Row("faiss BinaryFlat", 1, binary.code_size), lambda rows: binary.search(signs[0][rows], k)[1]
-
-
-def _torch(vectors: Vectors, k: int, threads: int, skipped: list[str]) -> Iterator[tuple[Row, Search]]:
-    torch = _library("torch", "torch", skipped)
-    if torch is None:
-        return
-    torch.set_num_threads(threads)
-    queries, items = (torch.from_numpy(np.ascontiguousarray(v)) for v in (vectors.queries, vectors.items))
-
-    def search(rows: slice) -> npt.NDArray[Any]:
-        found: npt.NDArray[Any] = torch.topk(queries[rows] @ items.T, k).indices.numpy()
-        return found
-
-    yield Row("torch matmul + topk", 32, items.shape[1] * 4.0), search
-
-
-def _usearch(vectors: Vectors, k: int, threads: int, skipped: list[str]) -> Iterator[tuple[Row, Search]]:
-    usearch = _library("usearch.index", "usearch", skipped)
-    if usearch is None:
-        return
-    largest = max(np.abs(vectors.items).max(), np.abs(vectors.queries).max(), 1e-30)
-    eight = [np.rint(v / largest * 127).astype(np.int8) for v in (vectors.queries, vectors.items)]
-    signs = [np.packbits(v > 0, axis=1) for v in (vectors.queries, vectors.items)]
-    kinds = {"i8": (8, eight, usearch.MetricKind.IP), "b1": (1, signs, usearch.MetricKind.Hamming)}
-    for name, (bits, (queries, items), metric) in kinds.items():
-
-        def search(rows: slice, q: Any = queries, i: Any = items, metric: Any = metric) -> npt.NDArray[Any]:
-            keys: npt.NDArray[Any] = usearch.search(i, q[rows], k, metric, exact=True, threads=threads).keys
-            return keys.reshape(-1, k)
-
-        yield Row(f"usearch exact {name}", bits, float(items.shape[1])), search
-
-
-def _library(module: str, package: str, skipped: list[str]) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        skipped.append(f"{package} is not installed and is left out: pip install {package}")
-        return None
 
 
 def _float_top(vectors: Vectors, k: int, rows: slice) -> npt.NDArray[Any]:
@@ -406,7 +297,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(str(error))
     if figures:
         Path(figures).write_text(json.dumps(asdict(report), indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()

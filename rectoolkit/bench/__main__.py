@@ -1,0 +1,5 @@
+"""``python -m rectoolkit.bench``."""
+
+from rectoolkit.bench import main
+
+main()
