@@ -238,7 +238,7 @@ def choose_device(wanted: str) -> tuple[str, str]:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--baseline", metavar="NAME", help="Test the others' difference from this recipe.")
 @click.option("--sort", default="", metavar="COLUMN", help="A metric or a cost, such as bytes_per_item; first metric.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write csv and Markdown into this folder.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write csv, Markdown and an HTML report here.")
 def compare(
     recipes: Sequence[Path],
     overrides: Sequence[str],

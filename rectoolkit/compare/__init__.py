@@ -2,7 +2,8 @@
 
 ``plan`` recipes and data, all checked before anything runs; ``jobs`` the runs that are missing, each in a process
 of its own; ``figures`` what the finished runs say together; ``significance`` the tests against a baseline;
-``tables`` terminal, Markdown and csv; ``board`` the progress.
+``tables`` terminal, Markdown and csv; ``page`` the HTML report, with ``charts`` and ``breakdown``; ``board`` the
+progress.
 
 A comparison keeps no state of its own. What is finished is what has a finished run folder, so the same command
 after an interrupt makes what is missing, goes on with what was begun, and gives the same table.
@@ -51,6 +52,7 @@ def compare(plan: Plan, around: Around, observer: Observer) -> Comparison:
 def write(comparison: Comparison, folder: Path) -> list[Path]:
     """The comparison as files in ``folder``, made where there is none; what was written."""
     from rectoolkit.atomic import write_text
+    from rectoolkit.compare.page import as_html
     from rectoolkit.compare.tables import as_csv, as_csv_of_runs, as_markdown
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,6 +60,7 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
         "table.csv": as_csv(comparison),
         "runs.csv": as_csv_of_runs(comparison),
         "table.md": as_markdown(comparison),
+        "report.html": as_html(comparison),
     }
     for name, content in contents.items():
         write_text(folder / name, content)
