@@ -82,7 +82,7 @@ class Recommender(nn.Module):
         real = self.encoder.rows(batch.users, items)
         coded = self.user_quantizer(real[0]), self.item_quantizer(real[1])
         ego = self.encoder.ego(batch.users, items)
-        return Views(_triple(coded, shape), _triple(real, shape), _triple(ego, shape), batch)
+        return Views(_triple(coded, shape), _triple(real, shape), _triple(ego, shape), batch).hardest()
 
     def calibrate(self) -> None:
         """Show the quantizers the untrained rows of their side."""

@@ -143,7 +143,7 @@ def _epoch(
         model.progress(share)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, share)
-        views = model(batch)
+        views = model(loss.prepare(batch))
         value = loss(views)
         current = float(value.detach())
         if not math.isfinite(current):
