@@ -255,13 +255,16 @@ def plot(report: Report, path: str | Path) -> None:
     axes = figure.subplots(1, 2, sharey=True)
     columns = (("bytes_per_item", "bytes an item"), ("batch_ms", f"ms a query in batches of {report.batch}"))
     for axis, (column, label) in zip(axes, columns, strict=True):
+        labels: dict[tuple[int, int], Any] = {}
         for row in report.rows:
             ours = row.name.startswith("rectoolkit")
             place = getattr(row, column), row.recall
             axis.plot(*place, "o" if ours else "x", color="tab:blue" if ours else "tab:gray")
-            axis.annotate(
-                row.name.replace("rectoolkit ", ""), place, fontsize=7, xytext=(4, 3), textcoords="offset points"
-            )
+            near = round(float(np.log10(place[0])) * 5), round(place[1] * 12)  # what would overlap shares a label
+            if near not in labels:
+                labels[near] = axis.annotate("", place, (5, 0), fontsize=7, textcoords="offset points", va="top")
+            labels[near].set_text(f"{labels[near].get_text()}\n{row.name.removeprefix('rectoolkit ')}".strip())
+        axis.margins(x=0.2, y=0.12)
         axis.set(xscale="log", xlabel=label)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(f"recall of float32's top {report.k}")
