@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rectoolkit.data import Interactions
+from rectoolkit.data.planted import Planted, generate
 
 
 def checkerboard_of(size: int) -> Interactions:
@@ -38,3 +39,15 @@ def data() -> Path:
     if not folder:
         pytest.skip("needs real data: set RECTOOL_DATA to the folder that holds gowalla/train.txt")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train.txt and test.txt of 150 planted users and 90 items."""
+    folder = tmp_path_factory.mktemp("data") / "mine"
+    folder.mkdir()
+    data = generate(Planted(users=150, items=90, interactions=3000, communities=10, communities_per_user=2))
+    for name, part in (("train", data.train), ("test", data.test)):
+        rows = (" ".join(map(str, (user, *part.row(user).tolist()))) for user in range(part.num_users))
+        (folder / f"{name}.txt").write_text("\n".join(rows) + "\n")
+    return folder

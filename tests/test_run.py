@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,6 @@ from click.testing import CliRunner, Result
 
 from rectoolkit.cli import main
 from rectoolkit.codes import PackedTable
-from rectoolkit.data.planted import Planted, generate
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.recipe import Recipe
 from rectoolkit.run import Circumstances, Run, execute
@@ -26,24 +26,9 @@ HQGNN = str(ROOT / "recipes" / "hqgnn.toml")
 SMALL = ["encoder.dim=16", "encoder.layers=2", "sampler.batch=256", "train.epochs=6", "quantizer.bits=2"]
 
 
-def write_adjacency(folder: Path) -> Path:
-    """A small planted data set as train.txt and test.txt."""
-    folder.mkdir()
-    data = generate(Planted(users=150, items=90, interactions=3000, communities=10, communities_per_user=2))
-    for name, part in (("train", data.train), ("test", data.test)):
-        rows = (" ".join(map(str, (user, *part.row(user).tolist()))) for user in range(part.num_users))
-        (folder / f"{name}.txt").write_text("\n".join(rows) + "\n")
-    return folder
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_adjacency(tmp_path_factory.mktemp("data") / "mine")
-
-
-@pytest.fixture(scope="module")
-def settings(folder: Path) -> list[str]:
-    return [f'dataset.path="{folder}"', *SMALL]
+def settings(small_data: Path) -> list[str]:
+    return [f'dataset.path="{small_data}"', *SMALL]
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +117,9 @@ def test_what_is_no_run_is_refused(tmp_path: Path, finished: Run) -> None:
     assert "layout 99" in rectool("recommend", other, "--user", 1).output
 
 
-def test_changed_data_is_refused(tmp_path: Path) -> None:
-    data = write_adjacency(tmp_path / "data")
+def test_changed_data_is_refused(small_data: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(small_data, data)
     settings = [f'dataset.path="{data}"', *SMALL, "train.epochs=1"]
     execute(Recipe.load(HQGNN, settings), Circumstances(tmp_path / "runs"))
     lines = (data / "test.txt").read_text().splitlines()
@@ -237,6 +223,22 @@ def test_a_machines_fault_is_one_message_and_code_1(settings: list[str], tmp_pat
     assert result.exit_code == 1
     assert "error: " in result.output
     assert "Traceback" not in result.output
+
+
+def test_a_full_disk_is_one_message_and_leaves_nothing_that_looks_whole(settings: list[str], tmp_path: Path) -> None:
+    """A limit on file sizes stands in for the disk: the checkpoint is the first file to pass it."""
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "from rectoolkit.cli import main; main()"
+    )
+    command = [sys.executable, "-c", limited, "run", HQGNN, *options(settings), "--runs", str(tmp_path), "--quiet"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1, ran.stderr
+    assert ran.stderr.startswith("error: ")
+    assert "Traceback" not in ran.stderr
+    (folder,) = tmp_path.iterdir()
+    assert not (folder / "metrics.json").exists()
+    assert not list(folder.glob("checkpoint.pt"))
 
 
 def test_show_and_list_name_every_setting_and_component() -> None:
