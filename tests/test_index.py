@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -315,6 +317,45 @@ def test_missing_numba_falls_back_and_says_so_once(monkeypatch: pytest.MonkeyPat
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_same(searched.search(queries, 5), first)
+
+
+def test_a_forked_process_and_several_threads_can_search() -> None:
+    program = """
+import os, numpy as np
+from concurrent.futures import ThreadPoolExecutor
+from rectoolkit import index
+from rectoolkit.codes import PackedTable
+index.ENOUGH_WORK = 0
+searched = index.Index(PackedTable(np.random.default_rng(0).integers(0, 256, (50_000, 2, 8), np.uint8), 64))
+queries = np.random.default_rng(1).standard_normal((8, 10, 64)).astype(np.float32)
+with ThreadPoolExecutor(4) as pool:
+    found = list(pool.map(lambda rows: searched.search(rows, 20, threads=2).ids.tolist(), queries))
+assert found == [searched.search(rows, 20, method="reference").ids.tolist() for rows in queries]
+child = os.fork()
+if child == 0:
+    os._exit(searched.search(queries[0], 20, threads=2).ids.tolist() != found[0])
+assert os.waitpid(child, 0)[1] == 0
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("home", ["writable", "read-only"])
+def test_an_installation_that_cannot_be_written_still_searches(tmp_path: Any, home: str) -> None:
+    package = tmp_path / "rectoolkit"
+    shutil.copytree(Path(index.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    program = (
+        "import os, sys; sys.path.insert(0, sys.argv[1]); import numba.core.caching as caching\n"
+        "locators = caching.CacheImpl._locator_classes\n"
+        f"kept = ['_UserWideCacheLocator'] if {home == 'writable'} else []\n"
+        "caching.CacheImpl._locator_classes = [c for c in locators if c.__name__ in kept]\n"
+        "import numpy as np; from rectoolkit import index; from rectoolkit.codes import PackedTable\n"
+        "assert index.__file__.startswith(sys.argv[1]); index.ENOUGH_WORK = 0\n"
+        "items = PackedTable(np.zeros((100, 1, 8), np.uint8), 64)\n"
+        "assert index.Index(items).search(items.take([0]), 3).ids.shape == (1, 3)\n"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    run = subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=environment, check=False)
+    assert run.returncode == 0
 
 
 OLDER = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+avx,+fma,+popcnt,+bmi,+bmi2,+sse4.2,+ssse3"}

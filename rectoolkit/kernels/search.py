@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -155,3 +156,7 @@ def _fixed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="rectoolkit")
+
+
+if hasattr(os, "register_at_fork"):  # a forked child has the pool but none of its threads: it would wait for ever
+    os.register_at_fork(after_in_child=_pool.cache_clear)
