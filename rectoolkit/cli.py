@@ -176,6 +176,88 @@ def recommend(run: Path, users: Sequence[int], k: int, include_seen: bool, as_js
             click.echo(f"user {user}: " + " ".join(f"{item}:{score:.4g}" for item, score in ranked))
 
 
+@main.command()
+@run_argument
+@click.option("--to", type=click.Path(path_type=Path), required=True, help="The folder to write.")
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    default=("codes",),
+    show_default=True,
+    metavar="NAME[,NAME]",
+    help="codes, npy, parquet or faiss; several by commas, or repeat the option.",
+)
+def export(run: Path, to: Path, formats: Sequence[str]) -> None:
+    """Write the codes of a finished RUN folder for services in any language."""
+    from rectoolkit.run import Run
+
+    written = Run.open(run).export(to, [name for names in formats for name in comma_separated(names)])
+    for files in written.values():
+        for name, what in files.items():
+            click.echo(f"{to / name}: {what}")
+
+
+at_least_1 = click.IntRange(min=1)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path), required=False)
+@click.option("--items", type=at_least_1, help="How many random items; 1000000 by default.")
+@click.option("--dim", type=at_least_1, help="Their dims; 64 by default.")
+@click.option("--bits", metavar="BITS[,BITS]", help="Widths of their codes; 1,2,4,8 by default.")
+@click.option("-k", "--k", default=50, show_default=True, type=at_least_1, help="How many items a query asks for.")
+@click.option("--batch", default=64, show_default=True, type=at_least_1, help="Queries at once.")
+@click.option("--rounds", default=9, show_default=True, type=at_least_1, help="How often everyone takes a turn.")
+@click.option("--threads", type=at_least_1, help="Threads to use; all cores by default.")
+@click.option("--plot", type=click.Path(path_type=Path), help="A picture to write: .svg, .png or .pdf.")
+@click.option("--json", "figures", type=click.Path(path_type=Path), help="A file for the figures.")
+@click.option("--evaluation", is_flag=True, help="Time a full-rank evaluation of Gowalla's size instead.")
+@click.option("--only-ours", is_flag=True, help="Leave the other libraries out.")
+def bench(
+    run: Path | None,
+    items: int | None,
+    dim: int | None,
+    bits: str | None,
+    plot: Path | None,
+    figures: Path | None,
+    evaluation: bool,
+    only_ours: bool,
+    **settings: Any,
+) -> None:
+    """Measure the search beside faiss, torch and usearch: the codes of a finished RUN, or random ones."""
+    from rectoolkit import bench
+
+    made = {"--items": items, "--dim": dim, "--bits": bits}
+    given = [name for name, value in made.items() if value is not None]
+    if run is not None and (given or evaluation):
+        raise UserError(f"{(given or ['--evaluation'])[0]} is for random vectors; leave it out, or the run folder")
+    if evaluation:
+        for name, seconds in bench.evaluation().items():
+            click.echo(f"{name}: {seconds:.2f} s")
+        return
+    bench.check_writable(plot, figures)
+    settings["others"] = not only_ours
+    if run is not None:
+        report = bench.bench_run(run, **settings)
+    else:
+        try:
+            widths = [int(width) for width in comma_separated(bits or "1,2,4,8")]
+        except ValueError:
+            raise UserError(f"--bits must be whole numbers separated by commas, got '{bits}'") from None
+        report = bench.bench(items or 1_000_000, dim or 64, widths, **settings)
+    bench.show(report)
+    if plot is not None:
+        bench.plot(report, plot)
+    if figures is not None:
+        bench.save_figures(report, figures)
+
+
+def comma_separated(text: str) -> list[str]:
+    """The parts of ``a,b``, without the spaces around them."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 @main.group(cls=Commands)
 def data() -> None:
     """Data sets: what there is, and what is in them."""

@@ -54,6 +54,8 @@ def export(
     except ValueError as error:
         raise UserError(str(error)) from None
     folder = Path(to)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; name a folder to export to")
     folder.mkdir(parents=True, exist_ok=True)
     written = {name: FORMATS[name](users, items, folder) for name in formats}
     facts = {"dim": items.dim, "segments": list(items.segments), "user_bits": users.bits, "item_bits": items.bits}

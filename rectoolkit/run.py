@@ -115,6 +115,26 @@ class Run:
         mask = None if include_seen else rows_of(self.seen, asked)
         return open_index(self.items).search(take(self.users, asked), k, seen=mask)  # type: ignore[arg-type]
 
+    def tables(self) -> tuple[PackedTable, PackedTable]:
+        """The packed codes of users and items. Raises UserError of a run without a quantizer."""
+        users, items = self.users, self.items
+        if not (isinstance(users, PackedTable) and isinstance(items, PackedTable)):
+            raise UserError(
+                f"{self.path}: this run has no codes (its quantizer is float32); its float rows are users.npy and "
+                "items.npy there; for codes, train with another quantizer: --set quantizer.name=gste"
+            )
+        return users, items
+
+    def float_rows(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """The float32 rows of users and items before the quantizer, memory-mapped."""
+        return open_embeddings(self.path / "users.npy"), open_embeddings(self.path / "items.npy")
+
+    def export(self, to: str | Path, formats: Sequence[str] = ("codes",)) -> dict[str, dict[str, str]]:
+        """Write the codes into the folder ``to``, as ``rectoolkit.export`` does."""
+        from rectoolkit.export import export
+
+        return export(*self.tables(), to, formats)
+
     def _table(self, side: str) -> Table:
         packed = self.path / f"{side}.codes"
         return PackedTable.load(packed) if packed.exists() else open_embeddings(self.path / f"{side}.npy")

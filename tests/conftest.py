@@ -51,3 +51,25 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows = (" ".join(map(str, (user, *part.row(user).tolist()))) for user in range(part.num_users))
         (folder / f"{name}.txt").write_text("\n".join(rows) + "\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run: 2-bit codes of 16 dims, one epoch over ``small_data``."""
+    return _run(small_data, tmp_path_factory, "ste", "quantizer.bits=2")
+
+
+@pytest.fixture(scope="session")
+def small_float_run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same without a quantizer."""
+    return _run(small_data, tmp_path_factory, "lightgcn")
+
+
+def _run(data: Path, factory: pytest.TempPathFactory, recipe: str, *settings: str) -> Path:
+    from rectoolkit.recipe import Recipe
+    from rectoolkit.run import Circumstances, execute
+
+    sizes = ["encoder.dim=16", "encoder.layers=2", "sampler.batch=256", "train.epochs=1"]
+    path = Path(__file__).parent.parent / "recipes" / f"{recipe}.toml"
+    loaded = Recipe.load(path, [f'dataset.path="{data}"', *sizes, *settings])
+    return execute(loaded, Circumstances(factory.mktemp("runs"), threads=1)).path

@@ -8,16 +8,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from rectoolkit import bench as module
-from rectoolkit.bench import BASELINE, bench, bench_tables, evaluation, main, quantize, show
+from rectoolkit.bench import BASELINE, bench, bench_tables, evaluation, quantize, show
+from rectoolkit.cli import main
 from rectoolkit.errors import UserError
 
 
-def test_a_small_run_measures_everyone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(
-        ["--items", "3000", "--bits", "1,8", "--rounds", "2", "--batch", "8", "--json", str(tmp_path / "figures.json")]
+def rectool_bench(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(main, ["bench", *map(str, arguments)])
+    assert "Traceback" not in result.output
+    return result.exit_code, result.output
+
+
+def test_a_small_run_measures_everyone(tmp_path: Path) -> None:
+    code, output = rectool_bench(
+        "--items", 3000, "--bits", "1,8", "--rounds", 2, "--batch", 8, "--json", tmp_path / "figures.json"
     )
+    assert code == 0, output
     figures = json.loads((tmp_path / "figures.json").read_text())
     rows = {row["name"]: row for row in figures["rows"]}
     assert {"rectoolkit 1 bit", "rectoolkit 8 bit", "rectoolkit 8 bit, float query"} <= set(rows)
@@ -27,7 +36,38 @@ def test_a_small_run_measures_everyone(tmp_path: Path, capsys: pytest.CaptureFix
     if BASELINE in rows:
         assert rows[BASELINE]["recall"] == 1
         assert rows[BASELINE]["batch_ratio"] == 1
-    assert "rectoolkit 1 bit" in capsys.readouterr().out
+    assert "rectoolkit 1 bit" in output
+
+
+def test_the_command_measures_a_run(small_run: Path, tmp_path: Path) -> None:
+    code, output = rectool_bench(
+        small_run, "--only-ours", "--rounds", 1, "-k", 10, "--batch", 4, "--json", tmp_path / "figures.json"
+    )
+    assert code == 0, output
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert (figures["items"], figures["dim"], figures["k"], figures["batch"]) == (90, 16, 10, 4)
+    assert [row["name"] for row in figures["rows"]] == ["rectoolkit 2 bit", "rectoolkit 2 bit, float query"]
+
+
+def test_the_command_refuses_what_cannot_be_measured(
+    small_run: Path, small_float_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "measure", None)
+    for arguments, told in (
+        ((small_run, "--items", 10), "--items is for random vectors"),
+        ((small_run, "--bits", "2"), "--bits is for random vectors"),
+        ((small_run, "--evaluation"), "--evaluation is for random vectors"),
+        ((small_float_run,), "quantizer is float32"),
+        ((tmp_path / "none",), "no such run folder"),
+        (("--bits", "1,two"), "--bits must be whole numbers"),
+        (("--bits", "0"), "bits 1 to 8"),
+        (("--bits", ","), "bits 1 to 8"),
+        (("--items", 0), "--items"),
+        (("--plot", "figure.bmp"), ".svg, .png, .pdf"),
+        (("--json", tmp_path / "none" / "figures.json"), "no folder"),
+    ):
+        code, output = rectool_bench(*arguments)
+        assert (code, told in output) == (2, True), output
 
 
 def test_absent_libraries_are_left_out_with_a_line(
@@ -79,5 +119,7 @@ def test_numbers_out_of_range_are_refused() -> None:
         bench(100, 8, [9])
 
 
-def test_a_small_evaluation_is_timed() -> None:
+def test_a_small_evaluation_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert evaluation(200, 300, 16, rounds=1)["rectoolkit 1 bit"] > 0
+    monkeypatch.setattr(module, "evaluation", lambda: {"rectoolkit 1 bit": 0.5})
+    assert rectool_bench("--evaluation") == (0, "rectoolkit 1 bit: 0.50 s\n")

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from rectoolkit import codes
+from rectoolkit.cli import main
 from rectoolkit.codes import CodeTable, PackedTable
 from rectoolkit.errors import UserError
 from rectoolkit.export import FORMATS, export
@@ -106,3 +108,33 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(UserError, match="pip install faiss-cpu"):
         export(users, items, tmp_path, ["faiss"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        export(users, items, tmp_path / "file")
+
+
+def rectool(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert "Traceback" not in result.output
+    return result.exit_code, result.output
+
+
+def test_the_command_writes_what_is_named(small_run: Path, tmp_path: Path) -> None:
+    code, output = rectool("export", small_run, "--to", tmp_path / "a", "--format", "codes, npy", "--format", "npy")
+    assert code == 0, output
+    assert f"{tmp_path / 'a' / 'items.codes.npy'}: uint8 (90, 16)" in output
+    assert (tmp_path / "a" / "items.codes").read_bytes() == (small_run / "items.codes").read_bytes()
+    assert rectool("export", small_run, "--to", tmp_path / "b")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["export.json", "items.codes", "users.codes"]
+
+
+def test_the_command_refuses_what_cannot_be_exported(small_run: Path, small_float_run: Path, tmp_path: Path) -> None:
+    for arguments, told in (
+        ((small_run, "--format", "codes,fais"), "did you mean 'faiss'"),
+        ((small_run, "--format", ","), "at least one export format"),
+        ((small_float_run,), "users.npy"),
+        ((tmp_path / "none",), "no such run folder"),
+    ):
+        code, output = rectool("export", *arguments, "--to", tmp_path / "out")
+        assert (code, told in output) == (2, True), output
+    assert not (tmp_path / "out").exists()

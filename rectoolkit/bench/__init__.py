@@ -5,12 +5,11 @@ all alike; medians are reported, and the ratio to faiss ``IndexFlatIP`` in float
 carries from machine to machine. Recall is the share of float32's top k that a contestant's top k holds: it judges
 the codes, not the search, which is exact. Random vectors are the hardest case; ``bench_tables`` takes trained ones.
 
-Libraries that are not installed are left out with a line. ``python -m rectoolkit.bench --help``.
+Libraries that are not installed are left out with a line. ``rectool bench --help``.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rectoolkit.atomic import write_text
 from rectoolkit.bench.contestants import BASELINE, Row, Vectors, contestants, library
 from rectoolkit.codes import CodeTable, PackedTable
 from rectoolkit.errors import UserError
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float32]
 
+PICTURES = (".svg", ".png", ".pdf")
 MOST_SECONDS = 20.0  # of one contestant, all rounds together: the slowest run fewer rounds
 
 
@@ -64,7 +65,7 @@ def bench(
     seed: int = 0,
 ) -> Report:
     """Measure codes of random normal vectors at each of ``bits``. Raises UserError where a number is out of range."""
-    if min(items, dim, k, batch, rounds, *bits) < 1 or max(bits) > 8:
+    if not bits or min(items, dim, k, batch, rounds, *bits) < 1 or max(bits) > 8:
         raise UserError("items, dim, k, batch and rounds must be at least 1, and bits 1 to 8")
     random = np.random.default_rng(seed)
     asked, stored = (random.standard_normal((n, dim), np.float32) for n in (4 * batch, items))
@@ -79,8 +80,16 @@ def bench_tables(
     chosen = np.random.default_rng(0).permutation(users.num_rows)[:1024]
     users = users.take(chosen)
     asked = users.unpack().decode() if floats is None else np.asarray(floats[0])[chosen]
-    stored = items.unpack().decode() if floats is None else np.asarray(floats[1])
+    stored = items.unpack().decode() if floats is None else np.array(floats[1])
     return measure(Vectors(asked, stored, {f"{items.bits} bit": (users, items)}), **settings)
+
+
+def bench_run(path: str | Path, **settings: Any) -> Report:
+    """Measure the codes of a finished run against its rows before the quantizer."""
+    from rectoolkit.run import Run
+
+    run = Run.open(path)
+    return bench_tables(*run.tables(), run.float_rows(), **settings)
 
 
 def evaluation(
@@ -247,11 +256,7 @@ def show(report: Report) -> None:
 
 def plot(report: Report, path: str | Path) -> None:
     """Recall of float32's top k against bytes an item and against time, as a picture. Needs matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError(f"the plot needs matplotlib ({error}): pip install matplotlib") from None
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    figure = _figure()
     axes = figure.subplots(1, 2, sharey=True)
     columns = (("bytes_per_item", "bytes an item"), ("batch_ms", f"ms a query in batches of {report.batch}"))
     for axis, (column, label) in zip(axes, columns, strict=True):
@@ -271,32 +276,25 @@ def plot(report: Report, path: str | Path) -> None:
     figure.savefig(path)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """``python -m rectoolkit.bench``."""
-    parser = argparse.ArgumentParser(prog="python -m rectoolkit.bench", description="Measure the search beside others.")
-    for name, value in (("items", 1_000_000), ("dim", 64), ("k", 50), ("batch", 64), ("rounds", 9), ("threads", None)):
-        parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--bits", default="1,2,4,8", help="widths to measure, separated by commas")
-    parser.add_argument("--plot", help="a picture to write, by its ending .svg, .png or .pdf")
-    parser.add_argument("--json", help="a file for the figures")
-    parser.add_argument("--evaluation", action="store_true", help="time a full-rank evaluation of Gowalla's size")
-    parser.add_argument("--only-ours", action="store_true", help="leave the other libraries out")
-    given = vars(parser.parse_args(arguments))
-    if given.pop("evaluation"):
-        for name, seconds in evaluation().items():
-            print(f"{name}: {seconds:.2f} s")
-        return
-    picture, figures, alone = given.pop("plot"), given.pop("json"), given.pop("only_ours")
+def save_figures(report: Report, path: Path) -> None:
+    """All figures of the report as JSON."""
+    write_text(path, json.dumps(asdict(report), indent=2) + "\n")
+
+
+def check_writable(picture: Path | None, figures: Path | None) -> None:
+    """Raise UserError now, not after minutes of measuring, where the plot or the figures cannot be written."""
+    if picture is not None:
+        if picture.suffix not in PICTURES:
+            raise UserError(f"--plot {picture}: its name must end in one of {', '.join(PICTURES)}")
+        _figure()
+    for path in (picture, figures):
+        if path is not None and not path.parent.is_dir():
+            raise UserError(f"{path}: there is no folder {path.parent}")
+
+
+def _figure() -> Any:
     try:
-        given["bits"] = [int(b) for b in given["bits"].split(",")]
-    except ValueError:
-        parser.error(f"--bits must be numbers separated by commas, got {given['bits']!r}")
-    try:
-        report = bench(**given, others=not alone)
-        show(report)
-        if picture:
-            plot(report, picture)
-    except UserError as error:
-        parser.error(str(error))
-    if figures:
-        Path(figures).write_text(json.dumps(asdict(report), indent=2) + "\n")
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError(f"the plot needs matplotlib ({error}): pip install matplotlib") from None
+    return Figure(figsize=(11, 4.5), layout="constrained")

@@ -1,5 +1,0 @@
-"""``python -m rectoolkit.bench``."""
-
-from rectoolkit.bench import main
-
-main()
