@@ -361,5 +361,55 @@ def compare(
         sys.exit(1)
 
 
+@main.command("runs")
+@click.argument("pattern", default="*")
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Run folders.")
+@click.option("--remove", metavar="NAME", help="Delete this run folder, after asking.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def runs_command(pattern: str, runs: Path, remove: str | None, yes: bool) -> None:
+    """List the run folders, or those that match PATTERN (such as 'hqgnn*')."""
+    from rich.table import Table
+
+    from rectoolkit.compare.folders import list_runs, remove_run
+    from rectoolkit.terminal import console
+
+    if remove is not None:
+        if yes or click.confirm(f"delete {runs / remove} and everything in it?"):
+            remove_run(runs, remove)
+            click.echo(f"removed {runs / remove}")
+        return
+    entries = list_runs(runs, pattern)
+    if not entries:
+        click.echo(f"{runs}: no run folder" + (f" matches '{pattern}'" if pattern != "*" else ""))
+        return
+    table = Table("name", "digest", "data", "bits", "accuracy", "state")
+    for entry in entries:
+        table.add_row(entry.name, entry.digest, entry.dataset, entry.bits, entry.accuracy, entry.state)
+    console.print(table)
+
+
+@main.command("evaluate")
+@run_argument
+@click.option("--metrics", default="recall@20,ndcg@20", show_default=True, help="Metrics as name@k, by commas.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads to use; all cores by default.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def evaluate_command(run: Path, metrics: str, threads: int | None, as_json: bool) -> None:
+    """Measure a finished RUN folder by other METRICS, from its packed codes; nothing is trained."""
+    from rectoolkit.compare.folders import measure_again
+    from rectoolkit.metrics import parse
+
+    names = list(dict.fromkeys(name.strip() for name in metrics.split(",") if name.strip()))
+    if not names:
+        raise UserError("--metrics: name at least one, such as recall@20")
+    for name in names:
+        parse(name)
+    means = measure_again(run, names, threads).means
+    if as_json:
+        click.echo(json.dumps(means))
+        return
+    for name, value in means.items():
+        click.echo(f"{name:<14} {value:.4f}")
+
+
 if __name__ == "__main__":
     main()

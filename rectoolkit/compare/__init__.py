@@ -3,7 +3,7 @@
 ``plan`` recipes and data, all checked before anything runs; ``jobs`` the runs that are missing, each in a process
 of its own; ``figures`` what the finished runs say together; ``significance`` the tests against a baseline;
 ``tables`` terminal, Markdown and csv; ``page`` the HTML report, with ``charts`` and ``breakdown``; ``board`` the
-progress.
+progress; ``folders`` what lies in the folder of runs.
 
 A comparison keeps no state of its own. What is finished is what has a finished run folder, so the same command
 after an interrupt makes what is missing, goes on with what was begun, and gives the same table.

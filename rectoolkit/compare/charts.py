@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 WIDTH, HEIGHT = 440, 320
-LEFT, RIGHT, TOP, BOTTOM = 52, 118, 14, 44  # room for ticks, end labels, nothing, axis title
+LEFT, RIGHT, TOP, BOTTOM = 58, 118, 14, 44  # room for ticks, end labels, nothing, axis title
 LINE_HEIGHT = 13
 LABEL_LETTERS = 17
 COLOURS = 8
@@ -83,7 +83,9 @@ def scatter(series: Sequence[Series], front: Sequence[tuple[float, float]], x_ti
 def lines(series: Sequence[Series], x_title: str, y_title: str, names: Sequence[str] = (), zero: bool = False) -> str:
     """One line a series, its name at its end; ``names`` stand at x = 0, 1, ... where x is a category."""
     axes = Axes.around(series, zero=zero)
-    ticks = [(float(place), name) for place, name in enumerate(names)] or [(t, f"{t:g}") for t in _round(*axes.x, 5)]
+    ticks = [(float(place), name) for place, name in enumerate(names)] or [
+        (t, f"{t:g}") for t in _round(*axes.x, 5, least=1)
+    ]
     parts = [_frame(axes, ticks, x_title, y_title)]
     ends = [axes.at(*one.points[-1]) for one in series]
     for one, (end_x, end_y), height in zip(series, ends, spread([y for _, y in ends]), strict=True):
@@ -169,9 +171,9 @@ def _svg(parts: Sequence[str], title: str) -> str:
     return head + "".join(parts) + "</svg>"
 
 
-def _round(low: float, high: float, count: int) -> list[float]:
-    """About ``count`` round numbers within [low, high]."""
-    rough = (high - low) / count
+def _round(low: float, high: float, count: int, least: float = 0.0) -> list[float]:
+    """At most ``count`` + 1 round numbers within [low, high], no closer than ``least``."""
+    rough = max((high - low) / count, least)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
     first = math.ceil(low / step - 1e-9)

@@ -33,15 +33,15 @@ STYLE = """
   :root { --ground: #14171a; --ink: #e6e9ec; --soft: #a0a8b0; --rule: #343a40; --head: #1e2226; %s }
 }
 * { box-sizing: border-box }
-body { margin: 0 auto; padding: 1.2rem 1rem 3rem; max-width: 76rem; background: var(--ground); color: var(--ink);
+body { margin: 0 auto; padding: 1.2rem 1rem 3rem; max-width: 84rem; background: var(--ground); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: .3rem 0 1rem }
 h2 { font-size: 1.05rem; margin: 0 0 .2rem }
 p, li { color: var(--soft); font-size: .9rem; margin: 0 0 .4rem; overflow-wrap: anywhere }
 ul { padding-left: 1.1rem }
 .table { overflow-x: auto; border: 1px solid var(--rule); border-radius: 6px; margin: 0 0 .8rem }
-table { border-collapse: collapse; width: 100%%; font-size: .875rem; font-variant-numeric: tabular-nums }
-th, td { padding: .4rem .65rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--rule) }
+table { border-collapse: collapse; width: 100%%; font-size: .82rem; font-variant-numeric: tabular-nums }
+th, td { padding: .4rem .5rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--rule) }
 th { background: var(--head); font-weight: 600 }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--ground) }
 th:first-child { background: var(--head) }
@@ -53,7 +53,8 @@ figure { margin: 0; min-width: 0 }
 svg { display: block; width: 100%%; height: auto; font: 12px system-ui, sans-serif }
 .grid { stroke: var(--rule) } .axis { stroke: var(--soft) }
 .tick { fill: var(--soft); font-size: 11px } .title { fill: var(--ink) }
-.label { fill: var(--c) } .dot { fill: var(--c) } .lead { stroke: var(--c); stroke-width: .7; opacity: .6 }
+.label { fill: var(--c); paint-order: stroke; stroke: var(--ground); stroke-width: 3px }
+.dot { fill: var(--c) } .lead { stroke: var(--c); stroke-width: .7; opacity: .6 }
 .line { fill: none; stroke: var(--c); stroke-width: 1.8; stroke-linejoin: round }
 .front { fill: none; stroke: var(--soft); stroke-width: 1.2; stroke-dasharray: 5 4 }
 """
