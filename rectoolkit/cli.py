@@ -370,21 +370,22 @@ def runs_command(pattern: str, runs: Path, remove: str | None, yes: bool) -> Non
     """List the run folders, or those that match PATTERN (such as 'hqgnn*')."""
     from rich.table import Table
 
-    from rectoolkit.compare.folders import list_runs, remove_run
+    from rectoolkit.compare.folders import find_run, list_runs, remove_run
     from rectoolkit.terminal import console
 
     if remove is not None:
-        if yes or click.confirm(f"delete {runs / remove} and everything in it?"):
-            remove_run(runs, remove)
+        found = find_run(runs, remove)
+        if yes or click.confirm(f"delete {found} and everything in it?"):
+            remove_run(found)
             click.echo(f"removed {runs / remove}")
         return
     entries = list_runs(runs, pattern)
     if not entries:
         click.echo(f"{runs}: no run folder" + (f" matches '{pattern}'" if pattern != "*" else ""))
         return
-    table = Table("name", "digest", "data", "bits", "accuracy", "state")
+    table = Table("run", "data", "bits", "accuracy", "state")
     for entry in entries:
-        table.add_row(entry.name, entry.digest, entry.dataset, entry.bits, entry.accuracy, entry.state)
+        table.add_row(entry.folder.name, entry.dataset, entry.bits, entry.accuracy, entry.state)
     console.print(table)
 
 

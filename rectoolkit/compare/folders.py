@@ -27,9 +27,7 @@ LOG = "log.jsonl"
 class Entry:
     """A run folder as ``rectool runs`` lists it; ``accuracy`` is its first metric, empty until it is finished."""
 
-    folder: Path
-    name: str
-    digest: str
+    folder: Path  # named by the recipe and its digest
     dataset: str
     bits: str
     accuracy: str
@@ -44,17 +42,22 @@ def list_runs(runs: Path, pattern: str = "*") -> list[Entry]:
     return [_entry(folder) for folder in folders if read_environment(folder).get("layout") is not None]
 
 
-def remove_run(runs: Path, name: str) -> None:
-    """Delete the run folder ``name`` in ``runs``. Raises UserError where there is none, or a process works on it."""
-    names = [entry.folder.name for entry in list_runs(runs)]
-    if name not in names:
-        raise UserError(f"{runs}: no run folder '{name}'; {nearest(name, names)}")
-    with open(runs / name / ".lock", "w") as lock:
+def find_run(runs: Path, name: str) -> Path:
+    """The run folder ``name`` in ``runs``. Raises UserError, with the nearest name, where there is none."""
+    folders = {entry.folder.name: entry.folder for entry in list_runs(runs)}
+    if name not in folders:
+        raise UserError(f"{runs}: no run folder '{name}'; {nearest(name, folders)}")
+    return folders[name]
+
+
+def remove_run(folder: Path) -> None:
+    """Delete a run folder. Raises UserError where a process works on it."""
+    with open(folder / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"{runs / name}: a process is working on this run; stop it first") from None
-        shutil.rmtree(runs / name)
+            raise UserError(f"{folder}: a process is working on this run; stop it first") from None
+        shutil.rmtree(folder)
 
 
 def measure_again(path: Path, metrics: Sequence[str], threads: int | None = None) -> Evaluation:
@@ -84,10 +87,9 @@ def _entry(folder: Path) -> Entry:
     except UserError:
         recipe = {}
     bits = recipe.get("quantizer", {}).get("bits", 32)
-    data, digest = environment.get("data", {}), str(environment.get("digest", ""))
+    data = environment.get("data", {})
     accuracy, state = _progress(folder, recipe)
-    name = str(recipe.get("name", folder.name))
-    return Entry(folder, name, digest[:8], str(data.get("name", "")), str(bits), accuracy, state)
+    return Entry(folder, str(data.get("name", "")), str(bits), accuracy, state)
 
 
 def _progress(folder: Path, recipe: dict[str, Any]) -> tuple[str, str]:
