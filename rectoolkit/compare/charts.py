@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 WIDTH, HEIGHT = 440, 320
-LEFT, RIGHT, TOP, BOTTOM = 58, 118, 14, 44  # room for ticks, end labels, nothing, axis title
+LEFT, RIGHT, TOP, BOTTOM = 58, 126, 14, 44  # room for ticks, end labels, nothing, axis title
 LINE_HEIGHT = 13
-LABEL_LETTERS = 17
+LABEL_LETTERS = 16
 COLOURS = 8
 DASHES = ("", "6 3", "2 3")  # after each round of colours
 

@@ -1,0 +1,415 @@
+"""Many runs in one table: the plan, the tests of significance, the files, kill -9, and the folder of runs."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from scipy.stats import t as student
+
+from rectoolkit.cli import main
+from rectoolkit.compare import Comparison, compare_runs, make_plan
+from rectoolkit.compare.breakdown import by_activity, by_popularity, groups_of
+from rectoolkit.compare.charts import LINE_HEIGHT, spread
+from rectoolkit.compare.page import pareto_front
+from rectoolkit.compare.significance import holm, paired
+from rectoolkit.compare.tables import cells
+from rectoolkit.data.planted import Planted, generate
+from rectoolkit.errors import UserError
+from rectoolkit.run import Run
+
+RECIPE = """
+name = "{name}"
+seed = 5
+[dataset]
+path = "{data}"
+[encoder]
+name = "lightgcn"
+dim = 8
+layers = 1
+[quantizer]
+name = "{quantizer}"
+[loss]
+name = "bpr"
+[sampler]
+name = "uniform"
+batch = 256
+[train]
+rate = 0.02
+epochs = 2
+[evaluate]
+metrics = ["recall@10", "ndcg@10"]
+"""
+
+
+def write_adjacency(folder: Path, seed: int = 2023) -> Path:
+    folder.mkdir()
+    data = generate(Planted(users=120, items=70, interactions=2400, communities=8, communities_per_user=2, seed=seed))
+    for name, part in (("train", data.train), ("test", data.test)):
+        rows = (" ".join(map(str, (user, *part.row(user).tolist()))) for user in range(part.num_users))
+        (folder / f"{name}.txt").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def write_recipe(place: Path, name: str, quantizer: str, data: Path) -> Path:
+    path = place / f"{name}.toml"
+    path.write_text(RECIPE.format(name=name, quantizer=quantizer, data=data))
+    return path
+
+
+def rectool(*arguments: object, input: str | None = None) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], input=input)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data, two recipes on it, and their runs over two seeds, made by one command with its files in ``out``."""
+    place = tmp_path_factory.mktemp("compare")
+    data = write_adjacency(place / "data")
+    recipes = [write_recipe(place, "coded", "ste", data), write_recipe(place, "floats", "float32", data)]
+    result = rectool(
+        *("compare", *recipes, "--seeds", 2, "--jobs", 2, "--threads", 1, "--device", "cpu"),
+        *("--baseline", "coded", "--runs", place / "runs", "--out", place / "out"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "4 runs of 2 recipes: 0 finished before, 4 to do" in result.output
+    return place
+
+
+@pytest.fixture(scope="module")
+def compared(place: Path) -> Comparison:
+    plan = make_plan([place / "coded.toml", place / "floats.toml"], seeds=2, baseline="coded", runs=place / "runs")
+    return compare_runs(plan, place / "runs")
+
+
+# Significance
+
+
+def test_t_and_effect_against_their_formulas() -> None:
+    draws = np.random.default_rng(3)
+    one, other = draws.random(37), draws.random(37)
+    found, d = paired(one, other), one - other
+    statistic = d.mean() / (d.std(ddof=1) / np.sqrt(37))
+    assert found.difference == pytest.approx(d.mean())
+    assert found.effect == pytest.approx(d.mean() / d.std(ddof=1))
+    assert found.t_p == pytest.approx(2 * student.sf(abs(statistic), 36))
+
+
+def test_wilcoxon_against_all_signs() -> None:
+    d = np.array([0.3, -0.1, 0.45, 0.8, 0.22, -0.05, 0.61, 0.37, 0.9])
+    ranks = np.argsort(np.argsort(abs(d))) + 1
+    sums = [
+        sum(r for r, s in zip(ranks, signs, strict=True) if s) for signs in itertools.product((0, 1), repeat=len(d))
+    ]
+    least = min(ranks[d > 0].sum(), ranks[d < 0].sum())
+    assert paired(d, np.zeros(9)).wilcoxon_p == pytest.approx(2 * np.mean([s <= least for s in sums]))
+
+
+def test_the_same_rankings_are_no_difference() -> None:
+    one, other, third = np.random.default_rng(0).random((3, 50))
+    same = paired((one + other + third) / 3, (third + other + one) / 3)  # unequal by 1e-17 for some users
+    assert (same.difference, same.t_p, same.wilcoxon_p, same.effect) == (0, 1, 1, 0)
+    constant = paired(np.full(9, 0.5), np.zeros(9))
+    assert constant.t_p == 0
+    assert constant.effect == np.inf
+    with pytest.raises(ValueError, match="paired"):
+        paired(np.zeros(3), np.zeros(4))
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.001, 0.6, 0.02]) == pytest.approx([1.0, 0.004, 1.0, 0.06])
+    assert holm([0.7]) == [0.7]
+    assert holm([]) == []
+
+
+# The plan
+
+
+def test_a_wrong_third_recipe_is_told_before_anything_runs(place: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "third.toml"
+    wrong.write_text((place / "coded.toml").read_text().replace('"ste"', '"stee"'))
+    result = rectool("compare", place / "coded.toml", place / "floats.toml", wrong, "--runs", tmp_path / "runs")
+    assert result.exit_code == 2
+    assert "did you mean 'ste'?" in result.output
+    assert "third.toml" in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_override_that_a_recipe_does_not_know_is_a_fault(place: Path) -> None:
+    with pytest.raises(UserError, match=r"floats\.toml.*quantizer\.bits"):
+        make_plan([place / "coded.toml", place / "floats.toml"], ["quantizer.bits=1"])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--baseline", "codde"], "did you mean 'coded'?"),
+        (["--sort", "recall@11"], "recall@10"),
+        (["--seeds", "0"], "--seeds"),
+        (["--set", f"seed={2**63 - 1}", "--seeds", "2"], "seed"),
+    ],
+)
+def test_wrong_options_end_with_code_2(place: Path, tmp_path: Path, options: list[str], told: str) -> None:
+    result = rectool("compare", place / "coded.toml", *options, "--runs", tmp_path / "runs")
+    assert result.exit_code == 2
+    assert told in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_rows_are_recipes_that_differ_in_more_than_their_seed(place: Path, tmp_path: Path) -> None:
+    text = (place / "coded.toml").read_text()
+    (tmp_path / "a.toml").write_text(text.replace("seed = 5", "seed = 6"))
+    (tmp_path / "b.toml").write_text(text.replace("layers = 1", "layers = 2"))
+    plan = make_plan([place / "coded.toml", tmp_path / "a.toml", tmp_path / "b.toml"], seeds=2)
+    assert [row.label for row in plan.rows] == ["coded encoder.layers=1", "coded encoder.layers=2"]
+    assert [[recipe.seed for recipe in row.recipes] for row in plan.rows] == [[5, 6, 7], [5, 6]]
+
+
+def test_metrics_are_those_that_all_measure(place: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text((place / "coded.toml").read_text().replace('"recall@10", "ndcg@10"', '"map@5", "ndcg@10"'))
+    plan = make_plan([place / "floats.toml", other])
+    assert plan.metrics == ("ndcg@10",)
+    assert "map@5, recall@10" in plan.notes[0]
+    other.write_text((place / "coded.toml").read_text().replace('"recall@10", "ndcg@10"', '"map@5"'))
+    with pytest.raises(UserError, match="no metric in common"):
+        make_plan([place / "floats.toml", other])
+
+
+def test_recipes_on_different_data_are_refused(place: Path, tmp_path: Path) -> None:
+    elsewhere = write_recipe(tmp_path, "elsewhere", "ste", write_adjacency(tmp_path / "data", seed=1))
+    result = rectool("compare", place / "coded.toml", elsewhere, "--runs", tmp_path / "runs")
+    assert result.exit_code == 2
+    assert re.search(r"digest \w{12}; 120 users, 70 items.*: coded\n.*digest \w{12}; .*: elsewhere", result.output)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_runs_begun_on_other_data_are_refused(place: Path, tmp_path: Path) -> None:
+    runs = shutil.copytree(place / "runs", tmp_path / "runs")
+    environment = next(runs.glob("coded-*")) / "environment.json"
+    content = json.loads(environment.read_text())
+    content["data"]["digest"] = "0" * 64
+    environment.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"{environment.parent.name} \(digest 000000000000; 120 users"):
+        make_plan([place / "coded.toml", place / "floats.toml"], seeds=2, runs=runs)
+
+
+# The table and the files
+
+
+def test_the_table_holds_means_and_deviations_of_the_runs(place: Path, compared: Comparison) -> None:
+    rows = {row["recipe"]: row for row in csv.DictReader((place / "out" / "table.csv").open())}
+    assert set(rows) == {"coded", "floats"}
+    for name, row in rows.items():
+        runs = [Run.open(path) for path in (place / "runs").glob(f"{name}-*")]
+        assert len(runs) == int(row["seeds"]) == 2
+        for metric in ("recall@10", "ndcg@10"):
+            one, other = (run.metrics["accuracy"][metric] for run in runs)
+            assert float(row[metric]) == pytest.approx((one + other) / 2)
+            assert float(row[f"{metric} deviation"]) == pytest.approx(abs(one - other) / np.sqrt(2))
+    assert float(rows["floats"]["bits_per_node"]) == 32 * 8
+    assert rows["coded"]["recall@10 t_p"] == ""
+    d = np.mean([r.per_user().values["recall@10"] for r in compared.rows[0].runs], axis=0)
+    d = d - np.mean([r.per_user().values["recall@10"] for r in compared.rows[1].runs], axis=0)
+    sign = 1 if compared.rows[0].label == "floats" else -1
+    assert float(rows["floats"]["recall@10 difference"]) == pytest.approx(sign * d.mean())
+    assert float(rows["floats"]["recall@10 effect"]) == pytest.approx(sign * d.mean() / d.std(ddof=1))
+
+
+def test_csv_of_runs_and_markdown_say_the_same(place: Path, compared: Comparison) -> None:
+    runs = list(csv.DictReader((place / "out" / "runs.csv").open()))
+    assert sorted((row["recipe"], row["seed"]) for row in runs) == sorted(itertools.product(("coded", "floats"), "56"))
+    assert all((place / "runs" / f"{row['recipe']}-{row['digest'][:8]}").is_dir() for row in runs)
+    text = (place / "out" / "table.md").read_text()
+    assert "2 runs shared the machine" in text
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    heads, rows = cells(compared)
+    assert [cell.strip() for cell in lines[0].strip("|").split("|")] == heads
+    assert [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]] == rows
+
+
+def test_sorted_as_asked(place: Path) -> None:
+    for sort, first in (("bytes_per_item", "coded"), ("name", "coded")):
+        plan = make_plan([place / "floats.toml", place / "coded.toml"], seeds=2, sort=sort)
+        assert compare_runs(plan, place / "runs").rows[0].label == first
+    plan = make_plan([place / "floats.toml", place / "coded.toml"], seeds=2, sort="ndcg@10")
+    values = [row.accuracy["ndcg@10"].mean for row in compare_runs(plan, place / "runs").rows]
+    assert values == sorted(values, reverse=True)
+
+
+class Page(HTMLParser):
+    """Fails where a tag closes that is not open; counts tags, keeps text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.counts: dict[str, int] = {}
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.counts[tag] = self.counts.get(tag, 0) + 1
+        assert not {"src", "href"} & {name for name, _ in attrs}
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.counts[tag] = self.counts.get(tag, 0) + 1
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_is_whole_and_loads_nothing(place: Path, compared: Comparison) -> None:
+    html = (place / "out" / "report.html").read_text()
+    page = Page()
+    page.feed(html)
+    page.close()
+    assert page.open == []
+    assert page.counts["svg"] == page.counts["figure"] == 5
+    assert not re.search(r"https?:|@import|url\(|<script|nan", html)
+    assert "prefers-color-scheme: dark" in html
+    for cell in itertools.chain(*cells(compared)[1]):
+        assert cell in page.text
+
+
+def test_names_are_escaped_in_the_charts() -> None:
+    from rectoolkit.compare.charts import Series, lines, scatter
+
+    series = [Series("a<b&c", 0, ((64.0, 0.5),)), Series("d", 1, ((64.0, 0.5),))]
+    for chart in (scatter(series, [], "x", "y"), lines(series, "x", "y")):
+        assert "a<b" not in chart
+        assert "a&lt;b&amp;c" in chart
+
+
+def test_labels_are_spread_in_order() -> None:
+    placed = spread([100.0, 101.0, 20.0, 99.0])
+    assert sorted(range(4), key=placed.__getitem__) == [2, 3, 0, 1]
+    assert np.diff(sorted(placed)).min() >= LINE_HEIGHT - 1e-9
+    assert len({round(height, 6) for height in spread([50.0] * 60)}) == 60
+
+
+def test_pareto_front_against_all_pairs() -> None:
+    draws = np.random.default_rng(1).integers(0, 8, (40, 2))
+    points = [(float(x), float(y)) for x, y in draws]
+    beaten = [any((x <= a and y >= b) and (x, y) != (a, b) for x, y in points) for a, b in points]
+    assert pareto_front(points) == sorted({p for p, out in zip(points, beaten, strict=True) if not out})
+
+
+def test_breakdowns_against_loops(compared: Comparison) -> None:
+    dataset, run = compared.plan.dataset, compared.rows[0].runs[0]
+    items = groups_of(dataset.train.item_degrees, dataset.test.item_degrees)
+    users = groups_of(dataset.train.user_degrees, dataset.test.user_degrees)
+    assert 2 <= len(items.names) <= 5
+    assert all(np.diff(items.group[np.argsort(dataset.train.item_degrees, kind="stable")]) >= 0)
+    found, total = np.zeros(len(items.names)), np.zeros(len(items.names))
+    for user in range(dataset.num_users):
+        best = set(run.recommend(user, 10).ids[0].tolist())
+        for item in dataset.test.row(user).tolist():
+            total[items.group[item]] += 1
+            found[items.group[item]] += item in best
+    assert by_popularity(run, dataset, 10, items) == pytest.approx(found / total)
+    evaluation = run.per_user()
+    means = by_activity([run], "recall@10", users)
+    for number in range(len(users.names)):
+        chosen = [
+            v for u, v in zip(evaluation.users, evaluation.values["recall@10"], strict=True) if users.group[u] == number
+        ]
+        assert means[number] == pytest.approx(np.mean(chosen))
+
+
+# Interrupts and failures
+
+
+def test_kill_and_the_same_command_again_give_the_same_codes(place: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    names = ["compare", str(place / "coded.toml"), str(place / "floats.toml"), "--threads", "1", "--device", "cpu"]
+    command = [sys.executable, "-m", "rectoolkit.cli", *names, "--runs", str(runs)]
+    parent = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    while not list(runs.glob("*/environment.json")):
+        assert parent.poll() is None
+        time.sleep(0.005)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    again = rectool(*names, "--runs", runs)
+    assert again.exit_code == 0, again.output
+    made = sorted(path.name for path in runs.iterdir())
+    assert len(made) == 2
+    for name in made:
+        for side in ("users", "items"):
+            file = f"{side}.npy"
+            assert (runs / name / file).read_bytes() == (place / "runs" / name / file).read_bytes()
+    assert rectool(*names, "--runs", runs).output.count("[") == 0  # all reused: nothing is run
+
+
+def test_a_failed_run_is_told_while_the_others_go_on(place: Path) -> None:
+    (place / "wild.toml").write_text(
+        (place / "coded.toml")
+        .read_text()
+        .replace("0.02", "1e38")
+        .replace("coded", "wild")
+        .replace("seed = 5", "seed = 9")
+    )
+    options = ("--runs", place / "runs", "--threads", 1, "--device", "cpu", "--baseline", "coded")
+    result = rectool("compare", place / "wild.toml", place / "coded.toml", *options)
+    assert result.exit_code == 1
+    assert re.search(r"failed: wild seed 9: epoch 1.*holds NaN or infinity", result.output)
+    assert re.search(r"│ coded +│ +1 │", result.output)
+
+
+# The folder of runs
+
+
+def test_runs_are_listed_and_removed_after_asking(place: Path, tmp_path: Path) -> None:
+    runs = shutil.copytree(place / "runs", tmp_path / "runs")
+    for left in runs.glob("wild-*"):
+        shutil.rmtree(left)
+    names = sorted(path.name for path in runs.iterdir())
+    (runs / names[0] / "metrics.json").unlink()
+    (runs / "notes").mkdir()  # no run folder: neither listed nor removed
+    listed = rectool("runs", "--runs", runs).output
+    assert [name for name in names if name in listed] == names
+    assert "epoch 2 of 2" in listed
+    assert listed.count("finished") == 3
+    assert "notes" not in listed
+    assert names[0] not in rectool("runs", "floats*", "--runs", runs).output
+    for name in ("../runs", "notes", ".", names[0][:-1]):
+        assert rectool("runs", "--runs", runs, "--remove", name, "--yes").exit_code == 2
+    assert "removed" not in rectool("runs", "--runs", runs, "--remove", names[0], input="n\n").output
+    assert (runs / names[0]).exists()
+    assert rectool("runs", "--runs", runs, "--remove", names[0], input="y\n").exit_code == 0
+    assert sorted(path.name for path in runs.iterdir()) == sorted([*names[1:], "notes"])
+
+
+def test_a_run_is_measured_again_from_its_codes(place: Path, compared: Comparison, tmp_path: Path) -> None:
+    run = compared.rows[0].runs[0]
+    found = json.loads(rectool("evaluate", run.path, "--metrics", "ndcg@10,recall@3", "--json").output)
+    assert found["ndcg@10"] == run.metrics["accuracy"]["ndcg@10"]
+    test, shares = compared.plan.dataset.test, []
+    for user in np.flatnonzero(test.user_degrees).tolist():
+        wanted = set(test.row(user).tolist())
+        shares.append(len(wanted & set(run.recommend(user, 3).ids[0].tolist())) / len(wanted))
+    assert found["recall@3"] == pytest.approx(np.mean(shares))
+    wrong = rectool("evaluate", run.path, "--metrics", "recal@3")
+    assert (wrong.exit_code, "did you mean 'recall'" in wrong.output) == (2, True)
+    other = shutil.copytree(run.path, tmp_path / "other")
+    (other / "environment.json").write_text(
+        (other / "environment.json").read_text().replace(compared.plan.dataset.digest, "0" * 64)
+    )
+    assert "trained on other interactions" in rectool("evaluate", other).output
