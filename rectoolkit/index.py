@@ -34,6 +34,7 @@ from rectoolkit.kernels.order import ids_of, mix, order_keys, scores_of, unmix
 from rectoolkit.kernels.plain import Question, Seen
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import numpy.typing as npt
@@ -43,7 +44,10 @@ if TYPE_CHECKING:
     Keys = npt.NDArray[np.uint64]
     Queries = PackedTable | CodeTable | Floats
 
-__all__ = ["METHODS", "Hits", "Index", "Method", "Rescore", "available_cores", "mix", "order_keys", "unmix"]
+__all__ = [
+    "METHODS", "Hits", "Index", "Method", "Rescore", "answered", "available_cores", "check_count", "compiled_kernels",
+    "mix", "order_keys", "unmix",
+]  # fmt: skip
 
 Method = Literal["fast", "numpy", "reference"]
 METHODS: tuple[Method, ...] = ("fast", "numpy", "reference")
@@ -121,26 +125,16 @@ class Index:
         """
         if method not in METHODS:
             raise UserError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+        masks: dict[str, Any] = {"seen": seen, "allow": allow, "deny": deny}
         if rescore is not None:
-            masks = {"seen": seen, "allow": allow, "deny": deny}
             return self._rescored(queries, k, rescore, **masks, threads=threads, method=method)
-        _check_count("k", k)
-        if threads is not None:
-            _check_count("threads", threads)
-        asked, num = _checked(queries, self.items)
-        excluded = None if seen is None else _seen(seen, num, len(self))
-        banned = _banned(len(self), allow, deny)
-        keys = np.zeros((num, k), np.uint64)
-        for rows in plain.blocks_of(num, QUERIES_AT_ONCE):
-            part = None if excluded is None else Seen(excluded.indptr[rows.start : rows.stop + 1], excluded.items)
-            integers = _integers(asked, rows, self.items.segments)
-            cores = int(threads or available_cores())
-            keys[rows] = self._best(Question(integers, self.items, None, int(k), part, banned, cores), method)
-        return Hits(ids_of(keys), scores_of(keys))
+        return answered(self.items, lambda question: self._best(question, method), queries, k, **masks, threads=threads)
 
     def _best(self, question: Question, method: Method) -> Keys:
         if method == "fast":
-            kernels = _kernels(len(question.queries.values) * len(self) * max(1, self.items.dim * self.items.bits))
+            kernels = compiled_kernels(
+                len(question.queries.values) * len(self) * max(1, self.items.dim * self.items.bits)
+            )
             if kernels is not None and self.items.dim < kernels.MOST_DIMS:
                 self._bounds = self._bounds or kernels.Bounds(self.items)
                 keys: Keys = kernels.best_keys(_allowed_only(question), self._bounds)
@@ -149,12 +143,39 @@ class Index:
         return plain.best_keys(question, plain.unpacked if method == "reference" else plain.without_unpacking)
 
     def _rescored(self, queries: Queries, k: int, rescore: Rescore, **settings: Any) -> Hits:
-        _check_count("k", k)
-        _check_count("rescore.candidates", rescore.candidates)
+        check_count("k", k)
+        check_count("rescore.candidates", rescore.candidates)
         if rescore.candidates < k:
             raise UserError(f"rescore.candidates ({rescore.candidates}) must be at least k ({k})")
         found = self.search(queries, rescore.candidates, **settings)
         return _rescore(found, rescore, len(self), k)
+
+
+def answered(
+    items: PackedTable,
+    answer: Callable[[Question], Keys],
+    queries: Queries,
+    k: int,
+    *,
+    seen: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    allow: npt.ArrayLike | None = None,
+    deny: npt.ArrayLike | None = None,
+    threads: int | None = None,
+) -> Hits:
+    """Check what is asked of ``items`` (see ``Index.search``) and let ``answer`` find the best keys, block by block."""
+    check_count("k", k)
+    if threads is not None:
+        check_count("threads", threads)
+    asked, num = _checked(queries, items)
+    excluded = None if seen is None else _seen(seen, num, items.num_rows)
+    banned = _banned(items.num_rows, allow, deny)
+    keys = np.zeros((num, k), np.uint64)
+    for rows in plain.blocks_of(num, QUERIES_AT_ONCE):
+        part = None if excluded is None else Seen(excluded.indptr[rows.start : rows.stop + 1], excluded.items)
+        integers = _integers(asked, rows, items.segments)
+        cores = int(threads or available_cores())
+        keys[rows] = answer(Question(integers, items, None, int(k), part, banned, cores))
+    return Hits(ids_of(keys), scores_of(keys))
 
 
 @dataclass
@@ -170,7 +191,7 @@ _LOADED = _Kernels()
 ENOUGH_WORK = 3e9  # bits of items times queries: about as long in numpy (0.6 s) as loading compiled kernels takes
 
 
-def _kernels(work: float) -> Any:
+def compiled_kernels(work: float) -> Any:
     """The kernels' module, or None while numpy is quicker or where numba is not installed."""
     _LOADED.work += work
     if _LOADED.module is None and not _LOADED.absent and _LOADED.work >= ENOUGH_WORK:
@@ -181,7 +202,7 @@ def _kernels(work: float) -> Any:
             warnings.warn(
                 f"searching with numpy alone, many times slower, because numba cannot be imported ({error}): "
                 "pip install numba",
-                stacklevel=4,
+                stacklevel=6,
             )
         else:
             _LOADED.module = search
@@ -256,7 +277,7 @@ def _check_finite(rows: npt.NDArray[Any], name: str) -> None:
         raise UserError(f"{name}: row {bad[0]} holds NaN or infinity ({len(bad)} such rows); pass finite values")
 
 
-def _check_count(name: str, value: object) -> None:
+def check_count(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
 

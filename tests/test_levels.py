@@ -16,7 +16,7 @@ LEVELS = [
     {"data", "codes", "metrics"},
     {"kernels"},
     {"index", "graph"},
-    {"float_index", "export"},
+    {"float_index", "export", "approximate"},
     {"encoders", "quantizers", "losses", "samplers"},
     {"recipe", "model", "evaluate"},
     {"train"},
@@ -61,7 +61,7 @@ def test_imports_go_down(path: Path) -> None:
             assert not {part, imported} <= COMPONENTS or imported == "losses", f"{part} imports {imported}"
 
 
-TORCH_FREE = ["codes", "index", "metrics", "evaluate", "float_index", "data", "run", "cli"]
+TORCH_FREE = ["codes", "index", "metrics", "evaluate", "float_index", "approximate", "data", "run", "cli"]
 
 
 @pytest.mark.parametrize("module", TORCH_FREE)

@@ -36,7 +36,7 @@ class Question:
 
     queries: Integers
     items: PackedTable
-    ids: Ints | None
+    ids: Ints | npt.NDArray[np.uint32] | None
     k: int
     seen: Seen | None
     banned: npt.NDArray[np.bool_] | None
