@@ -213,6 +213,7 @@ at_least_1 = click.IntRange(min=1)
 @click.option("--plot", type=click.Path(path_type=Path), help="A picture to write: .svg, .png or .pdf.")
 @click.option("--json", "figures", type=click.Path(path_type=Path), help="A file for the figures.")
 @click.option("--evaluation", is_flag=True, help="Time a full-rank evaluation of Gowalla's size instead.")
+@click.option("--approximate", is_flag=True, help="Measure inverted lists beside the exact scan instead.")
 @click.option("--only-ours", is_flag=True, help="Leave the other libraries out.")
 def bench(
     run: Path | None,
@@ -222,31 +223,41 @@ def bench(
     plot: Path | None,
     figures: Path | None,
     evaluation: bool,
+    approximate: bool,
     only_ours: bool,
     **settings: Any,
 ) -> None:
     """Measure the search beside faiss, torch and usearch: the codes of a finished RUN, or random ones."""
     from rectoolkit import bench
 
-    made = {"--items": items, "--dim": dim, "--bits": bits}
-    given = [name for name, value in made.items() if value is not None]
+    random = {"--items": items, "--dim": dim, "--bits": bits, "--approximate": approximate or None}
+    given = [name for name, value in random.items() if value is not None]
     if run is not None and (given or evaluation):
         raise UserError(f"{(given or ['--evaluation'])[0]} is for random vectors; leave it out, or the run folder")
+    if evaluation and (given or plot or figures):
+        raise UserError("--evaluation has sizes of its own and prints two lines; leave the other options out")
+    if approximate and plot:
+        raise UserError("--approximate makes a table and no plot; leave --plot out")
     if evaluation:
         for name, seconds in bench.evaluation().items():
             click.echo(f"{name}: {seconds:.2f} s")
         return
+    try:
+        widths = [int(width) for width in comma_separated(bits or "1,2,4,8")]
+    except ValueError:
+        raise UserError(f"--bits must be whole numbers separated by commas, got '{bits}'") from None
     bench.check_writable(plot, figures)
-    settings["others"] = not only_ours
-    if run is not None:
-        report = bench.bench_run(run, **settings)
+    report: Any
+    if approximate:
+        from rectoolkit.bench.approximate import bench_lists, show_lists
+
+        report = bench_lists(items or 1_000_000, dim or 64, widths, **settings)
+        show_lists(report)
     else:
-        try:
-            widths = [int(width) for width in comma_separated(bits or "1,2,4,8")]
-        except ValueError:
-            raise UserError(f"--bits must be whole numbers separated by commas, got '{bits}'") from None
-        report = bench.bench(items or 1_000_000, dim or 64, widths, **settings)
-    bench.show(report)
+        settings["others"] = not only_ours
+        drawn = (items or 1_000_000, dim or 64, widths)
+        report = bench.bench(*drawn, **settings) if run is None else bench.bench_run(run, **settings)
+        bench.show(report)
     if plot is not None:
         bench.plot(report, plot)
     if figures is not None:

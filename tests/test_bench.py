@@ -57,6 +57,10 @@ def test_the_command_refuses_what_cannot_be_measured(
         ((small_run, "--items", 10), "--items is for random vectors"),
         ((small_run, "--bits", "2"), "--bits is for random vectors"),
         ((small_run, "--evaluation"), "--evaluation is for random vectors"),
+        ((small_run, "--approximate"), "--approximate is for random vectors"),
+        (("--approximate", "--plot", "a.svg"), "leave --plot out"),
+        (("--approximate", "--bits", "9"), "bits 1 to 8"),
+        (("--evaluation", "--items", 5), "sizes of its own"),
         ((small_float_run,), "quantizer is float32"),
         ((tmp_path / "none",), "no such run folder"),
         (("--bits", "1,two"), "--bits must be whole numbers"),
@@ -123,3 +127,17 @@ def test_a_small_evaluation_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert evaluation(200, 300, 16, rounds=1)["rectoolkit 1 bit"] > 0
     monkeypatch.setattr(module, "evaluation", lambda: {"rectoolkit 1 bit": 0.5})
     assert rectool_bench("--evaluation") == (0, "rectoolkit 1 bit: 0.50 s\n")
+
+
+def test_lists_are_measured_beside_the_exact_scan(tmp_path: Path) -> None:
+    code, output = rectool_bench(
+        "--approximate", "--items", 2000, "--dim", 16, "--bits", "4", "-k", 5, "--batch", 6, "--rounds", 1,
+        "--json", tmp_path / "figures.json",
+    )  # fmt: skip
+    assert code == 0, output
+    assert "building the lists, clustered" in output
+    rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert [(row["data"], row["probe"]) for row in rows[:4]] == [("clustered", p) for p in (None, 1, 4, 16)]
+    assert {row["data"] for row in rows} == {"clustered", "random"}
+    assert rows[0]["recall"] == 1
+    assert all(0 <= row["recall"] <= 1 and row["p50_ms"] > 0 and row["batch_ms"] > 0 for row in rows)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from rectoolkit.bench.approximate import ListReport
     from rectoolkit.bench.contestants import Search
 
     Floats = npt.NDArray[np.float32]
@@ -65,12 +66,17 @@ def bench(
     seed: int = 0,
 ) -> Report:
     """Measure codes of random normal vectors at each of ``bits``. Raises UserError where a number is out of range."""
-    if not bits or min(items, dim, k, batch, rounds, *bits) < 1 or max(bits) > 8:
-        raise UserError("items, dim, k, batch and rounds must be at least 1, and bits 1 to 8")
+    check_sizes(bits, items, dim, k, batch, rounds)
     random = np.random.default_rng(seed)
     asked, stored = (random.standard_normal((n, dim), np.float32) for n in (4 * batch, items))
     coded = {f"{b} bit": (quantize(asked, b), quantize(stored, b)) for b in bits}
     return measure(Vectors(asked, stored, coded), k=k, batch=batch, rounds=rounds, threads=threads, others=others)
+
+
+def check_sizes(bits: Sequence[int], *sizes: int) -> None:
+    """Raise UserError where there is nothing to measure."""
+    if not bits or min(*sizes, *bits) < 1 or max(bits) > 8:
+        raise UserError("items, dim, k, batch and rounds must be at least 1, and bits 1 to 8")
 
 
 def bench_tables(
@@ -276,7 +282,7 @@ def plot(report: Report, path: str | Path) -> None:
     figure.savefig(path)
 
 
-def save_figures(report: Report, path: Path) -> None:
+def save_figures(report: Report | ListReport, path: Path) -> None:
     """All figures of the report as JSON."""
     write_text(path, json.dumps(asdict(report), indent=2) + "\n")
 
