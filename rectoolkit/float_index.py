@@ -12,12 +12,14 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from rectoolkit.errors import FormatError, UserError
-from rectoolkit.index import Hits, mix, order_keys
+from rectoolkit.index import Hits, check_count, mix, order_keys
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
+
+    from rectoolkit.codes import PackedTable
 
     Floats = npt.NDArray[np.float32]
     Ints = npt.NDArray[np.int64]
@@ -57,8 +59,11 @@ class FloatIndex:
             return self._search(queries, k, seen)
 
     def _search(self, queries: Floats, k: int, seen: tuple[Ints, Ints] | None) -> Hits:
+        check_count("k", k)
         if queries.ndim != 2 or queries.shape[1] != self.items.shape[1]:
             raise UserError(f"queries must be float32 (Q, {self.items.shape[1]}), got {queries.dtype} {queries.shape}")
+        if not np.isfinite(queries).all():
+            raise UserError("queries hold NaN or infinity; pass finite values")
         ids = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)
         block = max(1, BLOCK_SCORES // max(1, len(self)))
@@ -86,16 +91,36 @@ def open_embeddings(path: str | Path) -> Floats:
     return np.asarray(rows)
 
 
+def share_dims(codes: PackedTable, rows: Floats) -> bool:
+    """Whether codes stand for ``rows`` dim by dim, so that a float row can be multiplied with codes directly.
+
+    Some quantizers rotate or project a row first (itq, rotate_sign, bgch, hashgnn). It shows in the correlation of
+    decoded and float values: from about 0.6 up where each dim has its code, about 0 elsewhere.
+    """
+    if codes.dim != rows.shape[1]:
+        return False
+    sample = np.linspace(0, codes.num_rows - 1, min(codes.num_rows, 1000)).astype(np.int64)
+    values = [part - part.mean(axis=0) for part in (codes.take(sample).unpack().decode(), rows[sample])]
+    sizes = np.linalg.norm(values[0]) * np.linalg.norm(values[1])
+    return bool((values[0] * values[1]).sum() > 0.3 * sizes)
+
+
 def _top(product: Floats, k: int) -> tuple[Ints, Floats]:
     """The k best of each row by key; unrankable ones are -1 and -inf."""
     num_items = product.shape[1]
     ids = np.full((len(product), k), -1, np.int64)
     scores = np.full((len(product), k), -np.inf, np.float32)
-    wide = min(num_items, k + 16)  # a few more than k, so that ties at the edge are broken by key and not by chance
+    wide = min(num_items, k + 16)  # a few more than k: most ties at the edge are then broken without a full sort
     if not wide:
         return ids, scores
     near = np.argpartition(product, num_items - wide, axis=1)[:, num_items - wide :]
     values = np.take_along_axis(product, near, axis=1)
+    last = np.partition(values, wide - min(k, wide), axis=1)[:, wide - min(k, wide)]
+    tied = np.flatnonzero(values.min(axis=1) == last) if wide < num_items else np.zeros(0, np.int64)
+    for row in tied:  # items as good as the k-th may have been left out: rank all of them by key
+        by_key = order_keys(product[row].astype(np.float64), mix(np.arange(num_items)))
+        near[row] = np.argpartition(by_key, num_items - wide)[num_items - wide :]
+        values[row] = product[row, near[row]]
     keys = order_keys(values.astype(np.float64), mix(near))
     best = np.argsort(keys, axis=1)[:, ::-1][:, :k]
     width = best.shape[1]

@@ -95,6 +95,16 @@ def test_the_codes_of_a_run_are_measured_against_its_floats() -> None:
     assert bench_tables(users, items, others=False, rounds=1).rows[0].recall > 0.9
 
 
+def test_a_float_query_is_measured_only_where_codes_stand_for_its_dims() -> None:
+    random = np.random.default_rng(0)
+    floats = tuple(random.standard_normal((n, 32), np.float32) for n in (40, 700))
+    rotation = np.linalg.qr(random.standard_normal((32, 32)))[0].astype(np.float32)
+    for turned, names in ((False, ["rectoolkit 1 bit", "rectoolkit 1 bit, float query"]), (True, ["rectoolkit 1 bit"])):
+        users, items = (quantize(f @ rotation if turned else f, 1) for f in floats)
+        report = bench_tables(users, items, (floats[0], floats[1]), others=False, rounds=1, batch=8, k=20)
+        assert [row.name for row in report.rows] == names
+
+
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_the_grid_of_each_width_is_the_best_of_its_neighbours(bits: int) -> None:
     values = np.random.default_rng(0).standard_normal((20_000, 8), np.float32)

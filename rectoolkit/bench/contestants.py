@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rectoolkit.codes import PackedTable
+from rectoolkit.float_index import share_dims
 from rectoolkit.index import Index
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _ours(vectors: Vectors, k: int, threads: int) -> Iterator[tuple[Row, Search]
             return index.search(vectors.queries[rows], k, threads=threads).ids
 
         yield Row(f"rectoolkit {label}", items.bits, size), coded
-        if vectors.queries.shape[1] == items.dim:
+        if share_dims(items, vectors.items):
             yield Row(f"rectoolkit {label}, float query", items.bits, size), floats
 
 

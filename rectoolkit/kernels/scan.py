@@ -399,3 +399,25 @@ def scan_hamming(
         else:
             load_tile(items, layout, base, count, words)
             hamming_tile(items, asked, heaps, limits, base, words, 0, num_words, dims, start, stop, valid)
+
+
+@compiled
+def hamming_ranges(
+    items: Any, layout: Any, asked: Any, heaps: Any, floors: Any, work: Any, ranges: Any, first: int, step: int
+) -> None:
+    """``scan_hamming`` of every ``step``-th query over the item rows of its ``ranges`` (Q, P, 2) alone."""
+    for query in range(first, len(ranges), step):
+        for start, stop in ranges[query]:
+            floors[query] = heaps[query, 0]  # what the ranges before have reached
+            scan_hamming(items, layout, asked, heaps, floors, work, start, stop, 1, query, query + 1)
+
+
+@compiled
+def planes_ranges(
+    items: Any, layout: Any, asked: Any, heaps: Any, floors: Any, work: Any, ranges: Any, first: int, step: int
+) -> None:
+    """The same with ``scan_planes``."""
+    for query in range(first, len(ranges), step):
+        for start, stop in ranges[query]:
+            floors[query] = heaps[query, 0]
+            scan_planes(items, layout, asked, heaps, floors, work, start, stop, 1, query, query + 1)

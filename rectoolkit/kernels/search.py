@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 QUERY_GROUP = 256  # their bytes and heaps (k = 50) fit the second-level cache: 16 KB + 100 KB of 1 MB
 LEAST_ITEMS = 1 << 14  # fewer for a thread would cost more to hand over than to scan
+LEAST_RANGES = 64  # fewer lists are scanned sooner than shared out
 SAMPLE = 64  # one tile in so many is scanned beforehand, for a first threshold
 HEAP_BYTES = 1 << 26
 MOST_DIMS = 1 << 16  # beyond it the 32-bit sums of a filter could overflow
@@ -51,28 +52,25 @@ def best_keys(question: Question, bounds: Bounds) -> Keys:
 def keys_in_ranges(question: Question, bounds: Bounds, ranges: npt.NDArray[np.int64]) -> Keys:
     """``best_keys`` where each query ranks only the item rows from first to last of its ``ranges`` (Q, P, 2).
 
-    Queries share no tile here, so nothing is unpacked. A call of a kernel costs about 7 us beside its items.
+    Queries share no tile here, so nothing is unpacked.
     """
     num, size = len(question.queries.values), question.items.num_rows
     kept = min(question.k, size)
     queries, seen = _part(question, slice(0, num))
     layout = layout_of(queries.segments)
-    kernel = scan.scan_hamming if is_hamming(queries, question.items) else scan.scan_planes
+    kernel = scan.hamming_ranges if is_hamming(queries, question.items) else scan.planes_ranges
     asked, items = ask(queries, question.items, layout, bounds, seen, True), _items(question)
     heaps, floors = np.zeros((num, kept), np.uint64), np.zeros(num, np.uint64)
+    threads = 1 if num * ranges.shape[1] < LEAST_RANGES else question.threads
 
     def scan_part(first: int) -> None:
         work = Work.of(question.items.bits, layout, num)
-        for query in range(first, num, question.threads):
-            for start, stop in ranges[query].tolist():
-                floors[query] = heaps[query, 0]  # what the ranges before have reached
-                kernel(items, layout, asked, heaps, floors, work, start, stop, 1, query, query + 1)
+        kernel(items, layout, asked, heaps, floors, work, ranges, first, threads)
 
-    if question.threads == 1 or num == 1:
-        for first in range(question.threads):
-            scan_part(first)
+    if threads == 1:
+        scan_part(0)
     else:
-        list(_pool(question.threads).map(scan_part, range(question.threads)))
+        list(_pool(threads).map(scan_part, range(threads)))
     result = np.zeros((num, question.k), np.uint64)
     result[:, :kept] = np.sort(heaps, axis=1)[:, ::-1]
     return result
