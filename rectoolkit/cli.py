@@ -161,12 +161,14 @@ def list_components(kind: str | None, plugins: Sequence[str], markdown: bool) ->
 @click.option("--user", "users", type=int, multiple=True, required=True, help="User id; repeatable.")
 @click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="How many items.")
 @click.option("--include-seen", is_flag=True, help="Rank the user's train items too.")
+@click.option("--float-query", is_flag=True, help="Multiply the user's float32 row with the items' codes.")
+@click.option("--rescore", type=click.IntRange(min=1), help="Rank the best so many again by float32 rows.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a user.")
-def recommend(run: Path, users: Sequence[int], k: int, include_seen: bool, as_json: bool) -> None:
+def recommend(run: Path, users: Sequence[int], k: int, as_json: bool, **settings: Any) -> None:
     """Print the best K items for users, from the packed codes of a finished RUN folder."""
     from rectoolkit.run import Run
 
-    hits = Run.open(run).recommend(list(users), k, include_seen=include_seen)
+    hits = Run.open(run).recommend(list(users), k, **settings)
     for user, ids, scores in zip(users, hits.ids.tolist(), hits.scores.tolist(), strict=True):
         ranked = [(item, score) for item, score in zip(ids, scores, strict=True) if item >= 0]
         if as_json:

@@ -31,7 +31,8 @@ from rectoolkit.codes import PackedTable, load_arrays, save_arrays
 from rectoolkit.data import Interactions
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.evaluate import Evaluation, evaluate, open_index, rows_of, take
-from rectoolkit.float_index import open_embeddings
+from rectoolkit.float_index import open_embeddings, share_dims
+from rectoolkit.index import Index, Rescore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -105,15 +106,40 @@ class Run:
         users = arrays.pop("users")
         return Evaluation(users, dict(arrays), header["seconds"])
 
-    def recommend(self, users: int | Sequence[int], k: int = 10, *, include_seen: bool = False) -> Hits:
-        """The ``k`` best items for each user id, without the user's train items; a row a user, best first."""
+    def recommend(
+        self,
+        users: int | Sequence[int],
+        k: int = 10,
+        *,
+        include_seen: bool = False,
+        float_query: bool = False,
+        rescore: int | None = None,
+    ) -> Hits:
+        """The ``k`` best items for each user id, without the user's train items; a row a user, best first.
+
+        ``float_query``: multiply the user's float32 row, not the codes of it, with the items' codes. ``rescore``: rank
+        the best so many by codes again by float32 rows of both sides. Raises UserError where the run has no codes for
+        these, and of a float query where its quantizer rotates or projects a row before it is coded.
+        """
         asked = np.atleast_1d(np.asarray(users))
         num_users = self.seen.num_users
         wrong = asked[(asked < 0) | (asked >= num_users)]
         if len(wrong):
             raise UserError(f"user {wrong[0]} is unknown: this run's users are 0 to {num_users - 1}")
         mask = None if include_seen else rows_of(self.seen, asked)
-        return open_index(self.items).search(take(self.users, asked), k, seen=mask)  # type: ignore[arg-type]
+        if not float_query and rescore is None:
+            return open_index(self.items).search(take(self.users, asked), k, seen=mask)  # type: ignore[arg-type]
+        (coded, items), (real, real_items) = self.tables(), self.float_rows()
+        if float_query and not share_dims(items, real_items):
+            raise UserError(
+                f"{self.path}: its quantizer rotates or projects a row before coding it, so float rows cannot be "
+                "multiplied with its codes; leave the float query out, or rescore the best by float rows"
+            )
+        if rescore is not None and rescore < k:
+            raise UserError(f"rescore ({rescore}) is how many items to rank again, at least k ({k})")
+        again = None if rescore is None else Rescore(real[asked], real_items, rescore)
+        queries = real[asked] if float_query else coded.take(asked)
+        return Index(items).search(queries, k, seen=mask, rescore=again)
 
     def tables(self) -> tuple[PackedTable, PackedTable]:
         """The packed codes of users and items. Raises UserError of a run without a quantizer."""
