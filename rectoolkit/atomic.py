@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_UMASK = os.umask(0o022)  # read once, at import: the only way to read it is to set it, which other threads would see
+os.umask(_UMASK)
+
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
@@ -25,7 +28,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(part, 0o666 & ~_umask())
+        os.chmod(part, 0o666 & ~_UMASK)
         os.replace(part, path)
     except BaseException:
         with suppress(FileNotFoundError):
@@ -43,9 +46,3 @@ def remove_parts(folder: str | Path) -> None:
     """Remove what a killed writer left in ``folder``; call it only while nobody else writes there."""
     for part in Path(folder).glob(".*.part"):
         part.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rectoolkit import __version__
-from rectoolkit.errors import UserError, nearest
+from rectoolkit.errors import Fault, RecipeError, UserError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,11 +41,14 @@ class Commands(click.Group):
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nothing more to say
             sys.exit(1)
+        except MemoryError as error:
+            click.echo(f"error: out of memory: {error}", err=True)
+            sys.exit(1)
         except OSError as error:
             click.echo(f"error: {error.filename or 'input or output'}: {error.strerror or error}", err=True)
             sys.exit(1)
         except KeyboardInterrupt:
-            click.echo("interrupted; the same command goes on from the last checkpoint", err=True)
+            click.echo("interrupted; a run goes on from its last checkpoint with the same command", err=True)
             sys.exit(130)
 
 
@@ -72,15 +76,15 @@ set_option = click.option(
     "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where run folders go."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads to use; all cores by default.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use; all cores by default.")
 @click.option("--quiet", is_flag=True, help="Print the run's folder and nothing else.")
 def run(recipe: Path, overrides: Sequence[str], runs: Path, device: str, threads: int | None, quiet: bool) -> None:
     """Train RECIPE (a .toml file), pack its codes, evaluate them, and print the table.
 
     The same recipe again reuses its finished run; an unfinished one goes on from its checkpoint.
     """
+    from rectoolkit.execute import Circumstances, execute
     from rectoolkit.recipe import Recipe
-    from rectoolkit.run import Circumstances, execute
     from rectoolkit.terminal import TrainingBar, console, print_run
 
     loaded = Recipe.load(recipe, overrides)
@@ -129,19 +133,16 @@ def show(recipe: Path, overrides: Sequence[str], toml: bool) -> None:
 @click.option("--markdown", is_flag=True, help="Print the page docs/components.md: all of them with their settings.")
 def list_components(kind: str | None, plugins: Sequence[str], markdown: bool) -> None:
     """List the components there are, of one KIND (encoder, quantizer, loss, sampler) or of all."""
-    import importlib
-
     from rich.table import Table
 
+    from rectoolkit.recipe import import_plugins
     from rectoolkit.registry import REGISTRIES
     from rectoolkit.terminal import components_markdown, console
 
-    sys.path.insert(0, os.getcwd())
-    for module in plugins:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise UserError(f"--plugin {module}: {error}") from None
+    faults: list[Fault] = []
+    import_plugins(plugins, faults)
+    if faults:
+        raise RecipeError(faults, "--plugin")
     if kind is not None and kind not in REGISTRIES:
         raise UserError(f"unknown kind '{kind}'; {nearest(kind, REGISTRIES)}")
     if markdown:
@@ -311,13 +312,13 @@ def choose_device(wanted: str) -> tuple[str, str]:
         return "cpu", ""
     import torch
 
+    number = re.fullmatch(r"auto|cuda(?::([0-9]{1,3}))?", wanted)
+    if number is None:
+        raise UserError(f"--device {wanted}: must be auto, cpu, cuda or cuda:N")
     if wanted == "auto":
         return ("cuda", "device cuda: sums over neighbours run in torch") if torch.cuda.is_available() else ("cpu", "")
-    try:
-        if torch.device(wanted).type == "cuda" and not torch.cuda.is_available():
-            raise UserError("--device cuda: torch sees no GPU here; leave the option out to use the CPU")
-    except RuntimeError:
-        raise UserError(f"--device {wanted}: must be auto, cpu, cuda or cuda:N") from None
+    if int(number[1] or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {wanted}: torch sees {torch.cuda.device_count()} GPUs here; write cpu or auto")
     return wanted, ""
 
 
@@ -328,7 +329,7 @@ def choose_device(wanted: str) -> tuple[str, str]:
     "--seeds", type=click.IntRange(1, 1000), default=1, show_default=True, help="Seeds, from each recipe's own on."
 )
 @click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Runs at once.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of each run; the cores over --jobs by default.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads of each run; the cores over --jobs by default.")
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Run folders.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--baseline", metavar="NAME", help="Test the others' difference from this recipe.")
@@ -405,7 +406,7 @@ def runs_command(pattern: str, runs: Path, remove: str | None, yes: bool) -> Non
 @main.command("evaluate")
 @run_argument
 @click.option("--metrics", default="recall@20,ndcg@20", show_default=True, help="Metrics as name@k, by commas.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads to use; all cores by default.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use; all cores by default.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def evaluate_command(run: Path, metrics: str, threads: int | None, as_json: bool) -> None:
     """Measure a finished RUN folder by other METRICS, from its packed codes; nothing is trained."""

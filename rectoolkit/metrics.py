@@ -76,8 +76,8 @@ METRICS: dict[str, Callable[[Hits, Counts], Values]] = {
 
 def parse(metric: str) -> tuple[str, int]:
     """``recall@20`` -> ("recall", 20). Raises UserError where the name or the cut-off is not one."""
-    match = re.fullmatch(r"([a-z]+)@(\d{1,6})", metric)
-    if match is None or int(match[2]) < 1:
+    match = re.fullmatch(r"([a-z]+)@([1-9][0-9]{0,5})", metric)
+    if match is None:
         raise UserError(f"metric '{metric}' must read name@k with k from 1 to 999999, such as recall@20")
     if match[1] not in METRICS:
         raise UserError(f"unknown metric '{match[1]}'; {nearest(match[1], METRICS)}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import os
 import re
 import sys
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tomli_w
 from pydantic import Field
 
+from rectoolkit.data.formats import READERS
 from rectoolkit.errors import Fault, RecipeError, UserError, nearest
 from rectoolkit.metrics import parse
 from rectoolkit.registry import REGISTRIES, Settings, fill
@@ -125,15 +127,16 @@ class Recipe:
         head |= {key: value for section, key, value in parsed if not section}
         checked_head, found = fill(HeadSettings, head, "")
         faults += found
-        _import_plugins(checked_head.get("plugins", []), faults)
+        import_plugins(checked_head.get("plugins", []), faults)
         notes = _apply([override for override in parsed if override[0]], sections)
         filled = {name: _fill_section(name, sections, faults) for name in ORDER}
         expect = _expect(sections.pop("expect", {}), faults)
         if not faults:
             faults += _misfits(filled)
         if faults:
-            raise RecipeError([_placed(fault, text) for fault in faults], source)
-        return cls(**checked_head, sections=filled, expect=expect, notes=tuple(notes))
+            set_here = {".".join(filter(None, override[:2])) for override in parsed}
+            raise RecipeError([_placed(fault, text, set_here) for fault in faults], source)
+        return cls(**checked_head, sections=filled, expect=expect, notes=(*notes, *_without_effect(filled)))
 
     def __getitem__(self, section: str) -> dict[str, Any]:
         return self.sections[section]
@@ -151,7 +154,7 @@ class Recipe:
     def digest(self) -> str:
         """The sha256, in hex, of everything that bears on the run."""
         kept = {key: value for key, value in self.as_dict().items() if key not in ("description", "expect")}
-        return hashlib.sha256(tomli_w.dumps(kept).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
     @property
     def folder_name(self) -> str:
@@ -162,7 +165,7 @@ class Recipe:
 def read_toml(path: str | Path) -> tuple[dict[str, Any], str]:
     """A TOML file's content and text. Raises UserError naming the file, and the line where it is no TOML."""
     try:
-        text = Path(path).read_bytes().decode()
+        text = _shipped(Path(path)).read_bytes().decode("utf-8-sig")
         return tomllib.loads(text), text
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; recipes lie in recipes/") from None
@@ -170,8 +173,14 @@ def read_toml(path: str | Path) -> tuple[dict[str, Any], str]:
         raise UserError(f"{path}: is a folder; name a recipe file (.toml) in it") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # TOML's own errors are ValueErrors, as is a number too long
         raise UserError(f"{path}: not TOML: {error}") from None
+
+
+def _shipped(path: Path) -> Path:
+    """``path``, or where there is none, the recipe of that name in an installed package (``recipes/hqgnn.toml``)."""
+    shipped = Path(__file__).parent / "shipped" / path
+    return shipped if not path.exists() and not path.is_absolute() and shipped.exists() else path
 
 
 def _parts(written: dict[str, Any], faults: list[Fault]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -202,7 +211,9 @@ def _overrides(written: Sequence[str], faults: list[Fault]) -> list[tuple[str, s
         path, equals, text = override.partition("=")
         section, dot, key = path.strip().rpartition(".")
         if not equals or bool(dot) != bool(section) or (not section and key not in HeadSettings.model_fields):
-            faults.append(Fault(f"--set {override}", "must read section.key=value, such as quantizer.bits=2"))
+            faults.append(Fault(f"--set {override!r}", "must read section.key=value, such as quantizer.bits=2"))
+        elif not text.isprintable():
+            faults.append(Fault(f"--set {path.strip()}", f"the value {text!r} must be one line of readable text"))
         elif section and section not in ORDER:
             faults.append(Fault(f"--set {path.strip()}", f"unknown section; {nearest(section, ORDER)}"))
         else:
@@ -232,7 +243,7 @@ def _switch(section: str, current: dict[str, Any], name: Any) -> list[str]:
         return []
     written = {key: value for key, value in current.items() if key != "name"}
     _, faults = registry.check(name, written, section)
-    dropped = {key: current.pop(key) for key in (fault.where.removeprefix(f"{section}.") for fault in faults)}
+    dropped = {key: current.pop(key) for key in sorted({fault.where.removeprefix(f"{section}.") for fault in faults})}
     return [f"{section}.{key} = {value!r} dropped: not for {section} '{name}'" for key, value in dropped.items()]
 
 
@@ -240,7 +251,7 @@ def _value(text: str) -> Any:
     """A value as TOML writes it; what is not TOML is a string, so that quotes are not needed."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, KeyError):
+    except (ValueError, RecursionError):
         return text.strip()
 
 
@@ -263,13 +274,17 @@ def _fill_section(name: str, sections: dict[str, dict[str, Any]], faults: list[F
 
 
 def _check_dataset(filled: dict[str, Any]) -> list[Fault]:
+    if filled["format"] not in READERS:
+        wrong = f"unknown format '{filled['format']}'; {nearest(filled['format'], READERS)}"
+        return [Fault("dataset.format", wrong)]
     if bool(filled["name"]) == bool(filled["path"]):
         return [Fault("dataset", "write either name (a card) or path (a folder of your own), not both or neither")]
     return []
 
 
 def _check_metrics(where: str, metrics: Sequence[str]) -> list[Fault]:
-    faults = []
+    twice = sorted({metric for metric in metrics if metrics.count(metric) > 1})
+    faults = [Fault(where, f"'{metric}' stands here twice") for metric in twice]
     for metric in metrics:
         try:
             parse(metric)
@@ -285,14 +300,14 @@ _CHECKS: dict[str, Callable[[dict[str, Any]], list[Fault]]] = {
 }
 
 
-def _import_plugins(plugins: Sequence[str], faults: list[Fault]) -> None:
-    """Import the modules named, the working folder first on the path as it is for ``python``."""
+def import_plugins(plugins: Sequence[str], faults: list[Fault]) -> None:
+    """Import the modules named, the working folder first on the path as it is for ``python``; faults are added."""
     if plugins and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     for module in plugins:
         try:
             importlib.import_module(module)
-        except Exception as error:  # whatever the user's module raises is the user's to see
+        except (Exception, SystemExit) as error:  # whatever the user's module raises is the user's to see
             faults.append(Fault("plugins", f"cannot import '{module}': {error!r}; it must lie in the working folder"))
 
 
@@ -308,13 +323,28 @@ def _misfits(filled: dict[str, dict[str, Any]]) -> list[Fault]:
 def _expect(written: dict[str, Any], faults: list[Fault]) -> dict[str, float]:
     for metric, value in written.items():
         faults += _check_metrics(f"expect.{metric}", [metric])
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            faults.append(Fault(f"expect.{metric}", f"must be a number, got {value!r}"))
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            faults.append(Fault(f"expect.{metric}", f"must be a number from 0 to 1, got {value!r}"))
     return dict(written)
 
 
-def _placed(fault: Fault, text: str) -> Fault:
-    """The fault with the line of the file at which its key, or its section, stands."""
+def _without_effect(filled: dict[str, dict[str, Any]]) -> list[str]:
+    """What the recipe sets and nothing uses."""
+    train, source = filled["train"], filled["dataset"]
+    notes = []
+    if train["patience"] and not train["validation"]:
+        notes.append("train.patience has no effect without train.validation")
+    plain = DatasetSettings(name=source["name"], path=source["path"]).model_dump()
+    if source["name"]:
+        idle = [key for key in ("format", "test_share", "split_seed") if source[key] != plain[key]]
+        notes += [f"dataset.{key} has no effect on a card, which says it itself" for key in idle]
+    return notes
+
+
+def _placed(fault: Fault, text: str, set_here: set[str]) -> Fault:
+    """The fault with the line of the file at which its key, or its section, stands, unless an override set it."""
+    if fault.where.lstrip(".") in set_here:
+        return Fault(f"--set {fault.where.lstrip('.')}", fault.message)
     section, dot, key = fault.where.lstrip(".").partition(".")
     wanted, current, line_of_section = key if dot else section, "", None
     for number, line in enumerate(text.splitlines(), 1):

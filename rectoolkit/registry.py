@@ -40,7 +40,7 @@ PLUGIN_GROUP = "rectoolkit.plugins"
 class Settings(BaseModel):
     """Settings that a recipe may write: unknown keys are faults, types are taken as written (1 is a float)."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True, validate_default=True)
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,9 @@ class Registry(Generic[C]):
                     f"{self.kind} '{name}' is already registered by {known.__module__}.{known.__qualname__}"
                 )
             for parameter in _written(cls):
-                if parameter.default is inspect.Parameter.empty:
-                    raise TypeError(f"{self.kind} '{name}': setting '{parameter.name}' needs a default")
+                for part, value in (("a default", parameter.default), ("a type", parameter.annotation)):
+                    if value is inspect.Parameter.empty:
+                        raise TypeError(f"{self.kind} '{name}': setting '{parameter.name}' needs {part}")
             self._classes[name] = cls
             return cls
 
@@ -173,10 +174,16 @@ def _written(cls: type) -> list[inspect.Parameter]:
 def schema_of(cls: type) -> type[Settings]:
     """The settings after the ``*`` of a class's constructor, as a pydantic model."""
     space = vars(sys.modules[cls.__module__])  # only these annotations: those before the star may be unimported
-    hints = {
-        p.name: eval(p.annotation, space) if isinstance(p.annotation, str) else p.annotation for p in _written(cls)
-    }
-    fields: dict[str, Any] = {p.name: (hints[p.name], p.default) for p in _written(cls)}
+    try:
+        fields: dict[str, Any] = {
+            p.name: (eval(p.annotation, space) if isinstance(p.annotation, str) else p.annotation, p.default)
+            for p in _written(cls)
+        }
+    except NameError as error:
+        raise TypeError(
+            f"{cls.__module__}.{cls.__name__}: {error}; types of settings are needed at run time, so import them "
+            "outside 'if TYPE_CHECKING'"
+        ) from None
     return create_model(cls.__name__, __base__=Settings, **fields)
 
 

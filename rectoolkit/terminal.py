@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rectoolkit.registry import Setting
     from rectoolkit.run import Run
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False)
 REFRESH_SECONDS = 0.2
 
 
@@ -75,7 +75,7 @@ def print_run(run: Run) -> None:
     """The table of a finished run: its codes against the same model in float32."""
     figures = run.metrics
     real = figures["float32"]
-    table = Table(title=f"{figures['name']}: {run.path}", title_justify="left")
+    table = Table(title=Text(f"{figures['name']}: {run.path}"), title_justify="left")
     table.add_column("")
     table.add_column(f"{figures['bits']}-bit codes" if figures["bits"] <= 8 else "float32", justify="right")
     rows = [(metric, f"{value:.4f}") for metric, value in figures["accuracy"].items()]

@@ -10,7 +10,6 @@ undisturbed run: between two checkpoints nothing is drawn that their states do n
 from __future__ import annotations
 
 import copy
-import io
 import json
 import math
 import os
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from rectoolkit.atomic import atomic_write, write_text
-from rectoolkit.errors import FormatError, TrainingError
+from rectoolkit.errors import FormatError, TrainingError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,9 +30,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rectoolkit.losses import Triple, Views
-    from rectoolkit.model import Parts, Recommender
+    from rectoolkit.model import Parts, Recommender, Table
 
-CHECKPOINT_SECONDS = float(os.environ.get("RECTOOL_CHECKPOINT_SECONDS", "10"))
+    Tables = tuple[Table, Table]
+
+CHECKPOINT_SECONDS = 10.0  # RECTOOL_CHECKPOINT_SECONDS overrides it
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 
 
@@ -71,14 +72,15 @@ def fit(
     parts: Parts,
     settings: dict[str, Any],
     folder: Path,
-    validate: Callable[[Recommender], dict[str, float]] | None = None,
+    validate: Callable[[Tables], dict[str, float]] | None = None,
     watcher: Watcher | None = None,
 ) -> Progress:
     """Train ``parts.model`` as the recipe's section ``[train]`` (``settings``) says, or go on from a checkpoint.
 
-    ``validate`` gives the held-out metrics of the model as it stands; without it the last epoch is kept. Leaves the
-    best epoch's weights in the model and ``log.jsonl`` and ``checkpoint.pt`` in ``folder``. Raises TrainingError on
-    NaN or infinity, with the epoch, the batch and the first tensor that held it; the last good checkpoint stays.
+    ``validate`` gives the held-out metrics of the two code tables as they stand; without it the last epoch is kept.
+    Leaves the best epoch's weights in the model, and ``log.jsonl`` and ``checkpoint.pt`` in ``folder``. Raises
+    TrainingError on NaN or infinity, with the epoch, the batch and the first tensor that held it; the last good
+    checkpoint stays.
     """
     watcher = watcher or Silent()
     optimizer = make_optimizer(parts, settings)
@@ -89,7 +91,7 @@ def fit(
     _write_log(folder, progress)
     for row in progress.rows:
         watcher.epoch(row)
-    saved = time.monotonic()
+    saved, wait = time.monotonic(), _checkpoint_seconds()
     while progress.epoch < settings["epochs"] and not progress.stopped:
         begun = time.perf_counter()
         loss = _epoch(parts, optimizer, settings, progress.epoch, watcher)
@@ -101,7 +103,7 @@ def fit(
         progress.rows.append(row)
         watcher.epoch(row)
         over = progress.stopped or progress.epoch == settings["epochs"]
-        if over or time.monotonic() - saved >= CHECKPOINT_SECONDS:
+        if over or time.monotonic() - saved >= wait:
             _save(folder / CHECKPOINT, parts, optimizer, progress)
             saved = time.monotonic()
         _write_log(folder, progress)
@@ -109,6 +111,14 @@ def fit(
         parts.model.load_state_dict(progress.best_weights)
     parts.model.progress(1.0)
     return progress
+
+
+def _checkpoint_seconds() -> float:
+    text = os.environ.get("RECTOOL_CHECKPOINT_SECONDS", str(CHECKPOINT_SECONDS))
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"RECTOOL_CHECKPOINT_SECONDS is '{text}'; it must be a number of seconds") from None
 
 
 def make_optimizer(parts: Parts, settings: dict[str, Any]) -> torch.optim.Optimizer:
@@ -165,13 +175,15 @@ def _assess(
     parts: Parts,
     settings: dict[str, Any],
     progress: Progress,
-    validate: Callable[[Recommender], dict[str, float]] | None,
+    validate: Callable[[Tables], dict[str, float]] | None,
 ) -> dict[str, Any]:
     """What the log says of the model after an epoch: what its quantizers do, and the held-out metrics."""
-    row: dict[str, Any] = {"quantizer": parts.model.diagnostics(parts.model.real())}
+    real = parts.model.real()
+    tables = parts.model.tables(real)  # before the diagnostics: methods that code after training are fitted here
+    row: dict[str, Any] = {"quantizer": parts.model.diagnostics(real)}
     if validate is None:
         return row
-    row["validation"] = validate(parts.model)
+    row["validation"] = validate(tables)
     value = row["validation"][settings["monitor"]]
     if value > progress.best:
         progress.best, progress.best_epoch, progress.stale = value, progress.epoch, 0
@@ -218,7 +230,7 @@ def _restore(path: Path, parts: Parts, optimizer: torch.optim.Optimizer) -> Prog
     if not path.exists():
         return None
     try:
-        state = torch.load(io.BytesIO(path.read_bytes()), weights_only=True)
+        state = torch.load(path, weights_only=True)
         parts.model.load_state_dict(state["model"])
         parts.loss.load_state_dict(state["loss"])
         optimizer.load_state_dict(state["optimizer"])

@@ -66,8 +66,8 @@ def small_float_run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def _run(data: Path, factory: pytest.TempPathFactory, recipe: str, *settings: str) -> Path:
+    from rectoolkit.execute import Circumstances, execute
     from rectoolkit.recipe import Recipe
-    from rectoolkit.run import Circumstances, execute
 
     sizes = ["encoder.dim=16", "encoder.layers=2", "sampler.batch=256", "train.epochs=1"]
     path = Path(__file__).parent.parent / "recipes" / f"{recipe}.toml"

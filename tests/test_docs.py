@@ -95,6 +95,10 @@ def test_the_tree_of_the_readme_names_what_is_there() -> None:
     for path in (ROOT / "rectoolkit").iterdir():
         if path.name not in ("__init__.py", "py.typed", "__pycache__"):
             assert re.search(rf"\b{re.escape(path.name)}\b", tree), f"{path.name} is missing from the README's tree"
+    for name in re.findall(r"\b([a-z_]+(?:\.py|/))(?=\s|$)", tree):
+        where = ROOT if (ROOT / name).is_dir() else ROOT / "rectoolkit"
+        assert (where / name).exists(), f"the README's tree names {name}, which is not there"
+    assert "TABLE" not in (ROOT / "README.md").read_text()
 
 
 def test_an_unknown_recipe_key_in_a_document_would_be_noticed() -> None:

@@ -21,6 +21,7 @@ LEVELS = [
     {"recipe", "model", "evaluate"},
     {"train"},
     {"run"},
+    {"execute"},
     {"compare", "report", "significance", "bench"},
     {"terminal"},
     {"cli"},

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from rectoolkit.codes import PackedTable
+from rectoolkit.execute import Circumstances, execute
 from rectoolkit.float_index import open_embeddings
 from rectoolkit.recipe import Recipe
-from rectoolkit.run import Circumstances, Run, execute
+from rectoolkit.run import Run
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
 HQGNN = Path(__file__).parent.parent / "recipes" / "hqgnn.toml"

@@ -18,8 +18,9 @@ from click.testing import CliRunner, Result
 from rectoolkit.cli import main
 from rectoolkit.codes import PackedTable
 from rectoolkit.errors import FormatError, UserError
+from rectoolkit.execute import Circumstances, execute, load_data, parts_of
 from rectoolkit.recipe import Recipe
-from rectoolkit.run import Circumstances, Run, execute
+from rectoolkit.run import Run
 
 ROOT = Path(__file__).parent.parent
 HQGNN = str(ROOT / "recipes" / "hqgnn.toml")
@@ -102,6 +103,82 @@ def test_a_file_cut_short_is_told_by_name(finished: Run, tmp_path: Path, name: s
             _ = Run.open(copy).metrics
 
 
+@pytest.mark.parametrize("name", ["users.codes", "metrics.json", "environment.json", "seen.bin", "items.npy"])
+def test_a_damaged_run_is_made_again_by_the_same_command(
+    finished: Run, settings: list[str], tmp_path: Path, name: str
+) -> None:
+    target = tmp_path / finished.path.name
+    shutil.copytree(finished.path, target)
+    (target / name).write_bytes((target / name).read_bytes()[:-30])
+    again = execute(Recipe.load(HQGNN, settings), Circumstances(tmp_path, threads=1))
+    assert again.metrics["accuracy"] == finished.metrics["accuracy"]
+    assert (again.path / "users.codes").read_bytes() == (finished.path / "users.codes").read_bytes()
+
+
+def test_missing_codes_are_never_replaced_by_floats(finished: Run, tmp_path: Path) -> None:
+    target = tmp_path / "run"
+    shutil.copytree(finished.path, target)
+    (target / "users.codes").unlink()
+    with pytest.raises(FormatError, match=r"users\.codes: no such file"):
+        Run.open(target).recommend(1)
+
+
+def test_a_validation_file_selects_and_is_left_out_of_the_ranking(small_data: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(small_data, data)
+    rows = [line.split() for line in (data / "train.txt").read_text().splitlines()]
+    (data / "train.txt").write_text("\n".join(" ".join(row[:-1]) for row in rows if len(row) > 2) + "\n")
+    held = {int(row[0]): int(row[-1]) for row in rows if len(row) > 2}
+    (data / "validation.txt").write_text("\n".join(f"{user} {item}" for user, item in held.items()) + "\n")
+    recipe = Recipe.load(HQGNN, [f'dataset.path="{data}"', *SMALL, "train.epochs=2"])
+    run = execute(recipe, Circumstances(tmp_path / "runs", threads=1))
+    log = [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
+    assert "validation" in log[0]
+    users = sorted(held)
+    hits = run.recommend(users, 90)
+    for user, ids in zip(users, hits.ids, strict=True):
+        assert held[user] not in ids
+    parts = parts_of(recipe, load_data(recipe))
+    assert parts.train.num_interactions + len(held) == parts.seen.num_interactions
+
+
+def test_data_that_leaves_nothing_to_do_is_refused_before_training(tmp_path: Path) -> None:
+    (tmp_path / "pairs.txt").write_text("".join(f"{user} {user % 7}\n" for user in range(30)))
+    settings = [f"dataset.path={tmp_path / 'pairs.txt'}", "dataset.format=pairs", "train.epochs=1"]
+    result = rectool("run", HQGNN, *options(settings), "--runs", tmp_path / "runs")
+    assert result.exit_code == 2, result.output
+    assert "no user has a test item" in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_changed_plugin_is_not_taken_for_the_old_one(small_data: Path, tmp_path: Path) -> None:
+    source = (
+        "from rectoolkit.encoders import LightGCN\nfrom rectoolkit.registry import encoders\n"
+        '@encoders.register("mine")\nclass Mine(LightGCN):\n    """Mine."""\n'
+        "    def __init__(self, graph, generator, *, dim: int = 8):\n"
+        "        super().__init__(graph, generator, dim=dim)\n"
+    )
+    settings = [f'dataset.path="{small_data}"', 'plugins=["mine"]', "encoder.name=mine", "train.epochs=1"]
+    command = [sys.executable, "-m", "rectoolkit.cli", "run", HQGNN, *options(settings), "--quiet"]
+    (tmp_path / "mine.py").write_text(source)
+    first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert first.returncode == 0, first.stderr
+    (tmp_path / "mine.py").write_text(source + "# changed\n")
+    second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert second.returncode == 2
+    assert "another version of the plugin 'mine'" in second.stderr
+
+
+@pytest.mark.parametrize("users", [[], [1.5], [[1, 2]], ["a"], True])
+def test_recommend_refuses_what_are_no_users(finished: Run, users: object) -> None:
+    with pytest.raises(UserError, match="integer ids"):
+        finished.recommend(users)  # type: ignore[arg-type]
+
+
+def test_a_depth_beyond_the_catalogue_ends_at_its_last_item(finished: Run) -> None:
+    assert finished.recommend(1, 10**12).ids.shape == (1, 90)
+
+
 def test_what_is_no_run_is_refused(tmp_path: Path, finished: Run) -> None:
     for arguments, told in (
         (("recommend", tmp_path / "none", "--user", 1), "no such run folder"),
@@ -142,26 +219,41 @@ def test_one_writer_a_run_folder(settings: list[str], tmp_path: Path) -> None:
 
 
 def test_kill_at_random_moments_ends_in_the_same_bytes(finished: Run, settings: list[str], tmp_path: Path) -> None:
-    """``kill -9`` at ten moments spread over a run, each followed by the same command again."""
+    """``kill -9`` ten times: at a random moment after each stage of a run has begun."""
     command = [sys.executable, "-m", "rectoolkit.cli", "run", HQGNN, *options(settings), "--runs", str(tmp_path)]
     command += ["--threads", "1", "--quiet"]
     environment = {**os.environ, "RECTOOL_CHECKPOINT_SECONDS": "0"}
-    draws = np.random.default_rng(9)
-    target = tmp_path / finished.path.name
-    kills = 0
-    while kills < 10 and not (target / "metrics.json").exists():
+    draws, target = np.random.default_rng(9), tmp_path / finished.path.name
+
+    def rows() -> int:
+        return len((target / "log.jsonl").read_text().splitlines()) if (target / "log.jsonl").exists() else 0
+
+    stages = [
+        lambda: (target / ".lock").exists(),
+        lambda: (target / "environment.json").exists(),
+        *(lambda n=n: rows() >= n and (target / "checkpoint.pt").exists() for n in (1, 2, 3, 4, 5)),
+        lambda: (target / "users.npy").exists(),
+        lambda: (target / "items.codes").exists(),
+        lambda: (target / "model.pt").exists(),
+    ]
+    interrupted = resumed = 0
+    for reached in stages:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        begun, wait = time.monotonic(), draws.uniform(0.0, 0.6)
-        while not (target / ".lock").exists() and process.poll() is None and time.monotonic() - begun < 60:
-            time.sleep(0.005)
-        time.sleep(wait + 2.0 * (kills % 2))  # half of them before, half of them after the imports
+        begun = time.monotonic()
+        while not reached() and process.poll() is None and time.monotonic() - begun < 60:
+            time.sleep(0.001)
+        time.sleep(draws.uniform(0, 0.01))
         process.send_signal(signal.SIGKILL)
         process.wait()
-        kills += 1
+        interrupted += not (target / "metrics.json").exists()
+        resumed += (target / "checkpoint.pt").exists()
+    assert interrupted >= 7, "the kills must come before the run is finished"
+    assert resumed >= 5, "the kills must leave checkpoints to go on from"
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     for name in ("users.codes", "items.codes", "users.npy", "items.npy"):
         assert (target / name).read_bytes() == (finished.path / name).read_bytes(), name
     assert not list(target.glob(".*.part"))
+    assert not (target / "checkpoint.pt").exists()
 
 
 def test_run_prints_the_table(settings: list[str], finished: Run) -> None:

@@ -74,8 +74,8 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_training(tiny: Interaction
     scores = iter([0.1, 0.5, 0.2, 0.3])
     seen: list[torch.Tensor] = []
 
-    def validate(model: Recommender) -> dict[str, float]:
-        seen.append(model.encoder.embedding.detach().clone())
+    def validate(tables: object) -> dict[str, float]:
+        seen.append(parts.model.encoder.embedding.detach().clone())
         return {"ndcg@20": next(scores)}
 
     progress = fit(parts, settings, tmp_path, validate)

@@ -181,8 +181,8 @@ def work() -> None:
 
 
 def _execute(order: dict[str, Any], channel: Any) -> None:
+    from rectoolkit.execute import Circumstances, execute
     from rectoolkit.recipe import Recipe
-    from rectoolkit.run import Circumstances, execute
 
     class Channel:
         def step(self, epoch: int, batch: int, batches: int) -> None: ...

@@ -1,0 +1,310 @@
+"""The life of ``rectool run``: a recipe becomes a run folder. ``execute`` is read from top to bottom.
+
+A finished run is reused, an unfinished one goes on from its checkpoint; ``metrics.json`` is written last. The folder
+is locked while it is worked on, and belongs to one recipe, one version of its plugins and one state of its data.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rectoolkit import __version__
+from rectoolkit.atomic import atomic_write, remove_parts, write_text
+from rectoolkit.codes import PackedTable, save_arrays
+from rectoolkit.data import Dataset, Interactions
+from rectoolkit.errors import DataError, FormatError, UserError
+from rectoolkit.evaluate import evaluate, queries_per_second
+from rectoolkit.run import ENVIRONMENT, LAYOUT, METRICS, MODEL, PER_USER, RECIPE, SEEN, Run, read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy.typing as npt
+
+    from rectoolkit.recipe import Recipe
+    from rectoolkit.train import Progress, Watcher
+
+    Table = PackedTable | npt.NDArray[np.float32]
+
+BUSY = (errno.EACCES, errno.EAGAIN)  # what a lock that another process holds answers
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a run happens under and a recipe does not say; none of it is part of the digest."""
+
+    runs: Path = Path("runs")
+    device: str = "cpu"
+    threads: int | None = None
+    watcher: Watcher | None = None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """How a run uses its data: what it trains on, what it selects by (if anything), and what ranking leaves out."""
+
+    train: Interactions
+    held: Interactions | None
+    seen: Interactions
+
+
+def execute(recipe: Recipe, circumstances: Circumstances | None = None) -> Run:
+    """Do what the recipe says in its run folder: reuse a finished run, resume an unfinished one, or begin.
+
+    Raises UserError (with DataError, FormatError and TrainingError under it) for what the user can mend, and OSError
+    for what the machine refuses; neither leaves a file that a later command would take for whole.
+    """
+    around = circumstances or Circumstances()
+    dataset = load_data(recipe)
+    parts = parts_of(recipe, dataset)
+    folder = around.runs / recipe.folder_name
+    if _finished(folder, recipe, dataset):
+        return Run.open(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        if _finished(folder, recipe, dataset):  # by the process that held the lock until now
+            return Run.open(folder)
+        remove_parts(folder)
+        (folder / METRICS).unlink(missing_ok=True)
+        _describe(folder, recipe, dataset, around)
+        progress = _train(folder, recipe, parts, around)
+        _measure(folder, recipe, dataset, progress, around)
+    return Run.open(folder)
+
+
+def load_data(recipe: Recipe) -> Dataset:
+    """The data set that the recipe names."""
+    from rectoolkit.data.catalog import load_dataset
+
+    source = dict(recipe["dataset"])
+    return load_dataset(seed=source.pop("split_seed"), **source)
+
+
+def parts_of(recipe: Recipe, dataset: Dataset) -> Parts:
+    """Train, validation and seen interactions of a run. Raises DataError where a part that is needed is empty.
+
+    A data set's own validation part is what selects where it has one; otherwise ``train.validation`` of each user's
+    train items is held out. Ranking for the test leaves out both.
+    """
+    if not dataset.test.num_interactions:
+        raise DataError(
+            f"{dataset.name}: no user has a test item, so there is nothing to evaluate; give a test file, or with a "
+            "single file a larger dataset.test_share"
+        )
+    share, train = recipe["train"]["validation"], dataset.train
+    if dataset.validation is not None:
+        held = dataset.validation
+        users, items = (np.concatenate(pair) for pair in zip(train.pairs(), held.pairs(), strict=True))
+        seen = Interactions.from_pairs(users, items, train.num_users, train.num_items)
+        return Parts(train, held if share else None, seen)
+    if not share:
+        return Parts(train, None, train)
+    from rectoolkit.data.splits import hold_out
+
+    rest, held = hold_out(train, share, np.random.default_rng([recipe.seed, 1]))
+    if not held.num_interactions:
+        raise DataError(
+            f"{dataset.name}: train.validation = {share} holds nothing out, since users have too few train items; "
+            "write a larger share, or 0 to train without validation"
+        )
+    return Parts(rest, held, train)
+
+
+def _train(folder: Path, recipe: Recipe, data: Parts, around: Circumstances) -> Progress:
+    """From the interactions to the tables in the folder."""
+    import torch
+
+    from rectoolkit.model import assemble
+    from rectoolkit.train import fit
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(around.threads or before)
+    try:
+        parts = assemble(recipe, data.train, around.device)
+        validate = None if data.held is None else _validation(recipe, data.train, data.held, around)
+        progress = fit(parts, recipe["train"], folder, validate, around.watcher)
+        real = parts.model.real()
+        _save_tables(folder, data.seen, parts.model.tables(real), real)
+        with atomic_write(folder / MODEL) as file:
+            torch.save(parts.model.state_dict(), file)
+        return progress
+    finally:
+        torch.set_num_threads(before)
+
+
+def _validation(
+    recipe: Recipe, train: Interactions, held: Interactions, around: Circumstances
+) -> Callable[[Any], dict[str, float]]:
+    """What measures the held-out part: the two tables of a model -> metrics, through the packed index."""
+    metrics = [*recipe["evaluate"]["metrics"], recipe["train"]["monitor"]]
+
+    def validate(tables: Any) -> dict[str, float]:
+        users, items = map(_packed, tables)
+        return evaluate(users, items, train, held, metrics, around.threads).means
+
+    return validate
+
+
+def _packed(table: Any) -> Table:
+    return table if isinstance(table, np.ndarray) else PackedTable.pack(table)
+
+
+def _save_tables(folder: Path, seen: Interactions, tables: Any, real: Any) -> None:
+    for side, table, rows in zip(("users", "items"), map(_packed, tables), real, strict=True):
+        with atomic_write(folder / f"{side}.npy") as file:
+            np.save(file, np.ascontiguousarray(rows.detach().float().cpu().numpy()))
+        if isinstance(table, PackedTable):
+            table.save(folder / f"{side}.codes")
+    facts = {"num_users": seen.num_users, "num_items": seen.num_items}
+    save_arrays(folder / SEEN, "interactions", {"indptr": seen.indptr, "items": seen.items}, facts)
+
+
+def _measure(folder: Path, recipe: Recipe, dataset: Dataset, progress: Progress, around: Circumstances) -> None:
+    """Evaluate what lies in the folder, opened as a stranger would, and the same model before its quantizer."""
+    from rectoolkit.train import CHECKPOINT
+
+    run, names = Run(folder), recipe["evaluate"]["metrics"]
+    tables = {"codes": (run.users, run.items), "float32": run.float_rows()}
+    results = {name: evaluate(*pair, run.seen, dataset.test, names, around.threads) for name, pair in tables.items()}
+    speeds = {
+        name: queries_per_second(*pair, run.seen, results[name].users, names, around.threads)
+        for name, pair in tables.items()
+    }
+    coded, epochs = results["codes"], len(progress.rows)
+    save_arrays(folder / PER_USER, "per_user", {"users": coded.users, **coded.values}, {})
+    figures = {
+        "name": recipe.name,
+        "bits": recipe["quantizer"].get("bits", 32),
+        "accuracy": coded.means,
+        "float32": {
+            "accuracy": results["float32"].means,
+            "queries_per_second": speeds["float32"],
+            **_bytes(*tables["float32"]),
+        },
+        "queries_per_second": speeds["codes"],
+        **_bytes(*tables["codes"]),
+        "test_users": len(coded.users),
+        "epochs": epochs,
+        "best_epoch": progress.best_epoch or epochs,
+        "train_seconds": progress.seconds,  # gradients alone: neither validation nor packing
+        "seconds_per_epoch": progress.seconds / epochs,
+        "peak_memory_mb": _peak_memory_mb(),  # of the process, since it began
+    }
+    write_text(folder / METRICS, json.dumps(figures, indent=2) + "\n")
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _bytes(users: Table, items: Table) -> dict[str, float]:
+    sizes = [t.bytes_per_row if isinstance(t, PackedTable) else t.shape[1] * t.itemsize for t in (users, items)]
+    return {"bytes_per_user": sizes[0], "bytes_per_item": sizes[1]}
+
+
+def _peak_memory_mb() -> float:
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak / (1024 if sys.platform == "linux" else 1024**2))
+
+
+def _finished(folder: Path, recipe: Recipe, dataset: Dataset) -> bool:
+    """Whether the folder holds this run, whole. Raises UserError where it was begun on something else.
+
+    A run whose files are cut short is not finished: it is made again from its checkpoint, or from the start.
+    """
+    if not (folder / ENVIRONMENT).exists():
+        return False
+    try:
+        environment = read_json(folder / ENVIRONMENT)
+        layout, begun_on = environment["layout"], (environment["digest"], environment["data"]["digest"])
+        plugins = environment["plugins"]
+    except (FormatError, KeyError, TypeError):
+        return False
+    if layout != LAYOUT:
+        raise FormatError(f"{folder}: a run folder of layout {layout}, not {LAYOUT}; move it away to begin anew")
+    if begun_on[1] != dataset.digest:
+        raise UserError(
+            f"{folder}: this run was begun on other interactions of the data set '{dataset.name}' "
+            f"(digest {begun_on[1][:12]}, now {dataset.digest[:12]}); move the folder away to begin anew"
+        )
+    changed = [module for module, digest in _plugins(recipe).items() if plugins.get(module) != digest]
+    if changed or begun_on[0] != recipe.digest:
+        what = f"another version of the plugin '{changed[0]}'" if changed else "another recipe"
+        raise UserError(f"{folder}: this run was begun with {what}; move the folder away to begin anew")
+    try:
+        run = Run.open(folder)
+        _ = run.users, run.items, run.seen, run.metrics, run.per_user(), run.float_rows()
+    except FormatError:
+        return False
+    return True
+
+
+def _plugins(recipe: Recipe) -> dict[str, str]:
+    """The sha256 of each plugin's source, which a recipe names but does not hold."""
+    files = {module: getattr(sys.modules.get(module), "__file__", None) for module in recipe.plugins}
+    return {
+        module: hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else "" for module, file in files.items()
+    }
+
+
+def _describe(folder: Path, recipe: Recipe, dataset: Dataset, around: Circumstances) -> None:
+    """``recipe.toml`` and ``environment.json``: enough to repeat the run. A resumed run adds a session."""
+    import torch
+
+    def of(package: str) -> str:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return "missing"
+
+    session = {
+        "begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "rectoolkit": __version__,
+        "python": platform.python_version(),
+        "packages": {package: of(package) for package in ("torch", "dgl", "numpy", "numba", "scikit-learn")},
+        "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "threads": around.threads or torch.get_num_threads(),
+        "device": around.device,
+    }
+    try:
+        earlier = read_json(folder / ENVIRONMENT)["sessions"]
+    except (FormatError, KeyError):
+        earlier = []
+    environment = {
+        "layout": LAYOUT,
+        "digest": recipe.digest,
+        "plugins": _plugins(recipe),
+        "bits": recipe["quantizer"].get("bits", 32),
+        "data": {"name": dataset.name, "digest": dataset.digest, "summary": dataset.summary()},
+        "sessions": [*earlier, session],
+    }
+    write_text(folder / RECIPE, recipe.toml())
+    write_text(folder / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One writer a run folder; the lock goes with the process, however it ends."""
+    import fcntl
+
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in BUSY:
+                message = f"{folder}: another process is working on this run; wait for it or stop it"
+                raise UserError(message) from None
+            raise  # a file system without locks, for one
+        yield
