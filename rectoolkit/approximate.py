@@ -59,14 +59,14 @@ class ApproximateIndex:
     def build(
         cls, items: PackedTable, *, lists: int | None = None, generator: np.random.Generator | None = None
     ) -> ApproximateIndex:
-        """Sort ``items`` into at most ``lists`` lists (by default the square root of their number).
+        """Sort ``items`` into at most ``lists`` lists (by default twice the square root of their number).
 
         Raises UserError of an empty catalogue and where ``lists`` is not from 1 to the number of items.
         """
         num = items.num_rows
         if not 0 < num < 1 << 32:
             raise UserError(f"lists hold from 1 to 2^32 - 1 items, got {num}; an empty catalogue needs no index")
-        lists = round(num**0.5) if lists is None else lists
+        lists = min(num, round(2 * num**0.5)) if lists is None else lists
         check_count("lists", lists)
         if lists > num:
             raise UserError(f"lists must be at most the number of items, {num}, got {lists}")

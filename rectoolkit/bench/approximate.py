@@ -74,7 +74,7 @@ def bench_lists(
     """Measure lists of both catalogues at each of ``bits``. Raises UserError where a number is out of range."""
     check_sizes(bits, items, dim, k, batch, rounds)
     threads = threads or available_cores()
-    report = ListReport(items, dim, k, batch, threads, round(items**0.5))
+    report = ListReport(items, dim, k, batch, threads, 0)
     for name, centres in (("clustered", max(1, items // ITEMS_A_CENTRE)), ("random", 0)):
         stored, asked = _vectors(items, batch, dim, centres, seed)
         for width in bits:
@@ -82,6 +82,7 @@ def bench_lists(
             begun = time.perf_counter()
             lists = ApproximateIndex.build(table)
             report.build_seconds[f"{name}, {width} bit"] = time.perf_counter() - begun
+            report.lists = max(report.lists, lists.lists)
             report.rows += _measured(name, Index(table), lists, queries, report, rounds)
     return report
 
