@@ -217,6 +217,7 @@ at_least_1 = click.IntRange(min=1)
 @click.option("--json", "figures", type=click.Path(path_type=Path), help="A file for the figures.")
 @click.option("--evaluation", is_flag=True, help="Time a full-rank evaluation of Gowalla's size instead.")
 @click.option("--approximate", is_flag=True, help="Measure inverted lists beside the exact scan instead.")
+@click.option("--lists", type=at_least_1, help="How many lists with --approximate; 2 sqrt(items) by default.")
 @click.option("--only-ours", is_flag=True, help="Leave the other libraries out.")
 def bench(
     run: Path | None,
@@ -227,6 +228,7 @@ def bench(
     figures: Path | None,
     evaluation: bool,
     approximate: bool,
+    lists: int | None,
     only_ours: bool,
     **settings: Any,
 ) -> None:
@@ -239,6 +241,8 @@ def bench(
         raise UserError(f"{(given or ['--evaluation'])[0]} is for random vectors; leave it out, or the run folder")
     if evaluation and (given or plot or figures):
         raise UserError("--evaluation has sizes of its own and prints two lines; leave the other options out")
+    if lists is not None and not approximate:
+        raise UserError("--lists is for --approximate; add it, or leave --lists out")
     if approximate and plot:
         raise UserError("--approximate makes a table and no plot; leave --plot out")
     if evaluation:
@@ -254,7 +258,7 @@ def bench(
     if approximate:
         from rectoolkit.bench.approximate import bench_lists, show_lists
 
-        report = bench_lists(items or 1_000_000, dim or 64, widths, **settings)
+        report = bench_lists(items or 1_000_000, dim or 64, widths, lists=lists, **settings)
         show_lists(report)
     else:
         settings["others"] = not only_ours

@@ -60,6 +60,7 @@ def test_the_command_refuses_what_cannot_be_measured(
         ((small_run, "--approximate"), "--approximate is for random vectors"),
         (("--approximate", "--plot", "a.svg"), "leave --plot out"),
         (("--approximate", "--bits", "9"), "bits 1 to 8"),
+        (("--lists", 9), "--lists is for --approximate"),
         (("--evaluation", "--items", 5), "sizes of its own"),
         ((small_float_run,), "quantizer is float32"),
         ((tmp_path / "none",), "no such run folder"),

@@ -69,6 +69,7 @@ def bench_lists(
     batch: int = 64,
     rounds: int = 9,
     threads: int | None = None,
+    lists: int | None = None,
     seed: int = 0,
 ) -> ListReport:
     """Measure lists of both catalogues at each of ``bits``. Raises UserError where a number is out of range."""
@@ -80,10 +81,10 @@ def bench_lists(
         for width in bits:
             table, queries = quantize(stored, width), quantize(asked, width)
             begun = time.perf_counter()
-            lists = ApproximateIndex.build(table)
+            built = ApproximateIndex.build(table, lists=lists)
             report.build_seconds[f"{name}, {width} bit"] = time.perf_counter() - begun
-            report.lists = max(report.lists, lists.lists)
-            report.rows += _measured(name, Index(table), lists, queries, report, rounds)
+            report.lists = max(report.lists, built.lists)
+            report.rows += _measured(name, Index(table), built, queries, report, rounds)
     return report
 
 
