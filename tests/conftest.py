@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from rectoolkit.data import Interactions
 from rectoolkit.data.planted import Planted, generate
+
+torch.set_num_threads(1)  # the tensors here are tiny: threads that wait for one another cost more than they give
 
 
 def checkerboard_of(size: int) -> Interactions:
