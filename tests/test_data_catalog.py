@@ -241,7 +241,7 @@ def test_each_fault_of_a_card_names_the_file_and_the_key(place, old, new, expect
     put(place, CARD.replace(old, new))
     with pytest.raises((DataError, RecipeError)) as caught:
         find_card("mine")
-    assert str(caught.value).startswith("datasets/mine.toml: ")
+    assert str(caught.value).startswith("datasets/mine.toml:")
     assert expected in str(caught.value)
 
 
