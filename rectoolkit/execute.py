@@ -30,7 +30,7 @@ from rectoolkit.evaluate import evaluate, queries_per_second
 from rectoolkit.run import ENVIRONMENT, LAYOUT, METRICS, MODEL, PER_USER, RECIPE, SEEN, Run, read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy.typing as npt
 
@@ -68,13 +68,13 @@ def execute(recipe: Recipe, circumstances: Circumstances | None = None) -> Run:
     for what the machine refuses; neither leaves a file that a later command would take for whole.
     """
     around = circumstances or Circumstances()
-    dataset = load_data(recipe)
+    dataset = load_data(recipe["dataset"])
     parts = parts_of(recipe, dataset)
     folder = around.runs / recipe.folder_name
     if _finished(folder, recipe, dataset):
         return Run.open(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder):
         if _finished(folder, recipe, dataset):  # by the process that held the lock until now
             return Run.open(folder)
         remove_parts(folder)
@@ -85,11 +85,11 @@ def execute(recipe: Recipe, circumstances: Circumstances | None = None) -> Run:
     return Run.open(folder)
 
 
-def load_data(recipe: Recipe) -> Dataset:
-    """The data set that the recipe names."""
+def load_data(section: Mapping[str, Any]) -> Dataset:
+    """The data set that a recipe's filled section ``[dataset]`` names."""
     from rectoolkit.data.catalog import load_dataset
 
-    source = dict(recipe["dataset"])
+    source = dict(section)
     return load_dataset(seed=source.pop("split_seed"), **source)
 
 
@@ -295,7 +295,7 @@ def _describe(folder: Path, recipe: Recipe, dataset: Dataset, around: Circumstan
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """One writer a run folder; the lock goes with the process, however it ends."""
     import fcntl
 

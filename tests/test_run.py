@@ -138,7 +138,7 @@ def test_a_validation_file_selects_and_is_left_out_of_the_ranking(small_data: Pa
     hits = run.recommend(users, 90)
     for user, ids in zip(users, hits.ids, strict=True):
         assert held[user] not in ids
-    parts = parts_of(recipe, load_data(recipe))
+    parts = parts_of(recipe, load_data(recipe["dataset"]))
     assert parts.train.num_interactions + len(held) == parts.seen.num_interactions
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from dataclasses import dataclass
@@ -52,11 +51,9 @@ def find_run(runs: Path, name: str) -> Path:
 
 def remove_run(folder: Path) -> None:
     """Delete a run folder. Raises UserError where a process works on it."""
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{folder}: a process is working on this run; stop it first") from None
+    from rectoolkit.execute import locked
+
+    with locked(folder):
         shutil.rmtree(folder)
 
 
@@ -65,12 +62,11 @@ def measure_again(path: Path, metrics: Sequence[str], threads: int | None = None
 
     Raises UserError where the data has changed since the run was made.
     """
-    from rectoolkit.data.catalog import load_dataset
     from rectoolkit.evaluate import evaluate
+    from rectoolkit.execute import load_data
 
     run = Run.open(path)
-    source = dict(read_toml(path / RECIPE)[0]["dataset"])
-    dataset = load_dataset(seed=source.pop("split_seed"), **source)
+    dataset = load_data(read_toml(path / RECIPE)[0]["dataset"])
     then = read_environment(path).get("data", {}).get("digest", "")
     if then != dataset.digest:
         raise UserError(

@@ -131,7 +131,7 @@ def _check_names(rows: Sequence[Row], metrics: Sequence[str], sort: str, baselin
 
 def _one_dataset(rows: Sequence[Row]) -> Dataset:
     """The data that all rows stand on. Raises UserError with the differences where there are several."""
-    from rectoolkit.data.catalog import load_dataset
+    from rectoolkit.execute import load_data
 
     by_source: dict[str, list[str]] = {}
     for row in rows:
@@ -139,8 +139,7 @@ def _one_dataset(rows: Sequence[Row]) -> Dataset:
     first: Dataset | None = None
     differing = []
     for source, labels in by_source.items():
-        settings = json.loads(source)
-        dataset = load_dataset(seed=settings.pop("split_seed"), **settings)
+        dataset = load_data(json.loads(source))
         first = first or dataset
         differing.append((dataset.digest, dataset.name, dataset.summary(), labels))
     assert first is not None

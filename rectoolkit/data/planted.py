@@ -133,9 +133,7 @@ def _taste(planted: Planted) -> Taste:
     return Taste(members[order].astype(np.int32), np.cumsum(mass[order]), starts.astype(np.int64))
 
 
-def _users(
-    planted: Planted, taste: Taste, generator: np.random.Generator, chunk: int
-) -> tuple[Int64s, Floats, Int64s]:
+def _users(planted: Planted, taste: Taste, generator: np.random.Generator, chunk: int) -> tuple[Int64s, Floats, Int64s]:
     """The chunk's users: communities (n, K+1), their weights (n, K+1) with noise last, and wanted degrees (n,)."""
     count = min(CHUNK, planted.users - chunk * CHUNK)
     shape = (count, planted.communities_per_user)
