@@ -144,6 +144,8 @@ class ApproximateIndex:
             ids, starts, centroids = (arrays[name] for name in ("ids", "starts", "centroids"))
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{path}: the header does not describe lists of codes: {error}") from None
+        if ids.ndim != 1 or starts.ndim != 1 or ids.dtype != np.uint32 or (ids >= items.num_rows).any():
+            raise FormatError(f"{path}: its lists name no rows of its codes; build the index again")
         shapes = ids.shape == (items.num_rows,) and centroids.shape == (len(starts) - 1, items.dim)
         types = ids.dtype == np.uint32 and starts.dtype == np.int64 and centroids.dtype == np.float32
         ends_well = len(starts) > 1 and starts[0] == 0 and starts[-1] == items.num_rows
@@ -158,7 +160,7 @@ class ApproximateIndex:
         ranges = np.stack((self.starts[lists], self.starts[lists + 1]), axis=2)
         work = float(np.diff(ranges).sum()) * max(1, self.items.dim * self.items.bits)
         kernels = compiled_kernels(work)
-        if kernels is None or self.items.dim >= kernels.MOST_DIMS:
+        if kernels is None or not kernels.serves(question.queries, self.items):
             return np.concatenate([np.zeros((0, question.k), np.uint64), *_by_numpy(question, ranges)])
         self._bounds = self._bounds or kernels.Bounds(self.items)
         keys: Keys = kernels.keys_in_ranges(question, self._bounds, ranges)

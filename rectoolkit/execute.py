@@ -73,7 +73,10 @@ def execute(recipe: Recipe, circumstances: Circumstances | None = None) -> Run:
     folder = around.runs / recipe.folder_name
     if _finished(folder, recipe, dataset):
         return Run.open(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (NotADirectoryError, FileExistsError):
+        raise UserError(f"{around.runs}: is a file; name a folder for the runs") from None
     with locked(folder):
         if _finished(folder, recipe, dataset):  # by the process that held the lock until now
             return Run.open(folder)

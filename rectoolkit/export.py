@@ -26,13 +26,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rectoolkit.atomic import atomic_write, write_text
-from rectoolkit.codes import check_comparable
+from rectoolkit.codes import PackedTable, check_comparable
 from rectoolkit.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from rectoolkit.codes import PackedTable
 
     Writer = Callable[[PackedTable, PackedTable, Path], dict[str, str]]
 
@@ -104,6 +102,7 @@ def _faiss(users: PackedTable, items: PackedTable, folder: Path) -> dict[str, st
     index: Any
     asked: Any = users.unpack().decode()
     if _ranks_by_hamming(users, items):
+        users, items = (PackedTable.pack(table.unpack()) for table in (users, items))  # faiss counts unused bits too
         index = faiss.IndexBinaryFlat(8 * items.planes.shape[2])
         index.add(np.ascontiguousarray(items.planes[:, 0]))
         asked, data = users.planes[:, 0], faiss.serialize_index_binary(index)

@@ -135,7 +135,7 @@ class Index:
             kernels = compiled_kernels(
                 len(question.queries.values) * len(self) * max(1, self.items.dim * self.items.bits)
             )
-            if kernels is not None and self.items.dim < kernels.MOST_DIMS:
+            if kernels is not None and kernels.serves(question.queries, self.items):
                 self._bounds = self._bounds or kernels.Bounds(self.items)
                 keys: Keys = kernels.best_keys(_allowed_only(question), self._bounds)
                 return keys

@@ -244,7 +244,8 @@ def _switch(section: str, current: dict[str, Any], name: Any) -> list[str]:
     written = {key: value for key, value in current.items() if key != "name"}
     _, faults = registry.check(name, written, section)
     dropped = {key: current.pop(key) for key in sorted({fault.where.removeprefix(f"{section}.") for fault in faults})}
-    return [f"{section}.{key} = {value!r} dropped: not for {section} '{name}'" for key, value in dropped.items()]
+    what = ", ".join(f"{key} = {value!r}" for key, value in dropped.items())
+    return [f"dropped, not for {section} '{name}': {what}"] if dropped else []
 
 
 def _value(text: str) -> Any:

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -192,6 +192,8 @@ def _type_text(annotation: Any) -> str:
         return "nothing"
     if get_origin(annotation) is Literal:
         return " | ".join(repr(choice) for choice in get_args(annotation))
+    if get_origin(annotation) is Annotated:
+        return _type_text(get_args(annotation)[0])
     if get_origin(annotation) is list:
         return f"list of {_type_text(get_args(annotation)[0])}"
     if get_args(annotation):

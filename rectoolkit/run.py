@@ -56,6 +56,8 @@ class Run:
     def open(cls, path: str | Path) -> Run:
         """The run in the folder ``path``. Raises FormatError where it is no finished run of this version."""
         path = Path(path)
+        if path.is_file():
+            raise FormatError(f"{path}: is a file; name the run folder it lies in")
         if not path.is_dir():
             raise FormatError(f"{path}: no such run folder; 'rectool run RECIPE' makes one in runs/")
         layout = read_json(path / ENVIRONMENT).get("layout")
@@ -164,7 +166,13 @@ class Run:
 
     def _table(self, side: str) -> Table:
         coded = read_json(self.path / ENVIRONMENT).get("bits", 0) <= 8
-        return PackedTable.load(self.path / f"{side}.codes") if coded else open_embeddings(self.path / f"{side}.npy")
+        path = self.path / (f"{side}.codes" if coded else f"{side}.npy")
+        table = PackedTable.load(path) if coded else open_embeddings(path)
+        rows = table.num_rows if isinstance(table, PackedTable) else len(table)
+        expected = self.seen.num_users if side == "users" else self.seen.num_items
+        if rows != expected:
+            raise FormatError(f"{path}: {rows} rows where this run has {expected} {side}; run the recipe again")
+        return table
 
 
 def read_json(path: Path) -> dict[str, Any]:

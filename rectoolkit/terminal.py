@@ -96,8 +96,8 @@ def print_run(run: Run) -> None:
         table.add_row(*row)
     console.print(table)
     console.print(
-        f"{figures['test_users']:,} test users · best epoch {figures['best_epoch']} of {figures['epochs']} · trained "
-        f"{_duration(figures['train_seconds'])} ({figures['seconds_per_epoch']:.2f} s an epoch) · "
+        f"{figures['test_users']:,} test users · best epoch {figures['best_epoch']} of {figures['epochs']}\n"
+        f"trained {_duration(figures['train_seconds'])} ({figures['seconds_per_epoch']:.2f} s an epoch) · "
         f"peak memory {figures['peak_memory_mb']:,.0f} MB"
     )
 

@@ -2,9 +2,9 @@
 
 An epoch is one pass of the sampler. After every ``every`` epochs the codes are packed, the held-out share of train
 is ranked through the index, and the best epoch's weights are kept. A checkpoint is one file, replaced whole: weights,
-optimizer, the state of every random stream, the best weights so far and the log. It is written at the end of an
-epoch, at most every ten seconds, so a killed run goes on from its last one and ends in the same bytes as an
-undisturbed run: between two checkpoints nothing is drawn that their states do not determine.
+optimizer, the state of every random stream, the best weights so far and the log. It is written at the end of the
+first epoch, then at the end of an epoch at most every ten seconds. A killed run goes on from its last one and ends in
+the same bytes as an undisturbed run: between two checkpoints nothing is drawn that their states do not determine.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def fit(
     _write_log(folder, progress)
     for row in progress.rows:
         watcher.epoch(row)
-    saved, wait = time.monotonic(), _checkpoint_seconds()
+    saved, wait = -math.inf, _checkpoint_seconds()  # the first epoch is always saved
     while progress.epoch < settings["epochs"] and not progress.stopped:
         begun = time.perf_counter()
         loss = _epoch(parts, optimizer, settings, progress.epoch, watcher)
@@ -179,6 +179,8 @@ def _assess(
 ) -> dict[str, Any]:
     """What the log says of the model after an epoch: what its quantizers do, and the held-out metrics."""
     real = parts.model.real()
+    if not all(bool(torch.isfinite(rows.square().sum()) & torch.isfinite(rows).all()) for rows in real):
+        raise TrainingError(f"epoch {progress.epoch}: embeddings are NaN, infinite or too large for float32; {ADVICE}")
     tables = parts.model.tables(real)  # before the diagnostics: methods that code after training are fitted here
     row: dict[str, Any] = {"quantizer": parts.model.diagnostics(real)}
     if validate is None:

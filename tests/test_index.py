@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rectoolkit import codes, index
 from rectoolkit.codes import CodeTable, PackedTable
 from rectoolkit.errors import UserError
-from rectoolkit.index import METHODS, Hits, Index, Rescore, mix, unmix
+from rectoolkit.index import METHODS, Hits, Index, Rescore, compiled_kernels, mix, unmix
 
 pytest.importorskip("numba")
 DIMS = (1, 7, 64, 97, 256)
@@ -365,3 +365,39 @@ OLDER = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+avx,+fma,+po
 def test_an_older_processor_gives_the_same_hits() -> None:
     command = [sys.executable, "-m", "pytest", __file__, "-k", "widths", "-p", "no:cacheprovider"]
     assert subprocess.run(command, env={**os.environ, **OLDER}, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("bits", [1, 4])
+def test_terms_of_the_reference_that_cancel_keep_their_ties(bits: int) -> None:
+    """A user whose code sum meets the middle of its grid: item offsets cancel, but not their rounding."""
+    draws, top = np.random.default_rng(5), (1 << bits) - 1
+    user = CodeTable(np.array([[0, top] * 32], np.uint8), bits=bits, offset=np.full((1, 1), -top / 2, np.float32))
+    codes = draws.integers(0, top + 1, (5000, 64)).astype(np.uint8)
+    items = PackedTable.pack(CodeTable(codes, bits=bits, offset=np.full((1, 1), 1.2345e16, np.float32)))
+    index = Index(items)
+    compiled_kernels(float("inf"))
+    fast, reference = (index.search(user, 50, method=method) for method in ("fast", "reference"))
+    np.testing.assert_array_equal(fast.ids, reference.ids)
+
+
+@pytest.mark.parametrize("exponent", [-120, -60, 60, 100])
+def test_magnitudes_outside_the_filters_are_ranked_all_the_same(exponent: int) -> None:
+    draws = np.random.default_rng(6)
+    scale = np.ldexp(draws.uniform(1, 2, (3000, 1)), exponent).astype(np.float32)
+    codes = draws.integers(0, 16, (3000, 32)).astype(np.uint8)
+    items = PackedTable.pack(CodeTable(codes, bits=4, scale=scale, offset=np.zeros((3000, 1), np.float32)))
+    index = Index(items)
+    compiled_kernels(float("inf"))
+    queries = draws.normal(size=(3, 32)).astype(np.float32)
+    fast, reference = (index.search(queries, 5, method=method) for method in ("fast", "reference"))
+    np.testing.assert_array_equal(fast.ids, reference.ids)
+    np.testing.assert_array_equal(fast.scores, reference.scores)
+
+
+def test_the_widest_rows_of_the_largest_codes_do_not_overflow() -> None:
+    codes = np.random.default_rng(7).integers(200, 256, (130, 32768)).astype(np.uint8)
+    index = Index(PackedTable.pack(CodeTable(codes)))
+    compiled_kernels(float("inf"))
+    query = CodeTable(np.full((1, 32768), 255, np.uint8))
+    fast, reference = (index.search(query, 3, method=method) for method in ("fast", "reference"))
+    np.testing.assert_array_equal(fast.ids, reference.ids)

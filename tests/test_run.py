@@ -309,12 +309,28 @@ def test_a_users_fault_is_one_message_and_code_2(arguments: tuple[str, ...], tol
     assert "Traceback" not in result.output
 
 
-def test_a_machines_fault_is_one_message_and_code_1(settings: list[str], tmp_path: Path) -> None:
+def test_a_file_where_the_runs_should_go_is_refused(settings: list[str], tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file where the folder should go")
     result = rectool("run", HQGNN, *options(settings), "--runs", tmp_path / "runs")
-    assert result.exit_code == 1
-    assert "error: " in result.output
-    assert "Traceback" not in result.output
+    assert result.exit_code == 2
+    assert "name a folder for the runs" in result.output
+
+
+def test_swapped_codes_are_refused(finished: Run, tmp_path: Path) -> None:
+    target = tmp_path / "run"
+    shutil.copytree(finished.path, target)
+    shutil.copy(target / "users.codes", target / "items.codes")
+    with pytest.raises(FormatError, match="150 rows where this run has 90 items"):
+        Run.open(target).recommend(1)
+
+
+def test_diverged_rows_stop_the_training(settings: list[str], tmp_path: Path) -> None:
+    result = rectool(
+        "run", HQGNN, *options([*settings, "train.rate=1e30", "train.epochs=1", "sampler.batch=100000"]),
+        "--runs", tmp_path,
+    )  # fmt: skip
+    assert result.exit_code == 2, result.output
+    assert "epoch 1" in result.output
 
 
 def test_a_full_disk_is_one_message_and_leaves_nothing_that_looks_whole(settings: list[str], tmp_path: Path) -> None:

@@ -115,6 +115,13 @@ def test_nan_stops_with_epoch_batch_and_tensor_and_keeps_the_checkpoint(
     assert (tmp_path / CHECKPOINT).read_bytes() == before
 
 
+def test_the_first_epoch_is_always_saved(tiny: Interactions, tmp_path: Path) -> None:
+    parts, settings = parts_of(tiny)
+    with pytest.raises(KeyboardInterrupt):
+        fit(parts, settings, tmp_path, watcher=StopsAt(1, 1))
+    assert (tmp_path / CHECKPOINT).exists()
+
+
 @pytest.mark.parametrize("damage", [b"", b"garbage", None])
 def test_a_damaged_checkpoint_is_refused(tiny: Interactions, tmp_path: Path, damage: bytes | None) -> None:
     parts, settings = parts_of(tiny)

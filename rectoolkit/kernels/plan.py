@@ -168,6 +168,12 @@ def ask(
     sizes = bounds.scale * (np.abs(a) * products + np.abs(b) * top * widths) + np.abs(c) * bounds.offset
     loose = np.where(rising, 0.0, np.abs(scale) * bounds.scale * error * top * widths)
     margin = (sizes.sum(axis=1) * (segments + 1) * 2.0**-21 + loose.sum(axis=1)) * (1 + 1e-9)
+    # the reference adds (scale sum) offset_i and (width offset) offset_i apart: where they cancel, its float64 rounding
+    # is larger than anything left of c
+    lost = (np.abs(scale * queries.sums) + widths * np.abs(offset)) * bounds.offset
+    largest = np.abs(queries.values).max(axis=1, initial=0.0, keepdims=True)
+    lost = lost + (np.abs(scale) * largest + np.abs(offset)) * top * widths * bounds.scale
+    margin = margin + lost.sum(axis=1) * (segments + 1) * 2.0**-50
     padded = -(-num // QUERY_TILE) * QUERY_TILE
     coefficients = np.zeros((segments, padded, 3), np.float32)
     with np.errstate(over="ignore"):
@@ -218,3 +224,17 @@ def _planes(codes: Array) -> Array:
     bits = max(1, int(codes.max(initial=0)).bit_length())
     planes = [np.packbits((codes >> bit) & 1, axis=1, bitorder="little").view("<u8") for bit in range(bits)]
     return np.ascontiguousarray(np.stack(planes, axis=2))
+
+
+def tame(queries: Integers, items: PackedTable) -> bool:
+    """Whether every magnitude stays far inside float32, in which the filters estimate; others are numpy's to rank.
+
+    With values, scales and offsets of 2^-50 to 2^40 (or 0), and dims up to 2^15, no estimate passes 2^120 or falls
+    among the denormal numbers, whose relative error is not the 2^-24 that the margin counts on.
+    """
+    largest = np.abs(queries.values).max(axis=1, initial=0.0, keepdims=True)
+    for array in (queries.scale * np.maximum(largest, 1), queries.offset, items.scale, items.offset):
+        sizes = np.abs(array[array != 0])
+        if sizes.size and not (sizes.min() >= 2.0**-50 and sizes.max() <= 2.0**40):
+            return False
+    return True

@@ -13,12 +13,13 @@ import numpy as np
 
 from rectoolkit.codes import Integers
 from rectoolkit.kernels import scan
-from rectoolkit.kernels.plan import Asked, Bounds, Items, Layout, Work, ask, is_hamming, layout_of
+from rectoolkit.kernels.plan import Asked, Bounds, Items, Layout, Work, ask, is_hamming, layout_of, tame
 from rectoolkit.kernels.vectors import LANES, QUERY_TILE
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from rectoolkit.codes import PackedTable
     from rectoolkit.kernels.plain import Question
 
     Keys = npt.NDArray[np.uint64]
@@ -28,11 +29,16 @@ LEAST_ITEMS = 1 << 14  # fewer for a thread would cost more to hand over than to
 LEAST_RANGES = 64  # fewer lists are scanned sooner than shared out
 SAMPLE = 64  # one tile in so many is scanned beforehand, for a first threshold
 HEAP_BYTES = 1 << 26
-MOST_DIMS = 1 << 16  # beyond it the 32-bit sums of a filter could overflow
+MOST_DIMS = (1 << 15) + 1  # beyond it the 32-bit sums of a filter could overflow
 # Nanoseconds an item of 64 dims costs on one core: unpacking it to bytes, then a byte product for each query, or
 # instead a little for each query and a product of each pair of planes. Measured with AVX-512; the ratios with AVX2
 # are alike.
 UNPACKING, BYTE_PRODUCT, PLANE_QUERY, PLANE_PRODUCT = 6.0, 0.43, 0.25, 0.08
+
+
+def serves(queries: Integers, items: PackedTable) -> bool:
+    """Whether the kernels rank these exactly; numpy does otherwise."""
+    return items.dim < MOST_DIMS and tame(queries, items)
 
 
 def best_keys(question: Question, bounds: Bounds) -> Keys:
