@@ -3,7 +3,7 @@
     recipe.toml        the filled recipe             log.jsonl            one row an epoch
     environment.json   versions, machine, data       checkpoint.pt        while it trains
     users.codes, items.codes   packed codes          users.npy, items.npy   the same rows before the quantizer, float32
-    seen.bin           train interactions            per_user.bin         each test user's metrics
+    seen.bin           train and validation pairs    per_user.bin         each test user's metrics
     model.pt           weights                       metrics.json         written last: the run is finished
 
 ``rectoolkit.execute`` makes the folder.

@@ -22,7 +22,7 @@ LEVELS = [
     {"train"},
     {"run"},
     {"execute"},
-    {"compare", "report", "significance", "bench"},
+    {"compare", "bench"},
     {"terminal"},
     {"cli"},
 ]
