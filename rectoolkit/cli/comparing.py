@@ -1,0 +1,96 @@
+"""``rectool compare`` and ``runs``: many runs beside one another, and the folders they leave."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rectoolkit.cli.group import choose_device, main, set_option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@main.command()
+@click.argument("recipes", type=click.Path(path_type=Path), nargs=-1, required=True)
+@set_option
+@click.option(
+    "--seeds", type=click.IntRange(1, 1000), default=1, show_default=True, help="Seeds, from each recipe's own on."
+)
+@click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Runs at once.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads of each run; the cores over --jobs by default.")
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Run folders.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--baseline", metavar="NAME", help="Test the others' difference from this recipe.")
+@click.option("--sort", default="", metavar="COLUMN", help="A metric or a cost, such as bytes_per_item; first metric.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write csv, Markdown and an HTML report here.")
+def compare(
+    recipes: Sequence[Path],
+    overrides: Sequence[str],
+    seeds: int,
+    jobs: int,
+    threads: int | None,
+    runs: Path,
+    device: str,
+    baseline: str | None,
+    sort: str,
+    out: Path | None,
+) -> None:
+    """Run RECIPES (.toml files or run folders) over several seeds and print them as one table.
+
+    Every recipe is checked before any runs; finished runs are reused, unfinished ones go on. Overrides are for all.
+    """
+    from rectoolkit.compare import Around, compare, make_plan, missing, write
+    from rectoolkit.compare.board import Board
+    from rectoolkit.compare.tables import as_rich, remarks
+    from rectoolkit.terminal import console
+
+    plan = make_plan(recipes, overrides, seeds, sort, baseline, runs)
+    chosen, why = choose_device(device)
+    for note in (*plan.notes, *([why] if why else [])):
+        console.print(f"note: {note}", style="yellow", markup=False)
+    todo, total = len(missing(plan, runs)), sum(len(row.recipes) for row in plan.rows)
+    console.print(f"{total} runs of {len(plan.rows)} recipes: {total - todo} finished before, {todo} to do")
+    around = Around(runs, chosen, threads or max(1, (os.cpu_count() or 1) // jobs), jobs)
+    with Board(console, todo) as board:
+        compared = compare(plan, around, board)
+    wide = console if console.is_terminal else type(console)(highlight=False, width=240)
+    wide.print(as_rich(compared))
+    for remark in remarks(compared):
+        wide.print(remark, markup=False)
+    for path in write(compared, out) if out else ():
+        console.print(f"wrote {path}", markup=False, soft_wrap=True)
+    if compared.failures:
+        sys.exit(1)
+
+
+@main.command("runs")
+@click.argument("pattern", default="*")
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Run folders.")
+@click.option("--remove", metavar="NAME", help="Delete this run folder, after asking.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def runs_command(pattern: str, runs: Path, remove: str | None, yes: bool) -> None:
+    """List the run folders, or those that match PATTERN (such as 'hqgnn*')."""
+    from rich.table import Table
+
+    from rectoolkit.compare.folders import find_run, list_runs, remove_run
+    from rectoolkit.terminal import console
+
+    if remove is not None:
+        found = find_run(runs, remove)
+        if yes or click.confirm(f"delete {found} and everything in it?"):
+            remove_run(found)
+            click.echo(f"removed {runs / remove}")
+        return
+    entries = list_runs(runs, pattern)
+    if not entries:
+        click.echo(f"{runs}: no run folder" + (f" matches '{pattern}'" if pattern != "*" else ""))
+        return
+    table = Table("run", "data", "bits", "accuracy", "state")
+    for entry in entries:
+        table.add_row(entry.folder.name, entry.dataset, entry.bits, entry.accuracy, entry.state)
+    console.print(table)

@@ -1,0 +1,89 @@
+"""The program itself: its group of commands, how it ends on a fault, and the options that commands share.
+
+A fault of the user's ends with code 2 and one message, a fault of the machine's (a full disk, say) with code 1.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rectoolkit import __version__
+from rectoolkit.errors import UserError, nearest
+
+# as ``rectool --help`` lists them; what is not named here comes after, in the order of the files
+ORDER = ("run", "show", "list", "compare", "tune", "runs", "evaluate", "recommend", "export", "bench", "data", "doctor")
+
+
+class Commands(click.Group):
+    """Commands in the order of their use, with the nearest name for a mistyped one, and clean errors."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted(self.commands, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            context.fail(f"unknown command '{args[0]}'; {nearest(args[0], self.commands)}")
+        return super().resolve_command(context, args)
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except UserError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(2)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nothing more to say
+            sys.exit(1)
+        except MemoryError as error:
+            click.echo(f"error: out of memory: {error}", err=True)
+            sys.exit(1)
+        except OSError as error:
+            click.echo(f"error: {error.filename or 'input or output'}: {error.strerror or error}", err=True)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            click.echo("interrupted; a run goes on from its last checkpoint with the same command", err=True)
+            sys.exit(130)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="rectool")
+def main() -> None:
+    """Train graph recommenders whose embeddings are integer codes of 1 to 8 bits, and rank from the packed codes."""
+
+
+recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
+run_argument = click.argument("run", type=click.Path(path_type=Path))
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Override a setting of the recipe; repeatable.",
+)
+
+
+def comma_separated(text: str) -> list[str]:
+    """The parts of ``a,b``, without the spaces around them."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def choose_device(wanted: str) -> tuple[str, str]:
+    """The torch device for ``--device``, and a line to print where the choice needs one."""
+    if wanted == "cpu":
+        return "cpu", ""
+    import torch
+
+    number = re.fullmatch(r"auto|cuda(?::([0-9]{1,3}))?", wanted)
+    if number is None:
+        raise UserError(f"--device {wanted}: must be auto, cpu, cuda or cuda:N")
+    if wanted == "auto":
+        return ("cuda", "device cuda: sums over neighbours run in torch") if torch.cuda.is_available() else ("cpu", "")
+    if int(number[1] or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {wanted}: torch sees {torch.cuda.device_count()} GPUs here; write cpu or auto")
+    return wanted, ""

@@ -1,0 +1,104 @@
+"""``rectool bench`` and ``evaluate``: speed and accuracy measured again, without training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rectoolkit.cli.group import comma_separated, main, run_argument
+from rectoolkit.errors import UserError
+
+at_least_1 = click.IntRange(min=1)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path), required=False)
+@click.option("--items", type=at_least_1, help="How many random items; 1000000 by default.")
+@click.option("--dim", type=at_least_1, help="Their dims; 64 by default.")
+@click.option("--bits", metavar="BITS[,BITS]", help="Widths of their codes; 1,2,4,8 by default.")
+@click.option("-k", "--k", default=50, show_default=True, type=at_least_1, help="How many items a query asks for.")
+@click.option("--batch", default=64, show_default=True, type=at_least_1, help="Queries at once.")
+@click.option("--rounds", default=9, show_default=True, type=at_least_1, help="How often everyone takes a turn.")
+@click.option("--threads", type=at_least_1, help="Threads to use; all cores by default.")
+@click.option("--plot", type=click.Path(path_type=Path), help="A picture to write: .svg, .png or .pdf.")
+@click.option("--json", "figures", type=click.Path(path_type=Path), help="A file for the figures.")
+@click.option("--evaluation", is_flag=True, help="Time a full-rank evaluation of Gowalla's size instead.")
+@click.option("--approximate", is_flag=True, help="Measure inverted lists beside the exact scan instead.")
+@click.option("--lists", type=at_least_1, help="How many lists with --approximate; 2 sqrt(items) by default.")
+@click.option("--only-ours", is_flag=True, help="Leave the other libraries out.")
+def bench(
+    run: Path | None,
+    items: int | None,
+    dim: int | None,
+    bits: str | None,
+    plot: Path | None,
+    figures: Path | None,
+    evaluation: bool,
+    approximate: bool,
+    lists: int | None,
+    only_ours: bool,
+    **settings: Any,
+) -> None:
+    """Measure the search beside faiss, torch and usearch: the codes of a finished RUN, or random ones."""
+    from rectoolkit import bench
+
+    random = {"--items": items, "--dim": dim, "--bits": bits, "--approximate": approximate or None}
+    given = [name for name, value in random.items() if value is not None]
+    if run is not None and (given or evaluation):
+        raise UserError(f"{(given or ['--evaluation'])[0]} is for random vectors; leave it out, or the run folder")
+    if evaluation and (given or plot or figures):
+        raise UserError("--evaluation has sizes of its own and prints two lines; leave the other options out")
+    if lists is not None and not approximate:
+        raise UserError("--lists is for --approximate; add it, or leave --lists out")
+    if approximate and plot:
+        raise UserError("--approximate makes a table and no plot; leave --plot out")
+    if evaluation:
+        for name, seconds in bench.evaluation().items():
+            click.echo(f"{name}: {seconds:.2f} s")
+        return
+    try:
+        widths = [int(width) for width in comma_separated(bits or "1,2,4,8")]
+    except ValueError:
+        raise UserError(f"--bits must be whole numbers separated by commas, got '{bits}'") from None
+    bench.check_writable(plot, figures)
+    report: Any
+    if approximate:
+        from rectoolkit.bench.approximate import bench_lists, show_lists
+
+        report = bench_lists(items or 1_000_000, dim or 64, widths, lists=lists, **settings)
+        show_lists(report)
+    else:
+        settings["others"] = not only_ours
+        drawn = (items or 1_000_000, dim or 64, widths)
+        report = bench.bench(*drawn, **settings) if run is None else bench.bench_run(run, **settings)
+        bench.show(report)
+    if plot is not None:
+        bench.plot(report, plot)
+    if figures is not None:
+        bench.save_figures(report, figures)
+
+
+@main.command("evaluate")
+@run_argument
+@click.option("--metrics", default="recall@20,ndcg@20", show_default=True, help="Metrics as name@k, by commas.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use; all cores by default.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def evaluate_command(run: Path, metrics: str, threads: int | None, as_json: bool) -> None:
+    """Measure a finished RUN folder by other METRICS, from its packed codes; nothing is trained."""
+    from rectoolkit.compare.folders import measure_again
+    from rectoolkit.metrics import parse
+
+    names = list(dict.fromkeys(name.strip() for name in metrics.split(",") if name.strip()))
+    if not names:
+        raise UserError("--metrics: name at least one, such as recall@20")
+    for name in names:
+        parse(name)
+    means = measure_again(run, names, threads).means
+    if as_json:
+        click.echo(json.dumps(means))
+        return
+    for name, value in means.items():
+        click.echo(f"{name:<14} {value:.4f}")

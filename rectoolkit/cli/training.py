@@ -1,0 +1,102 @@
+"""``rectool run``, ``show`` and ``list``: a recipe trained, a recipe looked at, the components there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rectoolkit.cli.group import choose_device, main, recipe_argument, set_option
+from rectoolkit.errors import Fault, RecipeError, UserError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@main.command()
+@recipe_argument
+@set_option
+@click.option(
+    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where run folders go."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use; all cores by default.")
+@click.option("--quiet", is_flag=True, help="Print the run's folder and nothing else.")
+def run(recipe: Path, overrides: Sequence[str], runs: Path, device: str, threads: int | None, quiet: bool) -> None:
+    """Train RECIPE (a .toml file), pack its codes, evaluate them, and print the table.
+
+    The same recipe again reuses its finished run; an unfinished one goes on from its checkpoint.
+    """
+    from rectoolkit.execute import Circumstances, execute
+    from rectoolkit.recipe import Recipe
+    from rectoolkit.terminal import TrainingBar, console, print_run
+
+    loaded = Recipe.load(recipe, overrides)
+    chosen, why = choose_device(device)
+    if quiet:
+        click.echo(execute(loaded, Circumstances(runs, chosen, threads)).path)
+        return
+    for note in (*loaded.notes, *([why] if why else [])):
+        console.print(f"note: {note}", style="yellow")
+    with TrainingBar(loaded["train"]["epochs"], loaded["train"]["monitor"]) as bar:
+        finished = execute(loaded, Circumstances(runs, chosen, threads, bar))
+    if not bar.row:
+        console.print("this run was finished before; its figures:")
+    print_run(finished)
+
+
+@main.command()
+@recipe_argument
+@set_option
+@click.option("--toml", is_flag=True, help="Print the filled recipe as TOML.")
+def show(recipe: Path, overrides: Sequence[str], toml: bool) -> None:
+    """Print RECIPE filled in, with the type, bounds and meaning of every key."""
+    from rectoolkit.recipe import ORDER, SECTIONS, HeadSettings, Recipe
+    from rectoolkit.registry import REGISTRIES, settings_of
+    from rectoolkit.terminal import console, print_settings
+
+    loaded = Recipe.load(recipe, overrides)
+    if toml:
+        click.echo(loaded.toml(), nl=False)
+        return
+    for note in loaded.notes:
+        console.print(f"note: {note}", style="yellow")
+    print_settings(str(recipe), settings_of(HeadSettings), loaded.as_dict())
+    for section in ORDER:
+        values = loaded[section]
+        if section in SECTIONS:
+            print_settings(f"[{section}]", settings_of(SECTIONS[section]), values)
+        else:
+            schema = REGISTRIES[section].schema(values["name"])
+            print_settings(f'[{section}] name = "{values["name"]}"', settings_of(schema), values)
+
+
+@main.command("list")
+@click.argument("kind", required=False)
+@click.option("--plugin", "plugins", multiple=True, help="Import this module first; repeatable.")
+@click.option("--markdown", is_flag=True, help="Print the page docs/components.md: all of them with their settings.")
+def list_components(kind: str | None, plugins: Sequence[str], markdown: bool) -> None:
+    """List the components there are, of one KIND (encoder, quantizer, loss, sampler) or of all."""
+    from rich.table import Table
+
+    from rectoolkit.recipe import import_plugins
+    from rectoolkit.registry import REGISTRIES
+    from rectoolkit.terminal import components_markdown, console
+
+    faults: list[Fault] = []
+    import_plugins(plugins, faults)
+    if faults:
+        raise RecipeError(faults, "--plugin")
+    if kind is not None and kind not in REGISTRIES:
+        raise UserError(f"unknown kind '{kind}'; {nearest(kind, REGISTRIES)}")
+    if markdown:
+        click.echo(components_markdown([kind] if kind else list(REGISTRIES)), nl=False)
+        return
+    table = Table("kind", "name", "what it is")
+    for name, registry in REGISTRIES.items():
+        if kind in (None, name):
+            for component in registry.names():
+                first = (registry[component].__doc__ or "").strip().splitlines()
+                table.add_row(name, component, first[0] if first else "")
+    console.print(table)
