@@ -64,6 +64,20 @@ def test_powers_of_the_propagation(tiny: Interactions, small: BipartiteGraph) ->
         torch.testing.assert_close(result, torch.linalg.matrix_power(matrix, power) @ x)
 
 
+@pytest.mark.parametrize("layers", range(5))
+def test_smoothing_is_the_mean_of_the_powers(tiny: Interactions, small: BipartiteGraph, layers: int) -> None:
+    x, matrix = rows(small), normalised(tiny)
+    powers = [torch.linalg.matrix_power(matrix, power) @ x for power in range(layers + 1)]
+    torch.testing.assert_close(small.smooth(x, layers), torch.stack(powers).mean(0))
+
+
+def test_smoothing_in_bfloat16_is_near(small: BipartiteGraph) -> None:
+    x = rows(small, 64, torch.float32)
+    exact, near = small.smooth(x, 3), small.smooth(x, 3, torch.bfloat16)
+    assert near.dtype is torch.float32
+    assert 0 < (near - exact).norm() < 0.01 * exact.norm()
+
+
 def test_nodes_without_neighbours_get_zero(small: BipartiteGraph) -> None:
     isolated = torch.tensor([39, 64])
     for result in (small.propagate(rows(small)), small.mean_neighbours(rows(small))):
@@ -77,9 +91,10 @@ def test_mean_over_neighbours(tiny: Interactions, small: BipartiteGraph) -> None
     torch.testing.assert_close(small.mean_neighbours(x), expected)
 
 
-@pytest.mark.parametrize("name", ["propagate", "mean_neighbours"])
+@pytest.mark.parametrize("name", ["propagate", "mean_neighbours", "smooth"])
 def test_first_and_second_derivatives(small: BipartiteGraph, name: str) -> None:
-    sparse = getattr(small, name)
+    method = getattr(small, name)
+    sparse = (lambda y: method(y, 2)) if name == "smooth" else method
     x = rows(small, 2)[:, :1].requires_grad_()
     assert torch.autograd.gradcheck(lambda y: sparse(y).sin(), x)
     assert torch.autograd.gradgradcheck(lambda y: sparse(sparse(y).sin()).square(), x)

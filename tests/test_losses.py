@@ -203,6 +203,24 @@ def test_curvature_by_finite_differences(name: str) -> None:
     assert float(loss.curvature(views, "users").sum()) == pytest.approx(total, rel=1e-4)
 
 
+@pytest.mark.parametrize("block", [1, 8, 2**18])
+@pytest.mark.parametrize("odds", [False, True])
+def test_softmax_over_shared_negatives_is_the_plain_formula(
+    block: int, odds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rectoolkit.losses.fused.BLOCK", block)
+    more = {"log_odds": torch.tensor([0.5, -1.0, 2.0, 0.0])} if odds else {}
+    views = views_of(batch_of("shared", **more))
+    rows = views.coded.users, views.coded.positives, views.coded.negatives
+    positives, negatives = views.scores()
+    negatives = negatives / 0.4 - (more["log_odds"] if odds else 0)
+    plain = (torch.logaddexp(positives / 0.4, negatives.logsumexp(1)) - positives / 0.4).mean()
+    fused = make("softmax", l2=0.0, temperature=0.4)(views)
+    torch.testing.assert_close(fused, plain)
+    for got, want in zip(torch.autograd.grad(3 * fused, rows), torch.autograd.grad(3 * plain, rows), strict=True):
+        torch.testing.assert_close(got, want)
+
+
 def test_which_losses_have_a_curvature() -> None:
     assert CURVED == ["bce", "bpr", "hashgnn", "softmax"]
     with pytest.raises(NotImplementedError, match="Hinge has no closed form"):

@@ -54,8 +54,12 @@ class Encoder(nn.Module):
 
     def ego(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """Layer-0 rows of the users and items named, on which L2 acts."""
+        return self.gather(self.embedding, users, items)
+
+    def gather(self, table: Tensor, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of a node table (U + I, D) for the users and items named, (n, D) and (m, D)."""
         # one gather, not one a side: its backward fills one table, 2.0 ms instead of 5.8 for Gowalla's
-        rows = self.embedding.index_select(0, torch.cat([users, items + self.graph.num_users]))
+        rows = table.index_select(0, torch.cat([users, items + self.graph.num_users]))
         return rows[: len(users)], rows[len(users) :]
 
     def get_extra_state(self) -> Tensor:

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rectoolkit.encoders.base import Dim, Encoder, Init, Layers, Normalize
-from rectoolkit.registry import encoders
+from rectoolkit.errors import Fault
+from rectoolkit.registry import Recipe, encoders
 
 if TYPE_CHECKING:
     from rectoolkit.graph import BipartiteGraph
@@ -31,6 +32,11 @@ Combine = Annotated[
     Field(description="output row: the mean of all layers, or all of them side by side ((layers + 1) * dim wide)"),
 ]
 Weights = Annotated[Literal["uniform", "learned"], Field(description="layers weigh the same, or as they learn to")]
+
+Precision = Annotated[
+    Literal["float32", "bfloat16"],
+    Field(description="what neighbours are read in while training, where layers are averaged evenly"),
+]
 
 
 @encoders.register("lightgcn")
@@ -48,15 +54,36 @@ class LightGCN(Encoder):
         weights: Weights = "uniform",
         init: Init = 0.1,
         normalize: Normalize = False,
+        precision: Precision = "float32",
     ) -> None:
         super().__init__(graph, generator, dim=dim, init=init)
         self.layers, self.combine, self.normalize = layers, combine, normalize
+        self.precision = getattr(torch, precision)
         if combine == "concat":
             self.segments = (dim,) * (layers + 1)
         # one layer's softmax is constant, and a parameter without effect would only confuse
         self.logits = nn.Parameter(torch.zeros(layers + 1)) if weights == "learned" and layers else None
 
+    @classmethod
+    def misfits(cls, recipe: Recipe) -> list[Fault]:
+        chosen = recipe["encoder"]
+        if chosen["precision"] == "float32" or (chosen["combine"], chosen["weights"]) == ("mean", "uniform"):
+            return []
+        return [Fault("encoder.precision", "bfloat16 is for combine 'mean' with weights 'uniform'; write 'float32'")]
+
     def forward(self) -> tuple[Tensor, Tensor]:
+        return self.graph.split(self._output(self._combined()))
+
+    def rows(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        user_rows, item_rows = self.gather(self._combined(), users, items)
+        return self._output(user_rows), self._output(item_rows)
+
+    def _output(self, rows: Tensor) -> Tensor:
+        return functional.normalize(rows, dim=1) if self.normalize else rows
+
+    def _combined(self) -> Tensor:
+        if self.combine == "mean" and self.logits is None:
+            return self.graph.smooth(self.embedding, self.layers, self.precision if self.training else None)
         layers: list[Tensor] = [self.embedding]
         for _ in range(self.layers):
             layers.append(self.graph.propagate(layers[-1]))
@@ -64,7 +91,5 @@ class LightGCN(Encoder):
             weights = torch.softmax(self.logits, 0) * len(layers)
             layers = [weight * layer for weight, layer in zip(weights, layers, strict=True)]
         if self.combine == "concat":
-            output = torch.cat(layers, dim=1)
-        else:
-            output = sum(layers[1:], start=layers[0]) / len(layers)
-        return self.graph.split(functional.normalize(output, dim=1) if self.normalize else output)
+            return torch.cat(layers, dim=1)
+        return sum(layers[1:], start=layers[0]) / len(layers)

@@ -19,6 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from rectoolkit.losses.base import L2, Loss, Side, Views, weighted_squares, weighted_sum
+from rectoolkit.losses.fused import Shared, shared_curvature, shared_softmax
 from rectoolkit.registry import losses
 
 
@@ -37,12 +38,17 @@ class Softmax(Loss):
         self.temperature, self.correct = temperature, correct
 
     def rank(self, views: Views) -> Tensor:
+        triple = views.coded
+        if triple.negatives.dim() == 2:
+            return shared_softmax(triple, self._shared(views))
         positives, negatives = self._logits(views)
         return (torch.logaddexp(positives, negatives.logsumexp(1)) - positives).mean()
 
     @torch.no_grad()
     def curvature(self, views: Views, side: Side) -> Tensor:
         triple = views.coded
+        if triple.negatives.dim() == 2:
+            return shared_curvature(triple, self._shared(views))[side == "items"]
         positives, negatives = self._logits(views)
         chances = torch.softmax(torch.cat([positives[:, None], negatives], 1), 1)
         share = 1 / (self.temperature**2 * len(positives))
@@ -52,6 +58,9 @@ class Softmax(Loss):
         mean = own * triple.positives + weighted_sum(rest, triple.negatives)
         second = weighted_squares(rest, triple.negatives) + (own * triple.positives.square()).sum(0)
         return share * (second - mean.square().sum(0))
+
+    def _shared(self, views: Views) -> Shared:
+        return Shared(self.temperature, views.batch.log_odds if self.correct else None, views.batch.collisions)
 
     def _logits(self, views: Views) -> tuple[Tensor, Tensor]:
         positives, negatives = views.scores()

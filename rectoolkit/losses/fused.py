@@ -1,0 +1,151 @@
+"""The softmax over shared negatives in one pass: value and gradients by blocks of rows that stay in the cache.
+
+Autograd would write the (B, K) scores, their exponentials and their gradients to memory a dozen times. Here a block
+of rows is scored, turned into chances p and multiplied on, to
+
+    dL/du = (sum_v p_v v - v_i) / (temperature B),    dL/dv = sum_u (p_v - [v = i]) u / (temperature B)
+
+while it is in the cache: 48 ms instead of 173 for B = 8192, K = 1024 and 64 dims on one core. The gradients wait in
+the graph for their backward, which scales them; a backward that is itself to be differentiated takes the plain way.
+
+B batch, K negatives, D dims; users and positives are (B, D), negatives (K, D). ``log_odds`` (K,) are subtracted from
+the negatives' logits; ``collisions`` (2, M) name pairs (row, column) that are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rectoolkit.losses.base import Triple
+
+BLOCK = 2**18  # scores in a block: 1 MiB of float32
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the softmax is taken over, beside the rows."""
+
+    temperature: float
+    log_odds: Tensor | None = None
+    collisions: Tensor | None = None
+
+
+def shared_softmax(triple: Triple, over: Shared) -> Tensor:
+    """Mean over the batch of -log p of the positive, among it and the K shared negatives; a scalar."""
+    rows = triple.users, triple.positives, triple.negatives
+    return _SharedSoftmax.apply(*rows, over.temperature, over.log_odds, over.collisions)  # type: ignore[no-any-return, no-untyped-call]
+
+
+@torch.no_grad()
+def shared_curvature(triple: Triple, over: Shared) -> tuple[Tensor, Tensor]:
+    """Diagonal of the Hessian of ``shared_softmax``, summed over rows: of the users' and of the items' rows, (D,)."""
+    users, positives, negatives = triple.users, triple.positives, triple.negatives
+    own = (users * positives).sum(1) / over.temperature
+    of_users, of_items, columns = (
+        torch.zeros_like(users[0]),
+        torch.zeros_like(users[0]),
+        torch.zeros_like(negatives[:, 0]),
+    )
+    for block, chances, mine, _ in _chances(users, negatives, own, over):
+        columns += chances.sum(0)
+        mean = torch.addcmul(chances @ negatives, mine[:, None], positives[block])
+        of_users += mine @ positives[block].square() - mean.square().sum(0)
+        of_items += (mine * (1 - mine) + (chances * (1 - chances)).sum(1)) @ users[block].square()
+    share = 1 / (over.temperature**2 * len(users))
+    return share * (of_users + columns @ negatives.square()), share * of_items
+
+
+def _chances(
+    users: Tensor, negatives: Tensor, own: Tensor, over: Shared
+) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+    """By block of rows: the slice, p of the negatives (n, K) and of the positive (n,), and -log of the latter."""
+    scaled = (negatives / over.temperature).T.contiguous()
+    for block, hits in _blocks(len(users), len(negatives), over.collisions):
+        logits = users[block] @ scaled
+        if over.log_odds is not None:
+            logits -= over.log_odds
+        if hits is not None:
+            logits[hits[0], hits[1]] = -torch.inf
+        most = torch.maximum(logits.amax(1), own[block])
+        chances = logits.sub_(most[:, None]).exp_()
+        mine = (own[block] - most).exp()
+        sums = chances.sum(1) + mine
+        yield block, chances.div_(sums[:, None]), mine / sums, sums.log() + most - own[block]
+
+
+def _blocks(rows: int, columns: int, collisions: Tensor | None) -> Iterator[tuple[slice, Tensor | None]]:
+    """Slices of the rows, each with the collisions inside it, rows counted from its own first; None without any."""
+    size, ends = max(1, BLOCK // columns), None
+    if collisions is not None:
+        collisions = collisions[:, collisions[0].argsort()]
+        starts = torch.arange(0, rows + size, size, device=collisions.device)
+        ends = torch.searchsorted(collisions[0].contiguous(), starts).tolist()
+    for number, first in enumerate(range(0, rows, size)):
+        hits = None
+        if collisions is not None and ends is not None and ends[number] < ends[number + 1]:
+            hits = collisions[:, ends[number] : ends[number + 1]].clone()
+            hits[0] -= first
+        yield slice(first, min(first + size, rows)), hits
+
+
+class _SharedSoftmax(torch.autograd.Function):
+    """The value, with its gradients computed on the way."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        users: Tensor,
+        positives: Tensor,
+        negatives: Tensor,
+        temperature: float,
+        log_odds: Tensor | None,
+        collisions: Tensor | None,
+    ) -> Tensor:
+        over = Shared(temperature, log_odds, collisions)
+        into_users, into_negatives = torch.empty_like(users), torch.zeros_like(negatives)
+        own = (users * positives).sum(1) / temperature
+        chance, total = torch.empty_like(own), users.new_zeros(())
+        for block, chances, mine, values in _chances(users, negatives, own, over):
+            chance[block] = mine
+            total += values.sum()
+            torch.mm(chances, negatives, out=into_users[block])
+            into_negatives.addmm_(chances.T, users[block])
+        scale = 1 / (temperature * len(users))
+        off = ((chance - 1) * scale)[:, None]
+        ctx.gradients = into_users.mul_(scale).addcmul_(off, positives), off * users, into_negatives.mul_(scale)
+        ctx.save_for_backward(users, positives, negatives, log_odds, collisions)
+        ctx.temperature = temperature
+        return total / len(users)
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        again = torch.is_grad_enabled()  # this backward will itself be differentiated
+        gradients = _gradients(ctx.temperature, *ctx.saved_tensors) if again else ctx.gradients
+        return (*(gradient * outer[0] for gradient in gradients), None, None, None)
+
+
+def _gradients(
+    temperature: float,
+    users: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    log_odds: Tensor | None,
+    collisions: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same gradients as operations that autograd differentiates again."""
+    logits = users @ negatives.T / temperature
+    if log_odds is not None:
+        logits = logits - log_odds
+    if collisions is not None:
+        logits = logits.index_put((collisions[0], collisions[1]), logits.new_tensor(-torch.inf))
+    own = (users * positives).sum(1, keepdim=True) / temperature
+    chances = torch.softmax(torch.cat([own, logits], 1), 1) / (temperature * len(users))
+    off, rest = chances[:, :1] - 1 / (temperature * len(users)), chances[:, 1:]
+    return off * positives + rest @ negatives, off * users, rest.T @ users
