@@ -8,11 +8,13 @@ a set, its licence, format, checksums and counts. Files and cards are looked for
     ~/.cache/rectoolkit/datasets      (or under $XDG_CACHE_HOME)
     the shipped cards                 of the package itself; no data
 
-A card is PLACE/NAME.toml, its files lie in PLACE/NAME/. The first place that has them all wins. Nothing is
-downloaded: the error for missing files says where they come from and where to put them.
+A card is PLACE/NAME.toml and its files lie in PLACE/NAME/; the first place that has them all wins. Or the card is
+PLACE/NAME/card.toml, beside its files, as an import makes it: such a folder is whole in itself and can be moved, and
+be named by its path. Loading downloads nothing (``rectool data fetch`` does): the error for missing files says where
+they come from and where to put them.
 
 Checksums and counts are verified at every load, for the published figures hold for the published bytes only;
-sha256 of Gowalla takes 10 ms. Counts also give the id space: lastfm has users whose ids never occur.
+sha256 of Gowalla takes 10 ms. Counts of users and items are the largest id plus one, so that a wrong one is noticed.
 """
 
 from __future__ import annotations
@@ -27,11 +29,14 @@ from typing import Annotated, Any
 from pydantic import Field
 
 import rectoolkit
+from rectoolkit.data import stored
 from rectoolkit.data.assemble import Offsets, Split, assemble, split_one
-from rectoolkit.data.formats import READERS, reader
+from rectoolkit.data.formats import READERS, reader, refuse_mistaken
+from rectoolkit.data.ids import Ids
 from rectoolkit.data.interactions import Dataset
 from rectoolkit.data.planted import Planted, generate
-from rectoolkit.errors import DataError, Fault, RecipeError, nearest
+from rectoolkit.data.provenance import Imported, RowCounts
+from rectoolkit.errors import DataError, Fault, RecipeError, UserError, nearest
 from rectoolkit.registry import Settings, fill
 
 if sys.version_info >= (3, 11):
@@ -39,7 +44,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+CARD, BINARY = "card.toml", "binary"
 Digest = Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
+Url = Annotated[str, Field(pattern="^(https?://.+)?$")]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)] | None
 
 
@@ -54,12 +61,21 @@ class Head(Settings):
 
 
 class Files(Settings):
-    """File names within the set's folder: ``train`` and ``test`` (and ``validation``), or one file ``all``."""
+    """File names within the set's folder: ``train`` and ``test`` (and ``validation``), or one file ``all``.
+
+    ``user_ids`` and ``item_ids`` are what the source calls them (``data.ids``), a row each.
+    """
 
     train: str = ""
     test: str = ""
     validation: str = ""
     all: str = ""
+    user_ids: str = ""
+    item_ids: str = ""
+
+    def named(self) -> dict[str, str]:
+        """The files there are, by what they hold."""
+        return {key: name for key, name in self.model_dump().items() if name}
 
 
 class Checksums(Settings):
@@ -69,10 +85,21 @@ class Checksums(Settings):
     test: Digest = ""
     validation: Digest = ""
     all: Digest = ""
+    user_ids: Digest = ""
+    item_ids: Digest = ""
+
+
+class Urls(Settings):
+    """Where each file is downloaded from. ``archive.zip#folder/file`` names a file within a zip or tar archive."""
+
+    train: Url = ""
+    test: Url = ""
+    validation: Url = ""
+    all: Url = ""
 
 
 class Counts(Settings):
-    """What a correct download gives. ``users`` and ``items`` are the id space: the largest id plus one or more."""
+    """What a correct download gives. ``users`` and ``items`` are the id space: the largest id plus one."""
 
     users: Count = None
     items: Count = None
@@ -94,6 +121,9 @@ class Card:
     ids: Offsets = Offsets()
     split: Split = Split()
     planted: Planted | None = None
+    urls: Urls = Urls()
+    imported: Imported | None = None
+    rows: RowCounts = RowCounts()
 
     @property
     def name(self) -> str:
@@ -107,6 +137,9 @@ SECTIONS: dict[str, type[Settings]] = {
     "ids": Offsets,
     "split": Split,
     "planted": Planted,
+    "urls": Urls,
+    "imported": Imported,
+    "rows": RowCounts,
 }
 
 
@@ -117,7 +150,7 @@ def load_dataset(
 
     ``path`` is a folder with ``train.txt`` and ``test.txt`` (perhaps ``validation.txt``), or a single file, of
     which ``test_share`` of every user's items becomes the test part, at random from ``seed``. ``format`` is the
-    format of the files at ``path``; a card names its own. Raises DataError for everything wrong with the data,
+    format of the files at ``path``; a card, also one in the folder at ``path``, names its own. Raises DataError for everything wrong with the data,
     RecipeError for a faulty card.
     """
     if bool(name) == bool(path):
@@ -128,7 +161,10 @@ def load_dataset(
     settings, faults = fill(Split, {"test_share": test_share, "seed": seed}, "dataset")
     if faults:
         raise RecipeError(faults)
+    if os.path.isfile(path / CARD):
+        return load_card(read_card(path / CARD))
     if os.path.isfile(path):
+        refuse_mistaken(path, format)
         return split_one(path.stem, read(path), Split(**settings))
     if not os.path.isdir(path):
         raise DataError(f"{path}: no such file or folder; give a folder with train.txt and test.txt, or one file")
@@ -140,16 +176,35 @@ def load_card(card: Card) -> Dataset:
     """The data set that a card describes, its checksums and counts verified."""
     if card.planted:
         dataset = generate(card.planted, card.name)
+    elif card.head.format == BINARY:
+        dataset = _load_binary(card)
     else:
-        read = reader(card.head.format)
-        files = {part: read(file) for part, file in _verified_files(card).items()}
-        num_users, num_items = card.counts.users or 0, card.counts.items or 0
-        if "all" in files:
-            dataset = split_one(card.name, files["all"], card.split, card.ids, num_users, num_items)
-        else:
-            dataset = assemble(card.name, files, card.ids, num_users, num_items)
+        dataset = _load_text(card)
     _check_counts(card, dataset)
     return dataset
+
+
+def _load_text(card: Card) -> Dataset:
+    read = reader(card.head.format)
+    files = {part: read(file) for part, file in _verified_files(card).items()}
+    for side in ("user", "item"):
+        found = max(getattr(file, f"num_{side}s") for file in files.values()) - getattr(card.ids, f"first_{side}")
+        expected = getattr(card.counts, f"{side}s")
+        if expected and found < expected:
+            raise DataError(
+                f"the data set '{card.name}' is not what {card.path} describes: the largest {side} id is {found - 1}, "
+                f"so there are {found} {side}s where the card says {expected}"
+            )
+    if "all" in files:
+        return split_one(card.name, files["all"], card.split, card.ids)
+    return assemble(card.name, files, card.ids)
+
+
+def _load_binary(card: Card) -> Dataset:
+    files = _verified_files(card)
+    ids = {key: Ids.load(files.pop(key)) for key in ("user_ids", "item_ids") if key in files}
+    parts = {part: stored.load(file) for part, file in files.items()}
+    return Dataset(card.name, parts["train"], parts["test"], parts.get("validation"), **ids)
 
 
 def find_card(name: str) -> Card:
@@ -160,22 +215,36 @@ def find_card(name: str) -> Card:
     if not name or Path(name).name != name:
         raise DataError(f"'{name}' is no data set's name; for files of your own give their path (dataset.path)")
     for place in places():
-        if os.path.isfile(place / f"{name}.toml"):
-            return read_card(place / f"{name}.toml")
+        for path in (place / name / CARD, place / f"{name}.toml"):
+            if os.path.isfile(path):
+                return read_card(path)
     raise DataError(
         f"no card for a data set '{name}'; {nearest(name, sorted(_card_paths()))}; "
         f"looked for {name}.toml in {', '.join(map(str, places()))}"
     )
 
 
-def list_cards() -> list[Card]:
-    """Every card there is, by name; of two with one name the one that ``find_card`` finds. Raises as it does."""
-    return [read_card(path) for _, path in sorted(_card_paths().items())]
+def list_cards(faults: list[UserError] | None = None) -> list[Card]:
+    """Every card there is, by name; of two with one name the one that ``find_card`` finds.
+
+    A faulty card raises as there, or is added to ``faults`` where that is given, so that the others can be listed.
+    """
+    cards = []
+    for _, path in sorted(_card_paths().items()):
+        try:
+            cards.append(read_card(path))
+        except UserError as error:
+            if faults is None:
+                raise
+            faults.append(error)
+    return cards
 
 
 def places() -> list[Path]:
-    """The folders where cards and data are looked for, in order."""
+    """The folders where cards and data are looked for, in order. Raises DataError where $RECTOOL_DATA is no folder."""
     shared = os.environ.get("RECTOOL_DATA", "")
+    if shared and not os.path.isdir(shared):
+        raise DataError(f"RECTOOL_DATA is {shared!r}, which is no folder; make it, set another one, or unset it")
     package = Path(rectoolkit.__file__).parent
     shipped = package / "shipped" / "datasets"  # a wheel; a checkout has datasets/ beside the package
     return [
@@ -223,9 +292,10 @@ def _head_faults(path: Path, head: dict[str, Any], sections: dict[str, Any]) -> 
     if not head:
         return []
     faults = []
-    allowed = [*READERS, "planted"]
-    if head["name"] != path.stem:
-        faults.append(Fault("name", f"must be the file's name, '{path.stem}', got '{head['name']}'"))
+    allowed = [*READERS, "planted", BINARY]
+    kind, expected = ("folder", Path(os.path.abspath(path)).parent.name) if path.name == CARD else ("file", path.stem)
+    if head["name"] != expected:
+        faults.append(Fault("name", f"must be the {kind}'s name, '{expected}', got '{head['name']}'"))
     if head["format"] not in allowed:
         faults.append(Fault("format", f"unknown format '{head['format']}'; {nearest(head['format'], allowed)}"))
     elif head["format"] == "planted":
@@ -247,23 +317,27 @@ def _complete(files: Files) -> bool:
 
 
 def _card_paths() -> dict[str, Path]:
-    return {path.stem: path for place in reversed(places()) for path in place.glob("*.toml")}
+    found: dict[str, Path] = {}
+    for place in reversed(places()):
+        found |= {path.stem: path for path in place.glob("*.toml")}
+        found |= {path.parent.name: path for path in place.glob(f"[!.]*/{CARD}")}
+    return found
 
 
 def _verified_files(card: Card) -> dict[str, Path]:
     """The local files of a card by part, train first, once their checksums are right."""
-    named = {part: name for part, name in card.files.model_dump().items() if name}
-    folders = [place / card.name for place in places()[:-1]]
+    named = card.files.named()
+    folders = [card.path.parent] if card.path.name == CARD else [place / card.name for place in places()[:-1]]
     folder = next((f for f in folders if all(os.path.isfile(f / name) for name in named.values())), None)
     if folder is None:
         raise DataError(
             f"the data set '{card.name}' is not on this machine: no folder with {' and '.join(named.values())} among "
-            f"{', '.join(map(str, folders))}. Get it: {card.head.source or 'its card names no source'}. "
+            f"{', '.join(map(str, folders))}. Get it: {_how_to_get(card)}. "
             f"Put the files into {folders[-1]}, or set RECTOOL_DATA to the folder that holds {card.name}/"
         )
     for part, name in named.items():
         expected = getattr(card.sha256, part)
-        if expected and (found := _sha256(folder / name)) != expected:
+        if expected and (found := sha256_of(folder / name)) != expected:
             raise DataError(
                 f"{folder / name}: sha256 is {found}, but {card.path} says {expected}; the file is cut short, "
                 f"damaged or another version. Get it again: {card.head.source}"
@@ -271,7 +345,13 @@ def _verified_files(card: Card) -> dict[str, Path]:
     return {part: folder / name for part, name in named.items()}
 
 
-def _sha256(path: Path) -> str:
+def _how_to_get(card: Card) -> str:
+    fetch = f"rectool data fetch {card.name}, or " if any(card.urls.model_dump().values()) else ""
+    return fetch + (card.head.source or "its card names no source")
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hex."""
     hasher = hashlib.sha256()
     try:
         with open(path, "rb") as file:

@@ -29,6 +29,8 @@ from rectoolkit.errors import DataError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from rectoolkit.data.ids import Ids
+
     Int32s = npt.NDArray[np.int32]
     Int64s = npt.NDArray[np.int64]
     Bools = npt.NDArray[np.bool_]
@@ -90,6 +92,25 @@ class Interactions:
         indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(degrees, dtype=np.int64)])
         return cls(indptr, (keys & 0xFFFFFFFF).astype(np.int32), num_users, num_items)
 
+    @classmethod
+    def from_pandas(
+        cls, frame: Any, user: str = "", item: str = "", *, rating: str = "", min_rating: float | None = None
+    ) -> tuple[Interactions, Ids, Ids]:
+        """The interactions of a frame's rows, and what the frame calls their users and items, a row each.
+
+        ``user``, ``item`` and ``rating`` name columns; left out, they are the ones with a usual name. Ids are
+        integers from 0 or strings. Rows rated below ``min_rating`` are left out, repeated pairs merged. Raises
+        DataError for a column that is not there, missing values and mixed types. ``data.import_data`` makes a whole
+        data set of a frame: split, saved under a name, and used by recipes.
+        """
+        from rectoolkit.data.importing import read_whole
+        from rectoolkit.data.provenance import Imported
+
+        asked = Imported(user=user, item=item, rating=rating, min_rating=min_rating)
+        merged = read_whole(frame, asked)
+        whole = cls(merged.indptr, merged.items, len(merged.user_ids), len(merged.item_ids))
+        return whole, merged.user_ids, merged.item_ids
+
     @property
     def num_interactions(self) -> int:
         return len(self.items)
@@ -149,16 +170,16 @@ class Dataset:
     """Train and test interactions over the same U users and I items, and perhaps a validation part.
 
     ``test`` is never looked at for a choice of model or epoch; ``validation`` is held out of train for that
-    (``splits.hold_out``). ``user_ids`` (U,) and ``item_ids`` (I,) give the ids of the source, where they are
-    not the row numbers themselves. Raises DataError where the parts' id spaces differ.
+    (``splits.hold_out``). ``user_ids`` (U,) and ``item_ids`` (I,) give the ids of the source (``data.ids``), where
+    they are not the row numbers themselves. Raises DataError where the parts' id spaces differ.
     """
 
     name: str
     train: Interactions
     test: Interactions
     validation: Interactions | None = None
-    user_ids: npt.NDArray[Any] | None = field(default=None, repr=False)
-    item_ids: npt.NDArray[Any] | None = field(default=None, repr=False)
+    user_ids: Ids | None = field(default=None, repr=False)
+    item_ids: Ids | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         space = (self.train.num_users, self.train.num_items)
@@ -187,11 +208,15 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """The sha256, in hex, of every part's content: equal exactly where the interactions are equal."""
+        """The sha256, in hex, of every part's content and of the ids: equal exactly where all of these are equal."""
         hasher = hashlib.sha256()
         for part, data in self.parts().items():
             hasher.update(f"{part} {data.num_users} {data.num_items} {data.num_interactions}\n".encode())
             for array in (data.indptr.astype("<i8", copy=False), data.items.astype("<i4", copy=False)):
+                hasher.update(np.ascontiguousarray(array).data if array.size else b"")
+        for kind, ids in (("user_ids", self.user_ids), ("item_ids", self.item_ids)):
+            for name, array in ({} if ids is None else ids.arrays()).items():
+                hasher.update(f"{kind} {name}\n".encode())
                 hasher.update(np.ascontiguousarray(array).data if array.size else b"")
         return hasher.hexdigest()
 

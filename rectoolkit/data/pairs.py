@@ -3,7 +3,7 @@
 ``pairs`` is what most click logs export: two integer ids a line, separated by a tab, spaces or a comma. A log
 repeats itself, so a pair that stands twice is merged, unlike in an adjacency list, where it is a fault.
 ``ratings`` takes the first two columns of four (MovieLens-100K's u.data, and ratings.dat of MovieLens-1M, whose
-columns are parted by ``::``); every rating, high or low, counts as one interaction.
+columns are parted by ``::``; commas part them as well); every rating, high or low, counts as one interaction.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Int64s = npt.NDArray[np.int64]
 
 PAIR = "`user item`: two integer ids, separated by a tab, spaces or a comma"
-RATING = "`user item rating timestamp`: four integers, separated by tabs, spaces or ::"
+RATING = "`user item rating timestamp`: four integers, separated by tabs, spaces, commas or ::"
 
 
 def read(path: Path) -> PairFile:
@@ -33,7 +33,7 @@ def read(path: Path) -> PairFile:
 
 def read_ratings(path: Path) -> PairFile:
     """The pairs of a file of ``user item rating timestamp`` lines. Raises DataError as ``read`` does."""
-    return read_pairs(path, RATING, partial(_pairs, columns=4), separators=b":", merge=True)
+    return read_pairs(path, RATING, partial(_pairs, columns=4), separators=b":,", merge=True)
 
 
 def _pairs(lines: Lines, columns: int) -> tuple[Int64s, Int64s, Int64s, int]:

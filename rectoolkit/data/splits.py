@@ -1,4 +1,4 @@
-"""Splits: a random share of every user's items, held out.
+"""Splits: a share of every user's items, one of them, or what is latest, held out.
 
 Validation is held out of train (never test.txt), and data that comes as one file is split the same way into
 train and test. The share is taken *per user*, so that every user is both trained and judged; a split over all
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    Floats = npt.NDArray[np.float64]
+    Bools = npt.NDArray[np.bool_]
+
 BLOCK = 1 << 20  # interactions sorted at a time: 40 MB of keys and orders
 
 
@@ -39,17 +42,74 @@ def hold_out(
     """
     if not 0 <= share < 1:
         raise DataError(f"the share to hold out must be at least 0 and below 1, got {share}")
+    mask = held_share(interactions, share, generator)
+    return part(interactions, ~mask), part(interactions, mask)
+
+
+def held_share(
+    interactions: Interactions, share: float, generator: np.random.Generator, times: Floats | None = None
+) -> Bools:
+    """Which interactions a ``share`` of every user's items is, bool (N,): at random, or by ``times`` the latest."""
     degrees = interactions.user_degrees
     wanted = np.floor(share * degrees + generator.random(len(degrees))).astype(np.int64)
-    counts = np.minimum(wanted, np.maximum(degrees - 1, 0))
+    return _held(interactions, np.minimum(wanted, np.maximum(degrees - 1, 0)), generator, times)
+
+
+def held_one(interactions: Interactions, generator: np.random.Generator, times: Floats | None = None) -> Bools:
+    """Which interactions are one of each user who has two or more, bool (N,): at random, or by ``times`` the latest."""
+    return _held(interactions, (interactions.user_degrees > 1).astype(np.int64), generator, times)
+
+
+def held_after(share: float, times: Floats) -> Bools:
+    """Which interactions are the latest ``share`` of all, bool (N,): those at a moment or after it.
+
+    Interactions of one moment stay together, so the share is met as nearly as that allows. Raises DataError where
+    no moment parts the interactions.
+    """
+    low, high = float(times.min()), float(times.max())
+    if low == high:
+        raise DataError(f"all interactions are of one time ({low:g}); no moment parts them")
+    wanted = share * len(times)
+    while (middle := low + (high - low) / 2) not in (low, high):  # bisection takes no memory, where sorting takes 8 N
+        if np.count_nonzero(times >= middle) > wanted:
+            low = middle
+        else:
+            high = middle
+    held: Bools = times >= (low if _nearer(times, low, high, wanted) else high)
+    return held
+
+
+def _nearer(times: Floats, low: float, high: float, wanted: float) -> bool:
+    """Whether cutting at ``low`` meets the share better than at ``high``, and leaves something to train on."""
+    more, fewer = (np.count_nonzero(times >= moment) for moment in (low, high))
+    return more < len(times) and (more - wanted < wanted - fewer or not fewer)
+
+
+def part(whole: Interactions, mask: Bools) -> Interactions:
+    """The interactions where ``mask`` bool (N,) is set, over the same id space."""
+    degrees, there = np.zeros(whole.num_users, np.int64), whole.user_degrees > 0
+    if there.any():
+        degrees[there] = np.add.reduceat(mask, whole.indptr[:-1][there], dtype=np.int64)
+    indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(degrees)])
+    return Interactions(indptr, whole.items[mask], whole.num_users, whole.num_items)
+
+
+def _held(
+    interactions: Interactions, counts: npt.NDArray[np.int64], generator: np.random.Generator, times: Floats | None
+) -> Bools:
+    """``counts`` (U,) of each user's interactions: random ones, or the latest, those of one time at random."""
+    degrees = interactions.user_degrees
     held = np.zeros(interactions.num_interactions, np.bool_)
     for first, last in user_blocks(interactions.indptr, BLOCK):
         start, end = interactions.indptr[first], interactions.indptr[last]
-        users = np.repeat(np.arange(last - first), degrees[first:last])
-        order = np.argsort(users + generator.random(int(end - start)), kind="stable")
+        users, random = np.repeat(np.arange(last - first), degrees[first:last]), generator.random(int(end - start))
+        if times is None:
+            order = np.argsort(users + random, kind="stable")
+        else:
+            order = np.lexsort((random, -times[start:end], users))
         rank = np.arange(start, end) - np.repeat(interactions.indptr[first:last], degrees[first:last])
         held[start + order[rank < np.repeat(counts[first:last], degrees[first:last])]] = True
-    return _part(interactions, ~held, degrees - counts), _part(interactions, held, counts)
+    return held
 
 
 def with_validation(dataset: Dataset, share: float, generator: np.random.Generator) -> Dataset:
@@ -66,8 +126,3 @@ def user_blocks(indptr: npt.NDArray[np.int64], size: int) -> Iterator[tuple[int,
         last = min(max(last, first + 1), first + size, users)
         yield first, last
         first = last
-
-
-def _part(whole: Interactions, mask: npt.NDArray[np.bool_], degrees: npt.NDArray[np.int64]) -> Interactions:
-    indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(degrees)])
-    return Interactions(indptr, whole.items[mask], whole.num_users, whole.num_items)

@@ -1,0 +1,296 @@
+"""An import: sources of any of the formats -> a data set in a folder of its own, with a card, used by name.
+
+``import_data`` is read from top to bottom: the columns are chosen, rows cleaned and spooled to disk, merged by
+user, cut to the k-core, split, and written beside a card that says what was read, how, and what became of the rows.
+
+    datasets/mine/card.toml                         the card: settings, counts, checksums
+    datasets/mine/{train,test,validation}.bin       the parts (``stored``)
+    datasets/mine/{users,items}.ids                 what the source calls them (``ids``)
+
+Everything is made in a hidden folder beside the place and takes its name last. A killed import leaves nothing that
+is taken for a data set, and the same command again starts over and ends in the same bytes: rows are numbered by
+their ids and draws come from the seed, so nothing depends on the run. Starting over instead of resuming: a hundred
+million rows take a few minutes, and a checkpoint would have to say which bytes of the sources it stands for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tomli_w
+
+from rectoolkit.atomic import write_text
+from rectoolkit.data import stored
+from rectoolkit.data.catalog import CARD, Card, read_card, sha256_of
+from rectoolkit.data.columns import Columns, choose
+from rectoolkit.data.core import k_core
+from rectoolkit.data.interactions import Dataset, Interactions
+from rectoolkit.data.provenance import Imported, RowCounts
+from rectoolkit.data.rows import Cleaner
+from rectoolkit.data.sources import open_source
+from rectoolkit.data.splits import held_after, held_one, held_share, part
+from rectoolkit.data.spool import Merged, Spool
+from rectoolkit.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    Bools = npt.NDArray[np.bool_]
+    Watcher = Callable[[str, int], None]  # what is being done, and rows so far
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+PARTS = ("train", "validation", "test")  # the order of precedence of a given split, and the number of each part
+TIMED = ("time", "user-time")
+
+
+def import_data(
+    sources: Any,
+    name: str,
+    asked: Imported | None = None,
+    *,
+    test: Any = None,
+    validation: Any = None,
+    into: str | Path = "datasets",
+    overwrite: bool = False,
+    watcher: Watcher | None = None,
+) -> Card:
+    """Make the data set ``name`` in the folder ``into`` of one or more ``sources`` (paths or pandas frames).
+
+    ``asked`` says how (``Imported``); with ``test`` (and ``validation``) the split is given and ``sources`` are the
+    train part. An import of the same settings over the same bytes is reused; any other of that name is refused, or
+    replaced with ``overwrite``. Raises DataError for everything wrong with the sources or the settings.
+    """
+    place = Path(into)
+    if not re.fullmatch(NAME, name):
+        raise DataError(f"'{name}' cannot name a data set: letters, digits, '_', '-' and '.', at most 64")
+    given = given_parts(sources, test, validation)
+    settings, columns = resolve(given, asked or Imported())
+    settings = settings.model_copy(update={"sha256": [sha256_of(Path(one)) for one in _paths(given)]})
+    _make_folder(place)
+    with _alone(place):
+        target, staging, old = place / name, place / f".{name}.import", place / f".{name}.replaced"
+        for left in (staging, old):
+            shutil.rmtree(left, ignore_errors=True)
+        if (same := _existing(target, settings, overwrite)) is not None:
+            return same
+        (staging / "spool").mkdir(parents=True)
+        merged, cleaner = read_parts(given, settings, columns, staging / "spool", watcher)
+        shutil.rmtree(staging / "spool")
+        if watcher:
+            watcher("splitting", cleaner.read)
+        dataset, counts = _finish(name, merged, settings, cleaner)
+        _write(staging, dataset, settings, counts)
+        if target.exists():
+            os.rename(target, old)
+        os.rename(staging, target)
+        shutil.rmtree(old, ignore_errors=True)
+    return read_card(target / CARD)
+
+
+def given_parts(sources: Any, test: Any = None, validation: Any = None) -> dict[str, list[Any]]:
+    """The sources by part: ``all`` where the split is to be made, else ``train`` and ``test`` (and ``validation``)."""
+    if test is None and validation is not None:
+        raise DataError("a validation source needs a test source too; or leave both out and give validation_share")
+    named = {"all" if test is None else "train": sources, "validation": validation, "test": test}
+    return {part: list(one) if isinstance(one, list | tuple) else [one] for part, one in named.items() if one is not None}
+
+
+def resolve(given: Mapping[str, Sequence[Any]], asked: Imported) -> tuple[Imported, Columns]:
+    """The settings with their columns, sources and parts filled in, and the columns to read.
+
+    Raises DataError where a column is missing or ambiguous, and where a setting would have no effect.
+    """
+    split = "given" if "test" in given else asked.split
+    timed, rated = split in TIMED, asked.min_rating is not None
+    if split == "given" and "test" not in given:
+        raise DataError("split 'given' needs a test source")
+    if split == "given" and (asked.split not in ("random", "given") or asked.validation_share):
+        raise DataError("with a test source the split is given: leave the split and the validation share out")
+    if asked.rating and not rated:
+        raise DataError(f"the rating column '{asked.rating}' has no effect without a threshold: give --min-rating")
+    if asked.time and not (timed or split == "leave-one-out"):
+        raise DataError(f"the time column '{asked.time}' has no effect on split '{split}': give --split time or user-time")
+    needed = ["user", "item", *(["rating"] if rated else []), *(["time"] if timed else [])]
+    wished = ["time"] if split == "leave-one-out" else []
+    columns = Columns(asked.user, asked.item, asked.rating, asked.time)
+    names, parts = [], []
+    for part_name, sources in given.items():
+        for one in sources:
+            source = open_source(one, asked.format, asked.separator, asked.encoding, asked.columns)
+            columns = choose(source.name, source.columns(), columns, needed, wished)
+            names.append(source.name)
+            parts.append(part_name)
+    update = {**vars(columns), "split": split, "sources": names, "parts": parts}
+    return asked.model_copy(update=update), columns
+
+
+def read_parts(
+    given: Mapping[str, Sequence[Any]],
+    settings: Imported,
+    columns: Columns,
+    folder: Path,
+    watcher: Watcher | None = None,
+) -> tuple[Merged, Cleaner]:
+    """All rows of the sources, cleaned and merged by user; ``folder`` holds them in between."""
+    extra = np.uint8 if settings.split == "given" else np.float64 if columns.time else None
+    cleaner = Cleaner(columns, settings.min_rating, settings.drop_missing)
+    spool = Spool(folder, extra)
+    for part_name, sources in given.items():
+        for one in sources:
+            source = open_source(one, settings.format, settings.separator, settings.encoding, settings.columns)
+            for rows in cleaner.rows(source):
+                spool.add(rows, PARTS.index(part_name) if part_name in PARTS else 0)
+                if watcher:
+                    watcher("reading", cleaner.read)
+    if not sum(spool.lengths):
+        raise DataError(
+            f"{', '.join(settings.sources)}: no interactions: {cleaner.read} rows, of which {cleaner.missing} miss a value "
+            f"and {cleaner.below_rating} are rated below the threshold"
+        )
+    if watcher:
+        watcher("sorting", cleaner.read)
+    return spool.merge(), cleaner
+
+
+def read_whole(sources: Any, asked: Imported) -> Merged:
+    """The merged rows of sources, not split and not saved."""
+    given = given_parts(sources)
+    settings, columns = resolve(given, asked)
+    with TemporaryDirectory() as folder:
+        return read_parts(given, settings, columns, Path(folder))[0]
+
+
+def _finish(name: str, merged: Merged, settings: Imported, cleaner: Cleaner) -> tuple[Dataset, RowCounts]:
+    """The k-core and the split of what was merged."""
+    indptr, items, extra = merged.indptr, merged.items, merged.extra
+    user_ids, item_ids, outside = merged.user_ids, merged.item_ids, 0
+    if settings.k_core > 1:
+        core = k_core(indptr, items, len(item_ids), settings.k_core)
+        outside = int(len(items) - core.pairs.sum())
+        within = part(Interactions(indptr, items, len(user_ids), len(item_ids)), core.pairs)
+        numbers = np.cumsum(core.items, dtype=np.int32) - np.int32(1)
+        items = numbers[within.items]
+        indptr = np.concatenate([within.indptr[:1], within.indptr[1:][core.users]])
+        user_ids, item_ids = user_ids.kept(core.users), item_ids.kept(core.items)
+        extra = None if extra is None else extra[core.pairs]
+    whole = Interactions(indptr, items, len(user_ids), len(item_ids))
+    parts = _split(whole, extra, settings)
+    for needed in ("train", "test"):
+        if not parts[needed].num_interactions:
+            raise DataError(
+                f"{', '.join(settings.sources)}: the {needed} part would be empty: {whole.num_interactions} interactions "
+                f"of {whole.num_users} users, split '{settings.split}'; give more data or another share"
+            )
+    counts = RowCounts(
+        read=cleaner.read,
+        missing=cleaner.missing,
+        below_rating=cleaner.below_rating,
+        repeated=merged.repeated,
+        in_an_earlier_part=merged.crossing,
+        outside_core=outside,
+    )
+    return Dataset(name, parts["train"], parts["test"], parts.get("validation"), user_ids, item_ids), counts
+
+
+def _split(whole: Interactions, extra: npt.NDArray[Any] | None, settings: Imported) -> dict[str, Interactions]:
+    """The parts: as given, or held out of the whole, then validation the same way out of what stays."""
+    if settings.split == "given":
+        assert extra is not None
+        given = {name: part(whole, extra == number) for number, name in enumerate(PARTS)}
+        return {name: one for name, one in given.items() if name in settings.parts or name == "test"}
+    generator = np.random.default_rng(settings.seed)
+
+    def hold(rest: Interactions, share: float, times: npt.NDArray[Any] | None) -> Bools:
+        if settings.split == "leave-one-out":
+            return held_one(rest, generator, times)
+        if settings.split == "time":
+            assert times is not None
+            return held_after(share, times)
+        return held_share(rest, share, generator, times)
+
+    mask = hold(whole, settings.test_share, extra)
+    train, parts = part(whole, ~mask), {"test": part(whole, mask)}
+    if settings.validation_share and train.num_interactions:
+        times = None if extra is None else extra[~mask]
+        mask = hold(train, settings.validation_share, times)
+        parts["validation"] = part(train, mask)
+        train = part(train, ~mask)
+    return {"train": train, **parts}
+
+
+def _write(folder: Path, dataset: Dataset, settings: Imported, counts: RowCounts) -> None:
+    """The files of the data set, and its card last."""
+    files = {}
+    for name, interactions in dataset.parts().items():
+        files[name] = f"{name}.bin"
+        stored.save(interactions, folder / files[name])
+    for name, ids in (("users", dataset.user_ids), ("items", dataset.item_ids)):
+        if ids is not None:
+            files[f"{name[:-1]}_ids"] = f"{name}.ids"
+            ids.save(folder / f"{name}.ids")
+    sizes = {name: interactions.num_interactions for name, interactions in dataset.parts().items()}
+    card = {
+        "name": dataset.name,
+        "description": f"imported from {', '.join(Path(source).name for source in settings.sources)}",
+        "format": "binary",
+        "files": files,
+        "sha256": {name: sha256_of(folder / file) for name, file in files.items()},
+        "counts": {"users": dataset.num_users, "items": dataset.num_items, **sizes},
+        "imported": settings.model_dump(exclude_none=True),
+        "rows": counts.model_dump(),
+    }
+    write_text(folder / CARD, tomli_w.dumps(card))
+
+
+def _existing(target: Path, settings: Imported, overwrite: bool) -> Card | None:
+    """The data set that is there already, where it is the one asked for. Raises DataError where it is another."""
+    if not target.exists():
+        return None
+    card = read_card(target / CARD) if (target / CARD).is_file() else None
+    if card is None or card.imported is None:
+        raise DataError(f"{target}: is there, and is no imported data set; choose another name, or move it away")
+    differences = card.imported.differences(settings)
+    if differences and not overwrite:
+        raise DataError(
+            f"{target}: '{card.name}' was imported otherwise ({'; '.join(differences)}); choose another name, or "
+            "replace it: --replace"
+        )
+    whole = all((target / file).is_file() for file in card.files.named().values())
+    return card if whole and not differences else None
+
+
+def _paths(given: Mapping[str, Sequence[Any]]) -> list[Any]:
+    return [one for sources in given.values() for one in sources if isinstance(one, str | os.PathLike)]
+
+
+def _make_folder(place: Path) -> None:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except (NotADirectoryError, FileExistsError):
+        raise DataError(f"{place}: is a file; name a folder for data sets") from None
+
+
+@contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """One import at a time in a place; the lock is on the folder itself and goes with the process."""
+    import fcntl
+
+    handle = os.open(place, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise DataError(f"{place}: another import is at work there; wait for it, or stop it") from None
+    try:
+        yield
+    finally:
+        os.close(handle)

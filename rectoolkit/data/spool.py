@@ -1,0 +1,223 @@
+"""From rows in any order to rows by user, on disk: what lets an import be larger than memory.
+
+Pass 1, a chunk of rows at a time: each side's ids become numbers within the chunk (arrow's hash table), which are
+written down, as are the chunk's distinct ids; only the set of all distinct ids stays in memory.
+Pass 2: the set is sorted once, which numbers it; each chunk's numbers are translated and its rows dealt into
+buckets, a range of users each, of about ``BUCKET`` rows.
+Pass 3, a bucket at a time: sort, merge what repeats, append. The buckets are ranges of users, so what is appended
+is sorted as a whole.
+
+Memory: the distinct ids, one chunk, one bucket, and the result (4 bytes an interaction, 8 more with times). Sorting
+all pairs at once would take 16 bytes a row, three times that with times; a Python dictionary from ids to numbers
+about 150 bytes an id. Disk, while it lasts: up to 32 bytes a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rectoolkit.data.ids import Ids
+from rectoolkit.data.interactions import MAX_ID, pair_keys
+from rectoolkit.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from rectoolkit.data.rows import Rows
+
+    Int32s = npt.NDArray[np.int32]
+    Int64s = npt.NDArray[np.int64]
+
+BUCKET = 4 << 20  # rows sorted at a time: about 200 MB
+MERGE = 1 << 20  # distinct ids that wait before they join the set
+PLAIN_NUMBER = r"^(0|[1-9][0-9]{0,17})$"
+
+
+@dataclass(frozen=True)
+class Merged:
+    """All pairs by user, then item, each once: ``indptr`` int64 (U+1,), ``items`` int32 (N,).
+
+    ``extra`` (N,) is what came with each pair: the earliest time, or the first part; None where nothing did.
+    ``repeated`` rows said again what the same part had said, ``crossing`` ones what an earlier part had.
+    """
+
+    user_ids: Ids
+    item_ids: Ids
+    indptr: Int64s
+    items: Int32s
+    extra: npt.NDArray[Any] | None
+    repeated: int
+    crossing: int
+
+
+@dataclass
+class Spool:
+    """Rows on their way, in files of ``folder``; ``extra`` is the type of what comes with each (time or part)."""
+
+    folder: Path
+    extra: type[np.float64] | type[np.uint8] | None
+    lengths: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.users, self.items = (_Side(self.folder / f"{side}.arrow") for side in ("users", "items"))
+        self.files = {name: open(self.folder / name, "wb") for name in ("users", "items", "extra")}
+
+    def add(self, rows: Rows, part: int) -> None:
+        """Pass 1 over a chunk; ``part`` is which file of a given split it is from."""
+        if not len(rows.users):
+            return
+        self.users.add(rows.users).tofile(self.files["users"])
+        self.items.add(rows.items).tofile(self.files["items"])
+        if self.extra is np.uint8:
+            np.full(len(rows.users), part, np.uint8).tofile(self.files["extra"])
+        elif rows.times is not None:
+            rows.times.tofile(self.files["extra"])
+        self.lengths.append(len(rows.users))
+
+    def merge(self) -> Merged:
+        """Passes 2 and 3."""
+        for file in self.files.values():
+            file.close()
+        user_ids, item_ids = self.users.number(), self.items.number()
+        for side, ids in (("users", user_ids), ("items", item_ids)):
+            if len(ids) > MAX_ID:
+                raise DataError(f"{len(ids)} {side}: at most {MAX_ID} can be numbered")
+        count = max(1, -(-sum(self.lengths) // BUCKET))
+        width = -(-len(user_ids) // count)
+        self._deal(width)
+        degrees = np.zeros(len(user_ids), np.int64)
+        repeated = crossing = 0
+        with open(self.folder / "merged", "wb") as items, open(self.folder / "merged.extra", "wb") as extras:
+            for bucket in range(count):
+                keys, extra, again, across = self._bucket(bucket)
+                repeated, crossing = repeated + again, crossing + across
+                users = (keys >> 32).astype(np.int64)
+                degrees += np.bincount(users, minlength=len(degrees)) if count == 1 else 0
+                if count > 1 and len(users):
+                    first = bucket * width
+                    found = np.bincount(users - first)
+                    degrees[first : first + len(found)] += found
+                (keys & 0xFFFFFFFF).astype(np.int32).tofile(items)
+                if extra is not None:
+                    extra.tofile(extras)
+        indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(degrees)])
+        extra = np.fromfile(self.folder / "merged.extra", self.extra) if self.extra else None
+        rows = np.fromfile(self.folder / "merged", np.int32)
+        return Merged(user_ids, item_ids, indptr, rows, extra, repeated, crossing)
+
+    def _deal(self, width: int) -> None:
+        """Pass 2: append each chunk's rows to the buckets of their users."""
+        done = 0
+        for length, user_map, item_map in zip(self.lengths, self.users.maps(), self.items.maps(), strict=True):
+            users = user_map[np.fromfile(self.folder / "users", np.int32, length, offset=4 * done)]
+            items = item_map[np.fromfile(self.folder / "items", np.int32, length, offset=4 * done)]
+            keys, extra = pair_keys(users, items), None
+            if self.extra:
+                size = np.dtype(self.extra).itemsize
+                extra = np.fromfile(self.folder / "extra", self.extra, length, offset=size * done)
+            done += length
+            bucket = (users // width).astype(np.uint16)
+            order = np.argsort(bucket, kind="stable")  # of 16 bits: linear
+            ends = np.cumsum(np.bincount(bucket))
+            for number, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+                if end > start:
+                    self._append(f"bucket-{number}", keys[order[start:end]])
+                    if extra is not None:
+                        self._append(f"bucket-{number}.extra", extra[order[start:end]])
+        for name in ("users", "items", "extra"):
+            (self.folder / name).unlink()
+
+    def _append(self, name: str, array: npt.NDArray[Any]) -> None:
+        with open(self.folder / name, "ab") as file:
+            array.tofile(file)
+
+    def _bucket(self, number: int) -> tuple[Int64s, npt.NDArray[Any] | None, int, int]:
+        """Pass 3 over a bucket: unique keys ascending, what comes with them, rows repeated and crossing."""
+        path = self.folder / f"bucket-{number}"
+        if not path.exists():
+            return np.zeros(0, np.int64), np.zeros(0, self.extra) if self.extra else None, 0, 0
+        keys, extra = np.fromfile(path, np.int64), None
+        path.unlink()
+        if not self.extra:
+            keys.sort()
+        else:
+            path = self.folder / f"bucket-{number}.extra"
+            extra = np.fromfile(path, self.extra)
+            path.unlink()
+            order = np.lexsort((extra, keys))
+            keys, extra = keys[order], extra[order]
+        first = np.concatenate([np.ones(1, np.bool_), keys[1:] != keys[:-1]])
+        across = 0
+        if extra is not None and self.extra is np.uint8:
+            across = int((~first[1:] & (extra[1:] != extra[:-1])).sum())
+        again = len(keys) - int(first.sum()) - across
+        return keys[first], None if extra is None else extra[first], again, across
+
+
+class _Side:
+    """The users' or the items' ids: each chunk's own on disk, the set of all in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.writer: Any = None
+        self.known: Any = None
+        self.waiting: list[Any] = []
+
+    def add(self, values: Any) -> Int32s:
+        """The chunk's ids as numbers within the chunk."""
+        import pyarrow
+
+        encoded = values.dictionary_encode()
+        distinct = encoded.dictionary
+        if self.writer is None:
+            schema = pyarrow.schema([("id", distinct.type)])
+            self.writer = pyarrow.ipc.new_stream(str(self.path), schema)
+        self.writer.write_batch(pyarrow.record_batch([distinct], ["id"]))
+        self.waiting.append(distinct)
+        if sum(map(len, self.waiting)) > max(MERGE, 0 if self.known is None else len(self.known)):
+            self._join()
+        return np.asarray(encoded.indices.to_numpy(zero_copy_only=False), np.int32)
+
+    def number(self) -> Ids:
+        """Sort the set: the place of an id is its row from here on."""
+        import pyarrow
+        from pyarrow import compute, types
+
+        if self.writer is None:
+            return Ids.of([])
+        self.writer.close()
+        self._join()
+        known = self.known
+        if types.is_integer(known.type):
+            self.known = known.take(compute.sort_indices(known))
+            return Ids(values=self.known.to_numpy())
+        if compute.all(compute.match_substring_regex(known, PLAIN_NUMBER)).as_py():
+            self.known = known.take(compute.sort_indices(known.cast(pyarrow.int64())))
+            return Ids(values=self.known.cast(pyarrow.int64()).to_numpy())
+        self.known = known.take(compute.sort_indices(known))
+        _, ends, text = self.known.buffers()
+        offsets = np.frombuffer(ends, np.int64, len(self.known) + 1)
+        return Ids(text=np.frombuffer(text, np.uint8, int(offsets[-1])), ends=offsets[1:])
+
+    def maps(self) -> Iterator[Int32s]:
+        """For each chunk, in order: its numbers -> rows."""
+        import pyarrow
+        from pyarrow import compute
+
+        with pyarrow.OSFile(str(self.path)) as file, pyarrow.ipc.open_stream(file) as reader:
+            for batch in reader:
+                yield np.asarray(compute.index_in(batch.column(0), self.known).to_numpy(), np.int32)
+
+    def _join(self) -> None:
+        import pyarrow
+        from pyarrow import compute
+
+        arrays = [*([] if self.known is None else [self.known]), *self.waiting]
+        self.known = compute.unique(pyarrow.chunked_array(arrays)) if arrays else self.known
+        self.waiting = []

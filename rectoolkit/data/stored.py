@@ -1,0 +1,31 @@
+"""The format ``binary``: parts as the arrays they are in memory, which is what an import writes.
+
+``train.bin``, ``test.bin``, perhaps ``validation.bin`` hold ``indptr`` and ``items`` (docs/format.md: arrays at
+64-byte boundaries after a JSON header); they are memory-mapped, so a hundred million interactions open at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rectoolkit.codes import load_arrays, save_arrays
+from rectoolkit.data.interactions import Interactions
+from rectoolkit.errors import FormatError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def save(interactions: Interactions, path: Path) -> None:
+    """Write one part, whole or not at all."""
+    facts = {"num_users": interactions.num_users, "num_items": interactions.num_items}
+    save_arrays(path, "interactions", {"indptr": interactions.indptr, "items": interactions.items}, facts)
+
+
+def load(path: Path) -> Interactions:
+    """One part, memory-mapped. Raises FormatError where the file is missing, cut short or something else."""
+    arrays, header = load_arrays(path, "interactions")
+    try:
+        return Interactions(arrays["indptr"], arrays["items"], header["num_users"], header["num_items"])
+    except (KeyError, ValueError) as error:
+        raise FormatError(f"{path}: does not describe interactions: {error}") from None
