@@ -83,6 +83,9 @@ def execute(recipe: Recipe, circumstances: Circumstances | None = None) -> Run:
         remove_parts(folder)
         (folder / METRICS).unlink(missing_ok=True)
         _describe(folder, recipe, dataset, around)
+        for side, ids in (("users", dataset.user_ids), ("items", dataset.item_ids)):
+            if ids is not None:
+                ids.save(folder / f"{side}.ids")  # the run answers with them wherever it is moved to
         progress = _train(folder, recipe, parts, around)
         _measure(folder, recipe, dataset, progress, around)
     return Run.open(folder)
@@ -248,7 +251,7 @@ def _finished(folder: Path, recipe: Recipe, dataset: Dataset) -> bool:
         raise UserError(f"{folder}: this run was begun with {what}; move the folder away to begin anew")
     try:
         run = Run.open(folder)
-        _ = run.users, run.items, run.seen, run.metrics, run.per_user(), run.float_rows()
+        _ = run.users, run.items, run.seen, run.metrics, run.per_user(), run.float_rows(), run.user_ids, run.item_ids
     except FormatError:
         return False
     return True
@@ -290,7 +293,13 @@ def _describe(folder: Path, recipe: Recipe, dataset: Dataset, around: Circumstan
         "digest": recipe.digest,
         "plugins": _plugins(recipe),
         "bits": recipe["quantizer"].get("bits", 32),
-        "data": {"name": dataset.name, "digest": dataset.digest, "summary": dataset.summary()},
+        "data": {
+            "name": dataset.name,
+            "digest": dataset.digest,
+            "summary": dataset.summary(),
+            "user_ids": dataset.user_ids is not None,
+            "item_ids": dataset.item_ids is not None,
+        },
         "sessions": [*earlier, session],
     }
     write_text(folder / RECIPE, recipe.toml())

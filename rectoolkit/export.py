@@ -14,6 +14,8 @@
 
              faiss breaks ties and rounds its sums in its own way: items of equal or nearly equal score may change
              places.
+Where the data has ids of its own, parquet's column id holds them, ``codes`` comes with ``{users,items}.ids``, and
+``npy`` and ``faiss`` with ``{users,items}.ids.npy`` (N,), the id of each row.
 ``export.json`` beside them says what was written and how to score it.
 """
 
@@ -32,11 +34,18 @@ from rectoolkit.errors import UserError, nearest
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    Writer = Callable[[PackedTable, PackedTable, Path], dict[str, str]]
+    from rectoolkit.data import Ids
+
+    Writer = Callable[[PackedTable, PackedTable, Path, dict[str, Ids]], dict[str, str]]
 
 
 def export(
-    users: PackedTable, items: PackedTable, to: str | Path, formats: Sequence[str] = ("codes",)
+    users: PackedTable,
+    items: PackedTable,
+    to: str | Path,
+    formats: Sequence[str] = ("codes",),
+    user_ids: Ids | None = None,
+    item_ids: Ids | None = None,
 ) -> dict[str, dict[str, str]]:
     """Write both tables into the folder ``to`` in each of ``formats``; by format, the files written and what they are.
 
@@ -55,35 +64,45 @@ def export(
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; name a folder to export to")
     folder.mkdir(parents=True, exist_ok=True)
-    written = {name: FORMATS[name](users, items, folder) for name in formats}
+    ids = {side: one for side, one in (("users", user_ids), ("items", item_ids)) if one is not None}
+    written = {name: FORMATS[name](users, items, folder, ids) for name in formats}
     facts = {"dim": items.dim, "segments": list(items.segments), "user_bits": users.bits, "item_bits": items.bits}
     rule = "value = scale * code + offset by segment; score = inner product of values, larger is better"
     write_text(folder / "export.json", json.dumps({**facts, "score": rule, "files": written}, indent=2) + "\n")
     return written
 
 
-def _codes(users: PackedTable, items: PackedTable, folder: Path) -> dict[str, str]:
+def _codes(users: PackedTable, items: PackedTable, folder: Path, ids: dict[str, Ids]) -> dict[str, str]:
     for name, table in (("users", users), ("items", items)):
         table.save(folder / f"{name}.codes")
-    return {f"{name}.codes": "packed codes, docs/format.md" for name in ("users", "items")}
+    for name, one in ids.items():
+        one.save(folder / f"{name}.ids")
+    written = {f"{name}.codes": "packed codes, docs/format.md" for name in ("users", "items")}
+    return written | {f"{name}.ids": "the id of each row, docs/format.md" for name in ids}
 
 
-def _npy(users: PackedTable, items: PackedTable, folder: Path) -> dict[str, str]:
+def _npy(users: PackedTable, items: PackedTable, folder: Path, ids: dict[str, Ids]) -> dict[str, str]:
     written = {}
     for name, table in (("users", users), ("items", items)):
         parts: dict[str, Any] = {"codes": table.unpack().codes, "scale": table.scale, "offset": table.offset}
         for part, array in parts.items():
             _save_npy(folder / f"{name}.{part}.npy", array)
             written[f"{name}.{part}.npy"] = f"{array.dtype} {array.shape}"
-    return written
+    return written | _npy_ids(folder, ids)
 
 
-def _parquet(users: PackedTable, items: PackedTable, folder: Path) -> dict[str, str]:
+def _npy_ids(folder: Path, ids: dict[str, Ids]) -> dict[str, str]:
+    for name, one in ids.items():
+        _save_npy(folder / f"{name}.ids.npy", one.array())
+    return {f"{name}.ids.npy": f"the id of each row ({len(one)},)" for name, one in ids.items()}
+
+
+def _parquet(users: PackedTable, items: PackedTable, folder: Path, ids: dict[str, Ids]) -> dict[str, str]:
     arrow, parquet = _require("pyarrow", "pyarrow"), _require("pyarrow.parquet", "pyarrow")
     for name, table in (("users", users), ("items", items)):
         rows, segments = table.num_rows, len(table.segments)
         columns = {
-            "id": arrow.array(np.arange(rows)),
+            "id": arrow.array(ids[name].array() if name in ids else np.arange(rows)),
             "codes": arrow.FixedSizeBinaryArray.from_buffers(
                 arrow.binary(table.dim), rows, [None, arrow.py_buffer(table.unpack().codes.tobytes())]
             ),
@@ -97,7 +116,7 @@ def _parquet(users: PackedTable, items: PackedTable, folder: Path) -> dict[str, 
     return {f"{name}.parquet": "columns id, codes, scale, offset" for name in ("users", "items")}
 
 
-def _faiss(users: PackedTable, items: PackedTable, folder: Path) -> dict[str, str]:
+def _faiss(users: PackedTable, items: PackedTable, folder: Path, ids: dict[str, Ids]) -> dict[str, str]:
     faiss = _require("faiss", "faiss-cpu")
     index: Any
     asked: Any = users.unpack().decode()
@@ -116,7 +135,8 @@ def _faiss(users: PackedTable, items: PackedTable, folder: Path) -> dict[str, st
     with atomic_write(folder / "items.faiss") as file:
         file.write(np.asarray(data, np.uint8).data)
     _save_npy(folder / "users.faiss.npy", asked)
-    return {"items.faiss": type(index).__name__, "users.faiss.npy": "the users' rows, to search items.faiss with"}
+    written = {"items.faiss": type(index).__name__, "users.faiss.npy": "the users' rows, to search items.faiss with"}
+    return written | _npy_ids(folder, ids)
 
 
 def _scalar_quantizer(faiss: Any, items: PackedTable) -> Any:

@@ -5,6 +5,7 @@
     users.codes, items.codes   packed codes          users.npy, items.npy   the same rows before the quantizer, float32
     seen.bin           train and validation pairs    per_user.bin         each test user's metrics
     model.pt           weights                       metrics.json         written last: the run is finished
+    users.ids, items.ids   what the data calls its users and items, where those are not the row numbers
 
 ``rectoolkit.execute`` makes the folder.
 """
@@ -12,7 +13,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rectoolkit.codes import PackedTable, load_arrays
-from rectoolkit.data import Interactions
+from rectoolkit.data import Ids, Interactions
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.evaluate import Evaluation, open_index, rows_of, take
 from rectoolkit.float_index import open_embeddings, share_dims
@@ -105,9 +106,19 @@ class Run:
             raise FormatError(f"{self.path / PER_USER}: names no users; run the recipe again")
         return Evaluation(arrays.pop("users"), dict(arrays))
 
+    @cached_property
+    def user_ids(self) -> Ids | None:
+        """What the data calls its users, a row each, memory-mapped; None where that is the row number."""
+        return self._ids("users", self.seen.num_users)
+
+    @cached_property
+    def item_ids(self) -> Ids | None:
+        """What the data calls its items, as ``user_ids``."""
+        return self._ids("items", self.seen.num_items)
+
     def recommend(
         self,
-        users: int | Sequence[int],
+        users: int | str | Sequence[int | str],
         k: int = 10,
         *,
         include_seen: bool = False,
@@ -117,18 +128,34 @@ class Run:
         """The best items for each user id, without those the user has been seen with; a row a user, best first.
 
         ``Hits.ids`` and ``scores`` are (users, k), k at most the number of items; a row with fewer rankable items ends
-        in ids -1. ``float_query``: multiply the user's float32 row, not the codes of it, with the items' codes.
+        in ids -1. Where the data has ids of its own, users are asked for by them, and ``Hits.ids`` holds those of the
+        items, objects where they are texts (a row ends in None). ``float_query``: multiply the user's float32 row, not
+        the codes of it, with the items' codes.
         ``rescore``: rank the best so many by codes again by float32 rows of both sides. Raises UserError for an
         unknown user, ids that are no integers, k below 1, where the run has no codes for these, and of a float query
         where its quantizer rotates or projects a row before it is coded.
         """
+        hits = self._search(self._rows(users), k, include_seen, float_query, rescore)
+        return hits if self.item_ids is None else replace(hits, ids=_named(hits.ids, self.item_ids))
+
+    def _rows(self, users: int | str | Sequence[int | str]) -> npt.NDArray[Any]:
+        """The row numbers of the users asked for."""
         asked = np.atleast_1d(np.asarray(users))
+        if self.user_ids is not None and asked.ndim == 1 and len(asked) and asked.dtype.kind in "iuU":
+            return np.array([self.user_ids.row(user, "user") for user in asked.tolist()])
         if asked.ndim != 1 or not np.issubdtype(asked.dtype, np.integer) or not len(asked):
             raise UserError(f"users must be one or more integer ids, got {users!r}")
-        num_users, k = self.seen.num_users, min(k, self.seen.num_items)
+        num_users = self.seen.num_users
         wrong = asked[(asked < 0) | (asked >= num_users)]
         if len(wrong):
             raise UserError(f"user {wrong[0]} is unknown: this run's users are 0 to {num_users - 1}")
+        return asked
+
+    def _search(
+        self, asked: npt.NDArray[Any], k: int, include_seen: bool, float_query: bool, rescore: int | None
+    ) -> Hits:
+        """The best rows of items for rows of users."""
+        k = min(k, self.seen.num_items)
         mask = None if include_seen else rows_of(self.seen, asked)
         if not float_query and rescore is None:
             return open_index(self.items).search(take(self.users, asked), k, seen=mask)  # type: ignore[arg-type]
@@ -162,7 +189,16 @@ class Run:
         """Write the codes into the folder ``to``, as ``rectoolkit.export`` does."""
         from rectoolkit.export import export
 
-        return export(*self.tables(), to, formats)
+        return export(*self.tables(), to, formats, self.user_ids, self.item_ids)
+
+    def _ids(self, side: str, count: int) -> Ids | None:
+        path = self.path / f"{side}.ids"
+        if not read_json(self.path / ENVIRONMENT).get("data", {}).get(f"{side[:-1]}_ids"):
+            return None
+        ids = Ids.load(path)
+        if len(ids) != count:
+            raise FormatError(f"{path}: {len(ids)} ids where this run has {count} {side}; run the recipe again")
+        return ids
 
     def _table(self, side: str) -> Table:
         coded = read_json(self.path / ENVIRONMENT).get("bits", 0) <= 8
@@ -173,6 +209,15 @@ class Run:
         if rows != expected:
             raise FormatError(f"{path}: {rows} rows where this run has {expected} {side}; run the recipe again")
         return table
+
+
+def _named(rows: npt.NDArray[Any], ids: Ids) -> npt.NDArray[Any]:
+    """Row numbers as ids, -1 where there is none: int64, or objects (None where there is none) for texts."""
+    if ids.values is not None:
+        return np.where(rows >= 0, np.asarray(ids.values)[np.maximum(rows, 0)], -1)
+    named = np.empty(rows.shape, object)
+    named.ravel()[:] = [ids[row] if row >= 0 else None for row in rows.ravel().tolist()]
+    return named
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tomli_w
 from rich.console import Console
 from rich.live import Live
@@ -16,6 +17,9 @@ from rectoolkit.registry import REGISTRIES, settings_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy.typing as npt
+
+    from rectoolkit.data import Card, Dataset
     from rectoolkit.registry import Setting
     from rectoolkit.run import Run
 
@@ -69,6 +73,120 @@ class TrainingBar:
         if "validation" in row:
             text += f" · validation {self.monitor} {row['validation'][self.monitor]:.4f}"
         return text
+
+
+class RowsBar:
+    """One line of an import: what is being done, and how many rows so far. On no terminal, nothing."""
+
+    def __init__(self) -> None:
+        self.begun = False
+        self.live = Live(console=console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> RowsBar:
+        if console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if console.is_terminal:
+            self.live.stop()
+
+    def step(self, doing: str, rows: int) -> None:
+        self.begun = True
+        if console.is_terminal:
+            self.live.update(Text(f"{doing} · {rows:,} rows"), refresh=True)
+
+
+class BytesBar:
+    """One line of a download: file, bytes so far, share where the server says how many there are."""
+
+    def __init__(self) -> None:
+        self.drawn = 0.0
+        self.live = Live(console=console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> BytesBar:
+        if console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if console.is_terminal:
+            self.live.stop()
+
+    def step(self, file: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if console.is_terminal and now - self.drawn >= REFRESH_SECONDS:
+            self.drawn = now
+            filled = int(24 * done / total) if total else 0
+            share = f"{'━' * filled}{'╌' * (24 - filled)} " if total else ""
+            self.live.update(Text(f"{share}{file} · {done / 1e6:,.1f} MB"), refresh=True)
+
+
+def print_rows(card: Card) -> None:
+    """What became of the rows of an import, and how it was split."""
+    rows, made = card.rows, card.imported
+    assert made is not None
+    table = Table(title=Text(f"rows of {', '.join(made.sources)}"), title_justify="left", show_header=False)
+    table.add_column("")
+    table.add_column("", justify="right")
+    threshold = "" if made.min_rating is None else f"{made.min_rating:g}"
+    shown = {
+        "read": rows.read,
+        "without a value": rows.missing,
+        f"rated below {threshold}": rows.below_rating,
+        "repeated, merged": rows.repeated,
+        "in an earlier part too": rows.in_an_earlier_part,
+        f"outside the {made.k_core}-core": rows.outside_core,
+        "kept": rows.kept,
+    }
+    for name, count in shown.items():
+        if count or name in ("read", "kept"):
+            table.add_row(name, f"{count:,}")
+    console.print(table)
+    columns = ", ".join(
+        f"{role} '{name}'" for role in ("user", "item", "rating", "time") if (name := getattr(made, role))
+    )
+    shares = {"random": True, "time": True, "user-time": True}.get(made.split, False)
+    share = f", test share {made.test_share:g}" if shares else ""
+    console.print(f"columns: {columns}; split: {made.split}{share}, seed {made.seed}", soft_wrap=True)
+
+
+def print_data(dataset: Dataset) -> None:
+    """A data set's counts, and how the train items of a user and the train users of an item are spread."""
+    table = Table("", dataset.name)
+    table.columns[1].justify = "right"
+    for key, value in dataset.summary().items():
+        table.add_row(key, f"{value:,}" if isinstance(value, int) else f"{value:.3g}")
+    console.print(table)
+    for title, degrees in (
+        ("train items of a user", dataset.train.user_degrees),
+        ("train users of an item", dataset.train.item_degrees),
+    ):
+        console.print(f"{title}: mean {degrees.mean():.1f}, median {np.median(degrees):.0f}, most {degrees.max():,}")
+        for line in degree_plot(degrees):
+            console.print(line)
+
+
+def degree_plot(degrees: npt.NDArray[np.int64], width: int = 40) -> list[str]:
+    """How many have 0, 1, 2 to 3, 4 to 7, ... interactions: a line and a bar each, the longest ``width`` wide."""
+    octaves = np.bincount(np.frexp(degrees.astype(np.float64))[1])  # 0 -> 0, 1 -> 1, 2..3 -> 2, 4..7 -> 3
+    lines = []
+    for octave, count in enumerate(octaves):
+        low, high = (0, 0) if octave == 0 else (1 << (octave - 1), (1 << octave) - 1)
+        if count or (octave and octaves[:octave].any()):
+            range_of = f"{low:,}" if low == high else f"{low:,}-{high:,}"
+            bar = "█" * int(np.ceil(width * count / octaves.max()))
+            lines.append(f"{range_of:>15} {bar} {count:,}".rstrip())
+    return lines
+
+
+def peak_memory_mb() -> float:
+    """The most memory that this process has held since it began."""
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak / (1024 if sys.platform == "linux" else 1024**2))
 
 
 def print_run(run: Run) -> None:

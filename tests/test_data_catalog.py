@@ -32,7 +32,7 @@ source = "the shop's log"
 train = "train.txt"
 test = "test.txt"
 [counts]
-users = 3
+users = 2
 items = 3
 train = 3
 test = 1
@@ -70,10 +70,10 @@ def test_every_shipped_card_is_complete(place):
             assert set(written) == set(type(card.planted).model_fields)
 
 
-def test_a_card_of_ones_own_is_found_and_its_counts_give_the_id_space(place):
+def test_a_card_of_ones_own_is_found(place):
     put(place)
     data = load_dataset("mine")
-    assert (data.num_users, data.num_items) == (3, 3)
+    assert (data.num_users, data.num_items) == (2, 3)
     assert data.train.pairs()[1].tolist() == [1, 2, 0]
     assert "mine" in {card.name for card in list_cards()}
 
@@ -160,8 +160,9 @@ def test_a_wrong_checksum_shows_both(place):
 @pytest.mark.parametrize(
     ("train", "expected"),
     [
-        ("0 1 2\n", "2 train where 3 are right"),
-        ("0 1 2\n5 1\n", "6 users where 3 are right"),
+        ("0 1 2\n1\n", "2 train where 3 are right"),
+        ("0 1 2\n", "1 users where 2 are right, 2 train where 3 are right"),
+        ("0 1 2\n5 1\n", "6 users where 2 are right"),
         ("0 1\n1 7\n", "8 items where 3 are right, 2 train where 3 are right"),
     ],
 )
@@ -174,7 +175,7 @@ def test_wrong_counts_show_both(place, train, expected):
 
 def test_offsets_are_taken_off_and_a_validation_part_is_loaded(place):
     card = CARD.replace("adjacency", "pairs").replace("[counts]", "[ids]\nfirst_user = 1\nfirst_item = 10\n[counts]")
-    card = card.replace('test = "test.txt"', 'test = "test.txt"\nvalidation = "valid.txt"')
+    card = card.replace("users = 2", "users = 3").replace('test = "test.txt"', 'test = "test.txt"\nvalidation = "valid.txt"')
     put(place, card, "1\t11\n1\t12\n2\t10\n", "1\t10\n")
     (place / "mine" / "valid.txt").write_text("3\t11\n")
     data = load_dataset("mine")

@@ -185,7 +185,7 @@ def test_raw_ids_are_refused_before_memory_is_taken(tmp_path):
     with pytest.raises(DataError, match="user ids run up to 2000000000 for 3 interactions; ids must count from 0"):
         load_dataset(path=tmp_path)
     with pytest.raises(DataError, match="user ids run up to 2000000000 for 2 interactions"):
-        load_dataset(path=tmp_path / "train.txt")
+        load_dataset(path=tmp_path / "train.txt", format="pairs")
 
 
 def attempt(path: Path, format: str) -> str | None:

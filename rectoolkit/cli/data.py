@@ -1,15 +1,28 @@
-"""``rectool data``: what data sets there are, and what is in them."""
+"""``rectool data``: what data sets there are and what is in them, your own imported, published ones fetched."""
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
 import click
 
-from rectoolkit.cli.group import Commands, main
+from rectoolkit.cli.group import Commands, comma_separated, main
+from rectoolkit.data.provenance import SplitName
+from rectoolkit.data.sources import FORMATS
+from rectoolkit.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MARKS = {"tab": "\t", "\\t": "\t", "space": " "}
 
 
 @main.group(cls=Commands)
 def data() -> None:
-    """Data sets: what there is, and what is in them."""
+    """Data sets: what there is, what is in them, importing your own, fetching published ones."""
 
 
 @data.command("list")
@@ -21,21 +34,139 @@ def list_data() -> None:
     from rectoolkit.terminal import console
 
     table = Table("name", "format", "description")
-    for card in list_cards():
+    faults: list[UserError] = []
+    for card in list_cards(faults):
         table.add_row(card.name, card.head.format, card.head.description)
     console.print(table)
+    for fault in faults:
+        click.echo(f"not listed, for its card is faulty: {fault}", err=True)
 
 
 @data.command("show")
 @click.argument("name")
-def show_data(name: str) -> None:
-    """Load a data set and print its counts."""
-    from rich.table import Table
+@click.option("--format", default="adjacency", show_default=True, help="Of the files, where NAME is a path.")
+def show_data(name: str, format: str) -> None:
+    """Load the data set NAME, a card's name or a path of your own, and print its counts and degrees."""
+    from rectoolkit.data.catalog import find_card, load_card, load_dataset
+    from rectoolkit.terminal import print_data, print_rows
 
-    from rectoolkit.data.catalog import load_dataset
-    from rectoolkit.terminal import console
+    if os.sep in name or os.path.exists(name):
+        card = None
+        dataset = load_dataset(path=name, format=format)
+    else:
+        card = find_card(name)
+        dataset = load_card(card)
+    if card is not None and card.imported is not None:
+        print_rows(card)
+    print_data(dataset)
 
-    table = Table("", name)
-    for key, value in load_dataset(name=name).summary().items():
-        table.add_row(key, f"{value:,}" if isinstance(value, int) else f"{value:.3g}")
-    console.print(table)
+
+@data.command("import")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="The data set's name from now on.")
+@click.option("--test", multiple=True, type=click.Path(path_type=Path), help="The test part, where the split is given.")
+@click.option(
+    "--validation", multiple=True, type=click.Path(path_type=Path), help="The validation part, beside --test."
+)
+@click.option("--format", default="", help=f"{', '.join(FORMATS)}; by default as the file's suffix says.")
+@click.option("--user-column", "user", default="", help="By default the column with a usual name, such as user_id.")
+@click.option("--item-column", "item", default="", help="The same for items.")
+@click.option("--rating-column", "rating", default="", help="The same for ratings, which --min-rating reads.")
+@click.option("--time-column", "time", default="", help="The same for times, which splits by time read.")
+@click.option("--columns", default="", metavar="NAME,...", help="The columns' names, for a file without a header.")
+@click.option("--separator", default="", help="What parts the columns: one character, or tab.")
+@click.option("--encoding", default="utf-8", show_default=True, help="utf-8, latin-1, utf-16, ...")
+@click.option("--min-rating", type=float, help="Leave out rows rated below this.")
+@click.option("--drop-missing", is_flag=True, help="Leave out rows without a user, an item or a value asked for.")
+@click.option(
+    "--k-core", default=0, type=click.IntRange(min=0), help="Keep users and items with so many interactions at least."
+)
+@click.option(
+    "--split",
+    type=click.Choice([name for name in get_args(SplitName) if name != "given"]),
+    default="random",
+    show_default=True,
+    help="What the test part is: a share of each user's items at random, one of each user's (the latest, where there "
+    "are times), the latest share of all interactions, or of each user's.",
+)
+@click.option("--test-share", default=0.2, show_default=True, type=click.FloatRange(0, 1, min_open=True, max_open=True))
+@click.option(
+    "--validation-share",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Hold so much of train out as the validation part, the same way; by default a recipe does it at random.",
+)
+@click.option("--seed", default=2023, show_default=True, type=click.IntRange(min=0), help="Of the random splits.")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path),
+    default=Path("datasets"),
+    show_default=True,
+    help="The folder of data sets; beside ./datasets, $RECTOOL_DATA is looked at.",
+)
+@click.option("--replace", is_flag=True, help="Replace an imported data set of that name.")
+def import_own(
+    files: Sequence[Path],
+    name: str,
+    test: Sequence[Path],
+    validation: Sequence[Path],
+    columns: str,
+    separator: str,
+    into: Path,
+    replace: bool,
+    **settings: Any,
+) -> None:
+    """Make a data set of your own FILES: csv, tsv, parquet, RecBole's .inter, or adjacency lists.
+
+    Ids may be any integers or texts; runs and exports give them back. A recipe uses the data set by its name.
+    """
+    from rectoolkit.data.catalog import load_card
+    from rectoolkit.data.importing import import_data
+    from rectoolkit.data.provenance import Imported
+    from rectoolkit.terminal import RowsBar, peak_memory_mb, print_data, print_rows
+
+    begun = time.monotonic()
+    separator = MARKS.get(separator, separator)
+    if len(separator) > 1:
+        raise UserError(f"--separator {separator!r}: must be one character, or tab")
+    asked = Imported(columns=comma_separated(columns), separator=separator, **settings)
+    with RowsBar() as bar:
+        card = import_data(
+            list(files),
+            name,
+            asked,
+            test=list(test) or None,
+            validation=list(validation) or None,
+            into=into,
+            overwrite=replace,
+            watcher=bar.step,
+        )
+    if bar.begun:
+        click.echo(f"imported in {time.monotonic() - begun:.1f} s · peak memory {peak_memory_mb():,.0f} MB")
+    else:
+        click.echo(f"{card.path.parent} holds just this import already")
+    print_rows(card)
+    print_data(load_card(card))
+    used = f"dataset.name={name}" if into == Path("datasets") else f'dataset.path="{card.path.parent}"'
+    click.echo(f"train on it: rectool run recipes/hqgnn.toml --set {used}")
+
+
+@data.command("fetch")
+@click.argument("name")
+@click.option("--into", type=click.Path(path_type=Path), help="The folder of data sets; by default the cache.")
+def fetch_data(name: str, into: Path | None) -> None:
+    """Download the files of the card NAME, verified and unpacked; a download cut off goes on where it stopped."""
+    from rectoolkit.data.catalog import find_card
+    from rectoolkit.data.fetch import fetch
+    from rectoolkit.terminal import BytesBar
+
+    card = find_card(name)
+    click.echo(f"licence: {card.head.licence or 'not stated by the card'}")
+    click.echo(f"source: {card.head.source or 'not stated by the card'}")
+    with BytesBar() as bar:
+        found = fetch(card, into or "", bar.step)
+    known = {file: getattr(card.sha256, part) for part, file in card.files.named().items()}
+    for path, digest in found.items():
+        verified = "verified" if known.get(path.name) else "not verified: the card names no checksum"
+        click.echo(f"{path}: {path.stat().st_size:,} bytes, sha256 {digest[:12]}... {verified}")

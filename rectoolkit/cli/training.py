@@ -52,11 +52,17 @@ def run(recipe: Path, overrides: Sequence[str], runs: Path, device: str, threads
 @click.option("--toml", is_flag=True, help="Print the filled recipe as TOML.")
 def show(recipe: Path, overrides: Sequence[str], toml: bool) -> None:
     """Print RECIPE filled in, with the type, bounds and meaning of every key."""
+    from rectoolkit.data.catalog import find_card
     from rectoolkit.recipe import ORDER, SECTIONS, HeadSettings, Recipe
     from rectoolkit.registry import REGISTRIES, settings_of
     from rectoolkit.terminal import console, print_settings
 
     loaded = Recipe.load(recipe, overrides)
+    if name := loaded["dataset"]["name"]:
+        try:
+            find_card(name)
+        except UserError as error:
+            raise RecipeError([Fault("dataset.name", str(error))], str(recipe)) from None
     if toml:
         click.echo(loaded.toml(), nl=False)
         return

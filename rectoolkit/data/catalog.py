@@ -150,8 +150,8 @@ def load_dataset(
 
     ``path`` is a folder with ``train.txt`` and ``test.txt`` (perhaps ``validation.txt``), or a single file, of
     which ``test_share`` of every user's items becomes the test part, at random from ``seed``. ``format`` is the
-    format of the files at ``path``; a card, also one in the folder at ``path``, names its own. Raises DataError for everything wrong with the data,
-    RecipeError for a faulty card.
+    format of the files at ``path``; a card, also one in the folder at ``path``, names its own. Raises DataError for
+    everything wrong with the data, RecipeError for a faulty card.
     """
     if bool(name) == bool(path):
         raise DataError("a data set is given either by name (a card) or by path (your own files): give exactly one")
@@ -187,14 +187,6 @@ def load_card(card: Card) -> Dataset:
 def _load_text(card: Card) -> Dataset:
     read = reader(card.head.format)
     files = {part: read(file) for part, file in _verified_files(card).items()}
-    for side in ("user", "item"):
-        found = max(getattr(file, f"num_{side}s") for file in files.values()) - getattr(card.ids, f"first_{side}")
-        expected = getattr(card.counts, f"{side}s")
-        if expected and found < expected:
-            raise DataError(
-                f"the data set '{card.name}' is not what {card.path} describes: the largest {side} id is {found - 1}, "
-                f"so there are {found} {side}s where the card says {expected}"
-            )
     if "all" in files:
         return split_one(card.name, files["all"], card.split, card.ids)
     return assemble(card.name, files, card.ids)
@@ -219,7 +211,7 @@ def find_card(name: str) -> Card:
             if os.path.isfile(path):
                 return read_card(path)
     raise DataError(
-        f"no card for a data set '{name}'; {nearest(name, sorted(_card_paths()))}; "
+        f"no card for a data set '{name}'; {nearest(name, sorted(card_paths()))}; "
         f"looked for {name}.toml in {', '.join(map(str, places()))}"
     )
 
@@ -230,7 +222,7 @@ def list_cards(faults: list[UserError] | None = None) -> list[Card]:
     A faulty card raises as there, or is added to ``faults`` where that is given, so that the others can be listed.
     """
     cards = []
-    for _, path in sorted(_card_paths().items()):
+    for _, path in sorted(card_paths().items()):
         try:
             cards.append(read_card(path))
         except UserError as error:
@@ -316,7 +308,8 @@ def _complete(files: Files) -> bool:
     return not (files.train or files.test or files.validation) if files.all else bool(files.train and files.test)
 
 
-def _card_paths() -> dict[str, Path]:
+def card_paths() -> dict[str, Path]:
+    """The cards' files by name, each the first that ``find_card`` comes to."""
     found: dict[str, Path] = {}
     for place in reversed(places()):
         found |= {path.stem: path for path in place.glob("*.toml")}

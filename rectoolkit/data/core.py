@@ -33,7 +33,7 @@ class Core:
 
 
 def k_core(indptr: npt.NDArray[np.int64], items: npt.NDArray[np.int32], num_items: int, k: int) -> Core:
-    """The k-core of rows by user. Raises DataError where nothing is left, naming the largest k that leaves something."""
+    """The k-core of rows by user. Raises DataError where nothing is left, naming the largest k that would do."""
     core = _core(indptr, items, num_items, k)
     if not core.pairs.any():
         low, high = 1, k

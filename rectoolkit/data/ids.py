@@ -101,7 +101,9 @@ class Ids:
         """The ids of a file, memory-mapped. Raises FormatError where it is missing, cut short or something else."""
         arrays, _ = load_arrays(path, "ids")
         if set(arrays) not in ({"values"}, {"text", "ends"}):
-            raise FormatError(f"{path}: holds {', '.join(arrays) or 'nothing'} where values, or text and ends, are right")
+            raise FormatError(
+                f"{path}: holds {', '.join(arrays) or 'nothing'} where values, or text and ends, are right"
+            )
         return cls(**arrays)
 
     def _bisect(self, wanted: Id) -> int:

@@ -28,7 +28,7 @@ import tomli_w
 
 from rectoolkit.atomic import write_text
 from rectoolkit.data import stored
-from rectoolkit.data.catalog import CARD, Card, read_card, sha256_of
+from rectoolkit.data.catalog import CARD, Card, card_paths, read_card, sha256_of
 from rectoolkit.data.columns import Columns, choose
 from rectoolkit.data.core import k_core
 from rectoolkit.data.interactions import Dataset, Interactions
@@ -76,6 +76,7 @@ def import_data(
     settings, columns = resolve(given, asked or Imported())
     settings = settings.model_copy(update={"sha256": [sha256_of(Path(one)) for one in _paths(given)]})
     _make_folder(place)
+    _refuse_taken(name, place)
     with _alone(place):
         target, staging, old = place / name, place / f".{name}.import", place / f".{name}.replaced"
         for left in (staging, old):
@@ -101,7 +102,9 @@ def given_parts(sources: Any, test: Any = None, validation: Any = None) -> dict[
     if test is None and validation is not None:
         raise DataError("a validation source needs a test source too; or leave both out and give validation_share")
     named = {"all" if test is None else "train": sources, "validation": validation, "test": test}
-    return {part: list(one) if isinstance(one, list | tuple) else [one] for part, one in named.items() if one is not None}
+    return {
+        part: list(one) if isinstance(one, list | tuple) else [one] for part, one in named.items() if one is not None
+    }
 
 
 def resolve(given: Mapping[str, Sequence[Any]], asked: Imported) -> tuple[Imported, Columns]:
@@ -118,7 +121,9 @@ def resolve(given: Mapping[str, Sequence[Any]], asked: Imported) -> tuple[Import
     if asked.rating and not rated:
         raise DataError(f"the rating column '{asked.rating}' has no effect without a threshold: give --min-rating")
     if asked.time and not (timed or split == "leave-one-out"):
-        raise DataError(f"the time column '{asked.time}' has no effect on split '{split}': give --split time or user-time")
+        raise DataError(
+            f"the time column '{asked.time}' has no effect on split '{split}': give --split time or user-time"
+        )
     needed = ["user", "item", *(["rating"] if rated else []), *(["time"] if timed else [])]
     wished = ["time"] if split == "leave-one-out" else []
     columns = Columns(asked.user, asked.item, asked.rating, asked.time)
@@ -153,8 +158,8 @@ def read_parts(
                     watcher("reading", cleaner.read)
     if not sum(spool.lengths):
         raise DataError(
-            f"{', '.join(settings.sources)}: no interactions: {cleaner.read} rows, of which {cleaner.missing} miss a value "
-            f"and {cleaner.below_rating} are rated below the threshold"
+            f"{', '.join(settings.sources)}: no interactions: {cleaner.read} rows, of which {cleaner.missing} miss "
+            f"a value and {cleaner.below_rating} are rated below the threshold"
         )
     if watcher:
         watcher("sorting", cleaner.read)
@@ -187,8 +192,8 @@ def _finish(name: str, merged: Merged, settings: Imported, cleaner: Cleaner) -> 
     for needed in ("train", "test"):
         if not parts[needed].num_interactions:
             raise DataError(
-                f"{', '.join(settings.sources)}: the {needed} part would be empty: {whole.num_interactions} interactions "
-                f"of {whole.num_users} users, split '{settings.split}'; give more data or another share"
+                f"{', '.join(settings.sources)}: the {needed} part would be empty: {whole.num_interactions} "
+                f"interactions of {whole.num_users} users, split '{settings.split}'; give more data or another share"
             )
     counts = RowCounts(
         read=cleaner.read,
@@ -266,6 +271,13 @@ def _existing(target: Path, settings: Imported, overwrite: bool) -> Card | None:
         )
     whole = all((target / file).is_file() for file in card.files.named().values())
     return card if whole and not differences else None
+
+
+def _refuse_taken(name: str, place: Path) -> None:
+    """Refuse a name that a card elsewhere has: one would hide the other, and a recipe would mean either."""
+    found = card_paths().get(name)
+    if found is not None and found.resolve() != (place / name / CARD).resolve():
+        raise DataError(f"'{name}' is the name of another data set already ({found}); choose another name")
 
 
 def _paths(given: Mapping[str, Sequence[Any]]) -> list[Any]:

@@ -267,7 +267,8 @@ def check_dense(num_users: int, num_items: int, num_interactions: int, source: s
         kind = "user" if num_users == largest else "item"
         raise DataError(
             f"{source}{': ' if source else ''}{kind} ids run up to {largest - 1} for {num_interactions} interactions; "
-            "ids must count from 0 without large gaps: renumber them 0, 1, 2, ... and keep the original ids aside"
+            "ids must count from 0 without large gaps: import them (rectool data import), which numbers them "
+            "and gives the original ids back"
         )
 
 

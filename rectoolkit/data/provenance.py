@@ -62,3 +62,9 @@ class RowCounts(Settings):
     repeated: int = 0
     in_an_earlier_part: int = 0
     outside_core: int = 0
+
+    @property
+    def kept(self) -> int:
+        """How many were kept, a pair each."""
+        left_out = (self.missing, self.below_rating, self.repeated, self.in_an_earlier_part, self.outside_core)
+        return self.read - sum(left_out)

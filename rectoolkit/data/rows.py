@@ -69,7 +69,7 @@ class Cleaner:
         at = _At(source, first, self.columns)
         users, items = (self._ids(table, role, at) for role in ("user", "item"))
         lost = _lost_ids(users) | _lost_ids(items)
-        ratings = self._numbers(table, "rating", at) if self.columns.rating and self.min_rating is not None else None
+        ratings = self._numbers(table, "rating", at) if self.columns.rating else None
         times = self._numbers(table, "time", at) if self.columns.time else None
         for values in (ratings, times):
             if values is not None:
@@ -80,7 +80,7 @@ class Cleaner:
         self.read += len(table)
         self.missing += int(lost.sum())
         if ratings is not None:
-            low = keep & (ratings < self.min_rating)
+            low = keep & (ratings < np.float64(self.min_rating or 0))
             self.below_rating += int(low.sum())
             keep &= ~low
         if not keep.all():
@@ -101,7 +101,9 @@ class Cleaner:
             values, kind = values.cast(pyarrow.large_string()), pyarrow.large_string()
         if types.is_integer(kind) and not types.is_uint64(kind):
             wanted = pyarrow.int64()
-        elif types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        elif (
+            types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+        ):
             wanted = pyarrow.large_string()
         else:
             hint = "a missing value makes a column of integers a column of floats: " if types.is_floating(kind) else ""
@@ -154,7 +156,7 @@ class Cleaner:
             if len(values) > values.null_count:
                 self.kinds[role] = wanted
             return _floats(cast) if wanted == pyarrow.float64() else _floats(cast.cast(pyarrow.int64())) / 1e6
-        return at.refuse_number(values, role, max(allowed, key=lambda wanted: _reads(values, wanted)))
+        raise at.wrong_number(values, role, max(allowed, key=lambda wanted: _reads(values, wanted)))
 
 
 @dataclass(frozen=True)
@@ -169,31 +171,33 @@ class _At:
         return str(getattr(self.columns, role))
 
     def column(self, table: Any, role: str) -> Any:
-        combined = table[self.name(role)].combine_chunks()
-        return combined
+        return table[self.name(role)].combine_chunks()
 
     def place(self, row: int) -> str:
-        where = self.source.place(self.first + row)
-        return f"{self.source.name}, {where}"
+        return f"{self.source.name}, {self.source.place(self.first + row)}"
 
     def refuse_missing(self, row: int, users: Any, items: Any, ratings: Floats | None, times: Floats | None) -> None:
-        for role, ids in (("user", users), ("item", items)):
+        kind, what = "time", "is missing"
+        if ratings is not None and np.isnan(ratings[row]):
+            kind = "rating"
+        for role, ids in (("item", items), ("user", users)):
             if _lost_ids(ids.slice(row, 1)).any():
                 value = ids[row].as_py()
-                what = "is empty" if value in (None, "") else f"is {value!r}, which stands for a missing one"
-                break
-        else:
-            role, what = ("rating", "is missing") if ratings is not None and np.isnan(ratings[row]) else ("time", "is missing")
+                kind, what = (
+                    role,
+                    "is empty" if value in (None, "") else f"is {value!r}, which stands for a missing one",
+                )
         raise DataError(
-            f"{self.place(row)}: the {role} (column '{self.name(role)}') {what}; mend the row, or leave out all such "
+            f"{self.place(row)}: the {kind} (column '{self.name(kind)}') {what}; mend the row, or leave out all such "
             "rows: --drop-missing"
         )
 
-    def refuse_number(self, values: Any, role: str, wanted: Any) -> Any:
+    def wrong_number(self, values: Any, role: str, wanted: Any) -> DataError:
         row = _reads(values, wanted)
-        shape = "a number" if role == "rating" else "a number or a date such as 2024-05-31T12:00:00, like those before it"
-        raise DataError(
-            f"{self.place(row)}: the {role} (column '{self.name(role)}') is {values[row].as_py()!r}; it must be {shape}"
+        date = "" if role == "rating" else " or a date such as 2024-05-31T12:00:00, as those before it"
+        return DataError(
+            f"{self.place(row)}: the {role} (column '{self.name(role)}') is {values[row].as_py()!r}; it must be a "
+            f"number{date}"
         )
 
 
@@ -217,13 +221,9 @@ def _lost_ids(ids: Any) -> Bools:
     import pyarrow
     from pyarrow import compute, types
 
-    if types.is_integer(ids.type):
-        lost = compute.less(ids, 0)
-    else:
-        lost = compute.is_in(ids, pyarrow.array(MISSING, ids.type))
-    return np.asarray(compute.fill_null(lost, True).to_numpy(zero_copy_only=False), np.bool_) | np.asarray(
-        compute.is_null(ids).to_numpy(zero_copy_only=False), np.bool_
-    )
+    numbers = types.is_integer(ids.type)
+    lost = compute.less(ids, 0) if numbers else compute.is_in(ids, pyarrow.array(MISSING, ids.type))
+    return np.asarray(compute.or_(compute.is_null(ids), compute.fill_null(lost, True)), np.bool_)
 
 
 def _floats(values: Any) -> Floats:

@@ -188,7 +188,9 @@ class Delimited:
                     f"{hint}"
                 )
             if self.format == "csv" and line.count('"') % 2:
-                raise DataError(f"{self.path}, line {number}: '{_short(line)}' opens a quote that its line does not close")
+                raise DataError(
+                    f"{self.path}, line {number}: '{_short(line)}' opens a quote that its line does not close"
+                )
         raise DataError(f"{self.path}: not readable as {self.format}: {reason}")
 
 

@@ -82,7 +82,7 @@ def held_after(share: float, times: Floats) -> Bools:
 def _nearer(times: Floats, low: float, high: float, wanted: float) -> bool:
     """Whether cutting at ``low`` meets the share better than at ``high``, and leaves something to train on."""
     more, fewer = (np.count_nonzero(times >= moment) for moment in (low, high))
-    return more < len(times) and (more - wanted < wanted - fewer or not fewer)
+    return bool(more < len(times) and (more - wanted < wanted - fewer or not fewer))
 
 
 def part(whole: Interactions, mask: Bools) -> Interactions:

@@ -66,24 +66,21 @@ class Spool:
 
     def __post_init__(self) -> None:
         self.users, self.items = (_Side(self.folder / f"{side}.arrow") for side in ("users", "items"))
-        self.files = {name: open(self.folder / name, "wb") for name in ("users", "items", "extra")}
 
     def add(self, rows: Rows, part: int) -> None:
         """Pass 1 over a chunk; ``part`` is which file of a given split it is from."""
         if not len(rows.users):
             return
-        self.users.add(rows.users).tofile(self.files["users"])
-        self.items.add(rows.items).tofile(self.files["items"])
+        self._append("users", self.users.add(rows.users))
+        self._append("items", self.items.add(rows.items))
         if self.extra is np.uint8:
-            np.full(len(rows.users), part, np.uint8).tofile(self.files["extra"])
+            self._append("extra", np.full(len(rows.users), part, np.uint8))
         elif rows.times is not None:
-            rows.times.tofile(self.files["extra"])
+            self._append("extra", rows.times)
         self.lengths.append(len(rows.users))
 
     def merge(self) -> Merged:
         """Passes 2 and 3."""
-        for file in self.files.values():
-            file.close()
         user_ids, item_ids = self.users.number(), self.items.number()
         for side, ids in (("users", user_ids), ("items", item_ids)):
             if len(ids) > MAX_ID:
@@ -97,12 +94,8 @@ class Spool:
             for bucket in range(count):
                 keys, extra, again, across = self._bucket(bucket)
                 repeated, crossing = repeated + again, crossing + across
-                users = (keys >> 32).astype(np.int64)
-                degrees += np.bincount(users, minlength=len(degrees)) if count == 1 else 0
-                if count > 1 and len(users):
-                    first = bucket * width
-                    found = np.bincount(users - first)
-                    degrees[first : first + len(found)] += found
+                found = np.bincount((keys >> 32) - bucket * width)
+                degrees[bucket * width : bucket * width + len(found)] = found
                 (keys & 0xFFFFFFFF).astype(np.int32).tofile(items)
                 if extra is not None:
                     extra.tofile(extras)
@@ -131,7 +124,7 @@ class Spool:
                     if extra is not None:
                         self._append(f"bucket-{number}.extra", extra[order[start:end]])
         for name in ("users", "items", "extra"):
-            (self.folder / name).unlink()
+            (self.folder / name).unlink(missing_ok=True)
 
     def _append(self, name: str, array: npt.NDArray[Any]) -> None:
         with open(self.folder / name, "ab") as file:

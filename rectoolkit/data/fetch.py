@@ -1,0 +1,170 @@
+"""Fetch: the files that a card names, downloaded, unpacked, verified, and put where loading looks for them.
+
+A download goes into ``FILE.part`` beside its place. Cut off, it goes on where it stopped (HTTP Range), if the server
+still has the same file (``If-Range`` with the ETag or date it gave before, kept in ``FILE.part.tag``); else it
+starts over. The checksum is compared before a file takes its name. Of an archive only the one file that the card
+names is read, as a stream, and written under the card's own file name: no path within an archive is ever used.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import shutil
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from rectoolkit import __version__
+from rectoolkit.atomic import atomic_write, write_text
+from rectoolkit.data.catalog import CARD, cache_folder, sha256_of
+from rectoolkit.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rectoolkit.data.catalog import Card
+
+    Watcher = Callable[[str, int, int], None]  # file, bytes so far, bytes in all (0: not said)
+
+TIMEOUT = 30  # seconds without a byte
+BLOCK = 1 << 18
+
+
+def fetch(card: Card, into: str | Path = "", watcher: Watcher | None = None) -> dict[Path, str]:
+    """Get the card's files into ``into``/NAME, by default in the cache; by file, its sha256.
+
+    Files that are there and right are left alone. Raises DataError where the card names no address, the network or
+    the server refuses, or a checksum is wrong; what was downloaded until then is kept for the next try.
+    """
+    named = {part: name for part, name in card.files.named().items() if not part.endswith("_ids")}
+    urls = {part: url for part, url in card.urls.model_dump().items() if url}
+    if card.planted or card.head.format == "binary":
+        raise DataError(
+            f"the data set '{card.name}' is {'generated' if card.planted else 'imported'}: nothing to fetch"
+        )
+    if missing := [part for part in named if part not in urls]:
+        raise DataError(
+            f"the card {card.path} has no address for {', '.join(missing)}; get it by hand: "
+            f"{card.head.source or 'it names no source'}; put the files into {cache_folder() / card.name}"
+        )
+    folder = card.path.parent if card.path.name == CARD else (Path(into) if into else cache_folder()) / card.name
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for part, name in named.items():
+        expected = getattr(card.sha256, part)
+        target = folder / Path(name).name
+        if not (target.is_file() and (not expected or sha256_of(target) == expected)):
+            _get(urls[part], target, expected, watcher)
+        found[target] = sha256_of(target)
+    for archive in folder.glob("*.archive"):
+        archive.unlink()
+    return found
+
+
+def _get(url: str, target: Path, expected: str, watcher: Watcher | None) -> None:
+    address, _, member = url.partition("#")
+    packed = bool(member) or address.endswith(".gz")
+    download = (
+        target.parent / f"{re.sub(r'[^A-Za-z0-9.]+', '-', address.rpartition('/')[2])}.archive" if packed else target
+    )
+    if not (packed and download.is_file()):
+        part = download.with_name(download.name + ".part")
+        _download(address, part, watcher)
+        if not packed:
+            _check(part, expected, address)
+        os.replace(part, download)
+        part.with_name(part.name + ".tag").unlink(missing_ok=True)
+    if packed:
+        try:
+            with _member(download, member) as source, atomic_write(target) as file:
+                shutil.copyfileobj(source, file, BLOCK)
+        except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, KeyError) as error:
+            download.unlink()
+            raise DataError(f"{address}: cannot be unpacked ({error}); fetch again, or get it by hand") from None
+        try:
+            _check(target, expected, url)
+        except DataError:
+            download.unlink()
+            raise
+
+
+def _download(address: str, part: Path, watcher: Watcher | None) -> None:
+    """The bytes at ``address`` in ``part``, going on where it ends if the server's file is still the same."""
+    tag = part.with_name(part.name + ".tag")
+    known = tag.read_text() if tag.is_file() else ""
+    done = part.stat().st_size if part.is_file() and known else 0
+    request = urllib.request.Request(address, headers={"User-Agent": f"rectoolkit/{__version__}"})
+    if done:
+        request.add_header("Range", f"bytes={done}-")
+        request.add_header("If-Range", known)
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+            begins = re.match(rf"bytes {done}-", answer.headers.get("Content-Range") or "")
+            resumed = answer.status == 206 and begins is not None
+            if answer.status == 206 and not resumed:
+                raise DataError(f"{address}: the server sent another range than was asked for; delete {part}")
+            done = done if resumed else 0
+            total = done + int(answer.headers.get("Content-Length") or -done)
+            validator = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+            if not resumed:
+                part.unlink(missing_ok=True)
+                if validator and not validator.startswith("W/"):  # a weak tag does not vouch for the bytes
+                    write_text(tag, validator)
+            with open(part, "ab") as file:
+                while block := answer.read(BLOCK):
+                    file.write(block)
+                    done += len(block)
+                    if watcher:
+                        watcher(part.name.removesuffix(".part"), done, total)
+                file.flush()
+                os.fsync(file.fileno())
+            if total and done < total:
+                raise DataError(
+                    f"{address}: cut off after {done} of {total} bytes; the same command goes on from there"
+                )
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and done:  # nothing after what is there: it is whole, or the file has become shorter
+            tag.unlink(missing_ok=True)
+            return
+        raise DataError(f"{address}: the server answers {error.code} {error.reason}; see the card's source") from None
+    except (urllib.error.URLError, OSError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise DataError(
+            f"{address}: cannot be reached ({reason}); with a network, the same command goes on from where it stopped"
+        ) from None
+
+
+def _check(path: Path, expected: str, address: str) -> None:
+    if expected and (found := sha256_of(path)) != expected:
+        path.unlink()
+        path.with_name(path.name + ".tag").unlink(missing_ok=True)
+        raise DataError(
+            f"{address}: its sha256 is {found}, the card says {expected}; it was damaged on the way, or is another "
+            "version. It was removed: fetch again, or see the card's source"
+        )
+
+
+@contextmanager
+def _member(archive: Path, member: str) -> Iterator[IO[bytes]]:
+    """One file within an archive as a stream; a ``.gz`` of one file has no member's name."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as packed, packed.open(member) as file:
+            yield file
+    elif not member:
+        with gzip.open(archive) as unzipped:
+            yield unzipped  # type: ignore[misc]
+    else:
+        with tarfile.open(archive) as tar:
+            found: Any = tar.getmember(member)
+            stream = tar.extractfile(found) if found.isfile() else None
+            if stream is None:
+                raise KeyError(f"{member} is no file in it")
+            with stream:
+                yield stream
