@@ -175,7 +175,9 @@ def test_wrong_counts_show_both(place, train, expected):
 
 def test_offsets_are_taken_off_and_a_validation_part_is_loaded(place):
     card = CARD.replace("adjacency", "pairs").replace("[counts]", "[ids]\nfirst_user = 1\nfirst_item = 10\n[counts]")
-    card = card.replace("users = 2", "users = 3").replace('test = "test.txt"', 'test = "test.txt"\nvalidation = "valid.txt"')
+    card = card.replace("users = 2", "users = 3").replace(
+        'test = "test.txt"', 'test = "test.txt"\nvalidation = "valid.txt"'
+    )
     put(place, card, "1\t11\n1\t12\n2\t10\n", "1\t10\n")
     (place / "mine" / "valid.txt").write_text("3\t11\n")
     data = load_dataset("mine")
