@@ -6,7 +6,9 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from rectoolkit.cli import main
 from rectoolkit.data import catalog, find_card, list_cards, load_dataset
 from rectoolkit.errors import DataError, RecipeError
 
@@ -256,3 +258,84 @@ interactions = 500\ncommunities = 5\n[counts]\nusers = 50\ntrain = 1\n"""
         load_dataset("mine")
     (place / "mine.toml").write_text(card.replace("train = 1", ""))
     assert load_dataset("mine").num_items == 40
+
+
+def rectool(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, list(arguments))
+    assert "Traceback" not in result.output
+    return result.exit_code, result.output
+
+
+def test_a_faulty_card_does_not_hide_the_others(place):
+    put(place)
+    (place / "broken.toml").write_text(CARD.replace("adjacency", "adjacensy"))
+    code, output = rectool("data", "list")
+    assert code == 0
+    assert "mine" in output
+    assert "gowalla" in output
+    assert "not listed, for its card is faulty: datasets/broken.toml:" in output
+    assert "did you mean 'adjacency'?" in output
+    with pytest.raises(RecipeError):
+        list_cards()
+
+
+def test_show_takes_a_name_or_a_path(place):
+    put(place)
+    for name in ("mine", "datasets/mine"):
+        code, output = rectool("data", "show", name)
+        assert code == 0, output
+        assert "train items of a user: mean 1.5, median 2, most 2" in output
+    assert "did you mean 'mine'?" in rectool("data", "show", "mime")[1]
+
+
+def test_rectool_data_that_is_no_folder_is_flagged(place, monkeypatch):
+    put(place)
+    monkeypatch.setenv("RECTOOL_DATA", "nowhere")
+    for arguments in (("data", "list"), ("data", "show", "mine")):
+        code, output = rectool(*arguments)
+        assert (code, "RECTOOL_DATA is 'nowhere', which is no folder" in output) == (2, True)
+
+
+def test_show_recipe_checks_the_name_of_the_data(place):
+    recipe = str(Path(__file__).parent.parent / "recipes" / "ste.toml")
+    assert rectool("show", recipe)[0] == 0
+    code, output = rectool("show", recipe, "--set", "dataset.name=gowala")
+    assert code == 2
+    assert "dataset.name: no card for a data set 'gowala'; did you mean 'gowalla'?" in output
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("0 1\n1 2\n", 'look like pairs of user and item: --set dataset.format="pairs"'),
+        ("0,1\n1,2\n", 'look like pairs of user and item: --set dataset.format="pairs"'),
+        ("1::5::4::978300760\n1::6::3::978300761\n", 'look like ratings: --set dataset.format="ratings"'),
+        ("1,5,4,978300760\n1,6,3,978300761\n", 'look like ratings: --set dataset.format="ratings"'),
+        ("user,item\n1,6\n", "look like a table: rectool data import"),
+        ("anna 4.5 2\nbob 3.5 1\n", "look like a table: rectool data import"),
+    ],
+)
+def test_one_file_that_is_no_adjacency_list_is_not_taken_for_one(tmp_path, text, told):
+    (tmp_path / "clicks.txt").write_text(text)
+    with pytest.raises(DataError) as caught:
+        load_dataset(path=tmp_path / "clicks.txt")
+    assert told in str(caught.value)
+    if "format=" in told:
+        load_dataset(path=tmp_path / "clicks.txt", format=told.split('"')[1])
+
+
+def test_one_file_that_is_an_adjacency_list_is_taken_for_one(tmp_path):
+    (tmp_path / "rows.txt").write_text("0 1 2 3\n1 2 3 4\n2 1 3 4\n")
+    assert load_dataset(path=tmp_path / "rows.txt", test_share=0.4).num_items == 5
+
+
+def test_a_card_within_its_folder_moves_with_it(place):
+    put(place, card=None)
+    (place / "mine" / "card.toml").write_text(CARD)
+    digest = load_dataset("mine").digest
+    (place / "mine").rename(place.parent / "moved")
+    with pytest.raises(RecipeError, match="name: must be the folder's name, 'moved', got 'mine'"):
+        load_dataset(path="moved")
+    (place.parent / "moved" / "card.toml").write_text(CARD.replace('"mine"', '"moved"'))
+    assert load_dataset(path="moved").digest == digest
+    assert load_dataset(path=place.parent / "moved").name == "moved"

@@ -9,6 +9,7 @@ names is read, as a stream, and written under the card's own file name: no path 
 from __future__ import annotations
 
 import gzip
+import http.client
 import os
 import re
 import shutil
@@ -134,7 +135,7 @@ def _download(address: str, part: Path, watcher: Watcher | None) -> None:
             tag.unlink(missing_ok=True)
             return
         raise DataError(f"{address}: the server answers {error.code} {error.reason}; see the card's source") from None
-    except (urllib.error.URLError, OSError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         reason = getattr(error, "reason", None) or error
         raise DataError(
             f"{address}: cannot be reached ({reason}); with a network, the same command goes on from where it stopped"
