@@ -50,8 +50,8 @@ class HeadSettings(Settings):
 class DatasetSettings(Settings):
     """Where the interactions come from: a card's name, or a folder of your own."""
 
-    name: Annotated[str, Field(description="a card in datasets/ (see rectool data list); empty with path")] = ""
-    path: Annotated[str, Field(description="folder of your own train and test files; empty with name")] = ""
+    name: Annotated[str, Field(description="a data set by name (see rectool data list); empty with path")] = ""
+    path: Annotated[str, Field(description="folder of your own train and test files, or an import; empty with name")] = ""
     format: Annotated[str, Field(description="format of the files at path: adjacency, pairs, ratings")] = "adjacency"
     test_share: Annotated[
         float, Field(gt=0, lt=1, description="where path is one file: share of each user's items kept for the test")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,50 @@ def test_the_page_of_components_is_what_the_registries_say() -> None:
     assert (ROOT / "docs" / "components.md").read_text() == made
 
 
+TUTORIAL = ROOT / "docs" / "own_data.md"
+VOLATILE = re.compile(r"[\d.,]+ (?=s\b|MB\b|min\b)|(?<=queries per second).*|(?<=-)[0-9a-f]{8}\b")
+
+
+def tutorial(folder: Path) -> list[tuple[str, str, bool]]:
+    """Each step of the tutorial, run in ``folder``: what the page shows, what is printed, whether figures may vary.
+
+    A step is a block of bash or python with a block of text right after it, or none.
+    """
+    program = folder / "bin" / "rectool"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m rectoolkit.cli "$@"\n')
+    program.chmod(0o755)
+    (folder / "recipes").symlink_to(ROOT / "recipes")
+    path = os.pathsep.join([str(program.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+    around = {**os.environ, "PATH": path, "COLUMNS": "80", "XDG_CACHE_HOME": str(folder), "OMP_NUM_THREADS": "1"}
+    around["PYTHONPATH"] = str(ROOT)
+    around.pop("RECTOOL_DATA", None)
+    steps = []
+    block = r"(<!-- output: figures vary -->\n)?```(bash|python)\n(.*?)^```\n(?:\n```text\n(.*?)^```)?"
+    for varies, language, code, shown in re.findall(block, TUTORIAL.read_text().split("## Large logs")[0], re.M | re.S):
+        command = ["bash", "-c", code] if language == "bash" else [sys.executable, "-c", code]
+        ran = subprocess.run(
+            command, cwd=folder, env=around, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+        printed = "".join(f"{line.rstrip()}\n" for line in ran.stdout.splitlines())
+        steps.append((shown, printed, bool(varies)))
+    return steps
+
+
+def masked(text: str, varies: bool) -> str:
+    """What must be the same on every machine: without times and speeds, and where training shows, without figures."""
+    text = VOLATILE.sub("#", text)
+    return (
+        re.sub(r"[─━┏┓┡┩└┘┴┳╇]+", "─", re.sub(r"film-\d+|-?[\d.,]+", "#", re.sub(r" +", " ", text))) if varies else text
+    )
+
+
+def test_the_tutorial_prints_what_it_shows(tmp_path: Path) -> None:
+    """Mend with: python tests/test_docs.py"""
+    for shown, printed, varies in tutorial(tmp_path):
+        assert masked(shown, varies) == masked(printed, varies)
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     for path in DOCUMENTS:
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
@@ -104,3 +150,14 @@ def test_the_tree_of_the_readme_names_what_is_there() -> None:
 def test_an_unknown_recipe_key_in_a_document_would_be_noticed() -> None:
     with pytest.raises(RecipeError):
         Recipe.load(ROOT / "recipes" / "hqgnn.toml", ["encoder.fade=0.3"])
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as made:
+        written = TUTORIAL.read_text()
+        place = 0
+        for shown, printed, _ in tutorial(Path(made)):
+            if printed or shown:
+                place = written.index("```text\n" + shown, place) + len("```text\n")
+                written = written[:place] + printed + written[place + len(shown) :]
+        TUTORIAL.write_text(written)
