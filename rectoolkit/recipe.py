@@ -51,7 +51,9 @@ class DatasetSettings(Settings):
     """Where the interactions come from: a card's name, or a folder of your own."""
 
     name: Annotated[str, Field(description="a data set by name (see rectool data list); empty with path")] = ""
-    path: Annotated[str, Field(description="folder of your own train and test files, or an import; empty with name")] = ""
+    path: Annotated[
+        str, Field(description="folder of your own train and test files, or an import; empty with name")
+    ] = ""
     format: Annotated[str, Field(description="format of the files at path: adjacency, pairs, ratings")] = "adjacency"
     test_share: Annotated[
         float, Field(gt=0, lt=1, description="where path is one file: share of each user's items kept for the test")

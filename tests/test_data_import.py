@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -259,6 +260,9 @@ LINES = "user_id,item_id,rating\na,1,5\nb,2,4\nc,3,1\n"
         ),
         ("x.csv", "user,item,movie_id\na,1,2\n", "", "several columns could be the item: 'item', 'movie_id'; name one"),
         ("x.csv", "a;b\n1;2\n", "", "x.csv, line 1: one column, 'a;b', where ',' parts them; give --separator ';'"),
+        ("x.csv", LINES, "--columns a,b,c", "line 1: 'user_id,item_id,rating' is a header itself; leave --columns out"),
+        ("x.csv", "1,2,3\n", "--columns user,item", "x.csv, line 1: 3 columns, but 2 names were given"),
+        ("x.inter", "user_id:token\tid:token\n1\t2\n", "", "name it with --item-column; there are 'user_id', 'id'"),
         ("x.csv", "1,2\n3,4\n", "", "line 1: '1,2' holds numbers where the columns' names are right"),
         ("x.csv", LINES + "d,4\ne,5,5\n", "", "x.csv, line 5: 'd,4' has 2 columns where 3 are right"),
         ("x.csv", LINES + 'd,"4,5\ne,5,5\n', "", "x.csv, line 5: 'd,\"4,5' "),
@@ -310,7 +314,7 @@ def test_a_fault_is_named_by_its_place(place: Path, file: str, text: str | bytes
     result = rectool("data", "import", file, *(() if "--name" in options else ("--name", "mine")), *options.split())
     assert result.exit_code == 2, result.output
     assert told in result.output
-    assert not list(Path("datasets").glob("[!.]*"))
+    assert not Path("datasets").exists() or not list(Path("datasets").iterdir())
 
 
 def test_columns_of_wrong_kinds_are_named(place: Path) -> None:
@@ -453,3 +457,16 @@ def test_other_ids_over_the_same_interactions_are_other_data(place: Path) -> Non
     assert one.train.keys().tolist() == two.train.keys().tolist()
     assert one.digest != two.digest
     assert load_dataset(path="datasets/one").digest == one.digest
+
+
+def test_one_import_at_a_time_in_a_place(place: Path) -> None:
+    import fcntl
+
+    log().to_csv("log.csv", index=False)
+    Path("datasets").mkdir()
+    handle = os.open("datasets", os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with pytest.raises(DataError, match="datasets: another import is at work there"):
+        import_data("log.csv", "mine")
+    os.close(handle)
+    import_data("log.csv", "mine")

@@ -47,15 +47,15 @@ def list_data() -> None:
 @click.option("--format", default="adjacency", show_default=True, help="Of the files, where NAME is a path.")
 def show_data(name: str, format: str) -> None:
     """Load the data set NAME, a card's name or a path of your own, and print its counts and degrees."""
-    from rectoolkit.data.catalog import find_card, load_card, load_dataset
+    from rectoolkit.data.catalog import CARD, find_card, load_card, load_dataset, read_card
     from rectoolkit.terminal import print_data, print_rows
 
-    if os.sep in name or os.path.exists(name):
-        card = None
-        dataset = load_dataset(path=name, format=format)
-    else:
-        card = find_card(name)
+    path = Path(name)
+    if (path / CARD).is_file() or not (os.sep in name or path.exists()):
+        card = read_card(path / CARD) if path.exists() else find_card(name)
         dataset = load_card(card)
+    else:
+        card, dataset = None, load_dataset(path=path, format=format)
     if card is not None and card.imported is not None:
         print_rows(card)
     print_data(dataset)
@@ -157,7 +157,7 @@ def import_own(
 @click.option("--into", type=click.Path(path_type=Path), help="The folder of data sets; by default the cache.")
 def fetch_data(name: str, into: Path | None) -> None:
     """Download the files of the card NAME, verified and unpacked; a download cut off goes on where it stopped."""
-    from rectoolkit.data.catalog import find_card
+    from rectoolkit.data.catalog import find_card, places
     from rectoolkit.data.fetch import fetch
     from rectoolkit.terminal import BytesBar
 
@@ -170,3 +170,5 @@ def fetch_data(name: str, into: Path | None) -> None:
     for path, digest in found.items():
         verified = "verified" if known.get(path.name) else "not verified: the card names no checksum"
         click.echo(f"{path}: {path.stat().st_size:,} bytes, sha256 {digest[:12]}... {verified}")
+    if into and into.resolve() not in [place.resolve() for place in places()]:
+        click.echo(f"it is found there by its name where RECTOOL_DATA={into} is set")

@@ -54,11 +54,11 @@ def choose(source: str, there: Sequence[str], given: Columns, needed: Sequence[s
                 raise DataError(f"{source}: there is no column '{name}' for the {role}; {nearest(name, there)}")
             chosen[role] = name
         elif role in needed or role in wished:
-            usual = [column for column in there if _plain(column) in USUAL[role].split()]
-            if len(usual) == 1:
-                chosen[role] = usual[0]
+            found = usual(role, there)
+            if len(found) == 1:
+                chosen[role] = found[0]
             elif role in needed:
-                raise DataError(_which(source, role, there, usual))
+                raise DataError(_which(source, role, there, found))
     names = list(chosen.values())
     twice = [name for name in names if names.count(name) > 1 or there.count(name) > 1]
     if twice:
@@ -66,15 +66,15 @@ def choose(source: str, there: Sequence[str], given: Columns, needed: Sequence[s
     return Columns(**chosen)
 
 
-def _which(source: str, role: str, there: Sequence[str], usual: Sequence[str]) -> str:
+def usual(role: str, there: Sequence[str]) -> list[str]:
+    """The columns whose names are usual for the role: lower case and punctuation aside."""
+    return [column for column in there if re.sub(r"[^a-z0-9]", "", column.lower()) in USUAL[role].split()]
+
+
+def _which(source: str, role: str, there: Sequence[str], found: Sequence[str]) -> str:
     article = "an" if role == "item" else "a"
-    if usual:
-        several = ", ".join(f"'{column}'" for column in usual)
+    if found:
+        several = ", ".join(f"'{column}'" for column in found)
         return f"{source}: several columns could be the {role}: {several}; name one with --{role}-column"
     columns = ", ".join(f"'{column}'" for column in there)
     return f"{source}: no column has {article} {role}'s usual name; name it with --{role}-column; there are {columns}"
-
-
-def _plain(column: str) -> str:
-    """``User_ID:token`` -> ``userid``: the type after the colon is RecBole's."""
-    return re.sub(r"[^a-z0-9]", "", column.partition(":")[0].lower())

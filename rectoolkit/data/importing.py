@@ -83,16 +83,19 @@ def import_data(
             shutil.rmtree(left, ignore_errors=True)
         if (same := _existing(target, settings, overwrite)) is not None:
             return same
-        (staging / "spool").mkdir(parents=True)
-        merged, cleaner = read_parts(given, settings, columns, staging / "spool", watcher)
-        shutil.rmtree(staging / "spool")
-        if watcher:
-            watcher("splitting", cleaner.read)
-        dataset, counts = _finish(name, merged, settings, cleaner)
-        _write(staging, dataset, settings, counts)
-        if target.exists():
-            os.rename(target, old)
-        os.rename(staging, target)
+        try:
+            (staging / "spool").mkdir(parents=True)
+            merged, cleaner = read_parts(given, settings, columns, staging / "spool", watcher)
+            shutil.rmtree(staging / "spool")
+            if watcher:
+                watcher("splitting", cleaner.read)
+            dataset, counts = _finish(name, merged, settings, cleaner)
+            _write(staging, dataset, settings, counts)
+            if target.exists():
+                os.rename(target, old)
+            os.rename(staging, target)
+        finally:  # after an error, what was spooled would fill the disk until the next try
+            shutil.rmtree(staging, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
     return read_card(target / CARD)
 

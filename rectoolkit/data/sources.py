@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
+from rectoolkit.data.columns import usual
 from rectoolkit.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -95,6 +96,11 @@ class Delimited:
         if self.names:
             if len(self.names) != len(there):
                 raise DataError(f"{self.path}, line 1: {len(there)} columns, but {len(self.names)} names were given")
+            if usual("user", there) or usual("item", there):
+                raise DataError(
+                    f"{self.path}, line 1: '{_short(first)}' is a header itself; leave --columns out, and name what is "
+                    "not found with --user-column, --item-column, ..."
+                )
             return list(self.names)
         if len(there) == 1:
             other = next((mark for mark in ("\t", ";", ",", "|") if mark in first and mark != self.separator), "")
@@ -108,7 +114,7 @@ class Delimited:
                 f"{self.path}, line 1: '{_short(first)}' holds numbers where the columns' names are right; if the "
                 "file has no header, name its columns: --columns user,item,..."
             )
-        return there
+        return [name.partition(":")[0] for name in there] if self.format == "inter" else there
 
     def tables(self, columns: Sequence[str]) -> Iterator[Any]:
         import pyarrow
