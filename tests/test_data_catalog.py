@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from rectoolkit.cli import main
-from rectoolkit.data import catalog, find_card, list_cards, load_dataset
+from rectoolkit.data import card as card_module
+from rectoolkit.data import find_card, list_cards, load_dataset
 from rectoolkit.errors import DataError, RecipeError
 
 SHIPPED = {
@@ -68,7 +69,7 @@ def test_every_shipped_card_is_complete(place):
         assert card.head.licence
         assert bool(card.planted) == (card.head.format == "planted")
         if card.planted:  # states every setting, so that a new default changes no data
-            written = catalog.tomllib.loads(card.path.read_text())["planted"]
+            written = card_module.tomllib.loads(card.path.read_text())["planted"]
             assert set(written) == set(type(card.planted).model_fields)
 
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rectoolkit.cli import main
-from rectoolkit.data import Imported, Interactions, find_card, import_data, load_dataset, rows, sources, spool
+from rectoolkit.data import Imported, Interactions, find_card, import_data, lines, load_dataset, rows, spool
 from rectoolkit.data.core import k_core
 from rectoolkit.data.ids import Ids
 from rectoolkit.errors import DataError
@@ -132,7 +132,7 @@ def test_neither_the_order_of_rows_nor_the_size_of_pieces_changes_a_byte(
     monkeypatch.setattr(spool, "BUCKET", 100)
     monkeypatch.setattr(spool, "MERGE", 10)
     monkeypatch.setattr(rows, "CHUNK", 70)
-    monkeypatch.setattr(sources, "PIECE", 1000)
+    monkeypatch.setattr(lines, "PIECE", 1000)
     import_data("b.csv", "b", asked)
     for file in ("train.bin", "validation.bin", "test.bin", "users.ids", "items.ids"):
         assert Path("datasets/a", file).read_bytes() == Path("datasets/b", file).read_bytes()

@@ -47,7 +47,8 @@ def list_data() -> None:
 @click.option("--format", default="adjacency", show_default=True, help="Of the files, where NAME is a path.")
 def show_data(name: str, format: str) -> None:
     """Load the data set NAME, a card's name or a path of your own, and print its counts and degrees."""
-    from rectoolkit.data.catalog import CARD, find_card, load_card, load_dataset, read_card
+    from rectoolkit.data.card import CARD, read_card
+    from rectoolkit.data.catalog import find_card, load_card, load_dataset
     from rectoolkit.terminal import print_data, print_rows
 
     path = Path(name)

@@ -2,15 +2,16 @@
 
 ``interactions`` the rows by user and a data set of them; ``splits`` parts held out at random; ``text`` the parser
 of integer lines; ``adjacency`` and ``pairs`` what the lines of a format mean; ``formats`` their names;
-``assemble`` files -> a data set; ``planted`` the generator; ``catalog`` names (cards) -> data sets; ``fetch``
+``assemble`` files -> a data set; ``planted`` the generator; ``card`` and ``catalog`` names -> data sets; ``fetch``
 a card's files downloaded.
 
-``importing`` makes a data set of any table: ``sources`` read in pieces, ``columns`` chosen, ``rows`` cleaned,
-``spool`` merged by user on disk, ``core`` the k-core, ``ids`` what the source calls its rows, ``stored`` the parts
-as files, ``provenance`` what the card says of it all.
+``importing`` makes a data set of any table: ``sources`` (and ``lines``, those of text) read in pieces, ``columns``
+chosen, ``rows`` cleaned, ``spool`` merged by user on disk, ``core`` the k-core, ``ids`` what the source calls its
+rows, ``stored`` the parts as files, ``provenance`` what the card says of it all.
 """
 
-from rectoolkit.data.catalog import Card, find_card, list_cards, load_dataset
+from rectoolkit.data.card import Card
+from rectoolkit.data.catalog import find_card, list_cards, load_dataset
 from rectoolkit.data.ids import Ids
 from rectoolkit.data.importing import import_data
 from rectoolkit.data.interactions import Dataset, Interactions

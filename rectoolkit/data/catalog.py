@@ -21,126 +21,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field
 
 import rectoolkit
 from rectoolkit.data import stored
-from rectoolkit.data.assemble import Offsets, Split, assemble, split_one
-from rectoolkit.data.formats import READERS, reader, refuse_mistaken
+from rectoolkit.data.assemble import Split, assemble, split_one
+from rectoolkit.data.card import BINARY, CARD, Card, read_card
+from rectoolkit.data.formats import reader, refuse_mistaken
 from rectoolkit.data.ids import Ids
 from rectoolkit.data.interactions import Dataset
-from rectoolkit.data.planted import Planted, generate
-from rectoolkit.data.provenance import Imported, RowCounts
-from rectoolkit.errors import DataError, Fault, RecipeError, UserError, nearest
-from rectoolkit.registry import Settings, fill
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-CARD, BINARY = "card.toml", "binary"
-Digest = Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
-Url = Annotated[str, Field(pattern="^(https?://.+)?$")]
-Count = Annotated[int, Field(ge=1, le=2**31 - 1)] | None
-
-
-class Head(Settings):
-    """The keys at the top of a card: what the set is, where it comes from and under which licence."""
-
-    name: str
-    description: str
-    format: str
-    source: str = ""
-    licence: str = ""
-
-
-class Files(Settings):
-    """File names within the set's folder: ``train`` and ``test`` (and ``validation``), or one file ``all``.
-
-    ``user_ids`` and ``item_ids`` are what the source calls them (``data.ids``), a row each.
-    """
-
-    train: str = ""
-    test: str = ""
-    validation: str = ""
-    all: str = ""
-    user_ids: str = ""
-    item_ids: str = ""
-
-    def named(self) -> dict[str, str]:
-        """The files there are, by what they hold."""
-        return {key: name for key, name in self.model_dump().items() if name}
-
-
-class Checksums(Settings):
-    """The sha256 of each file, in hex; left out where it is not known."""
-
-    train: Digest = ""
-    test: Digest = ""
-    validation: Digest = ""
-    all: Digest = ""
-    user_ids: Digest = ""
-    item_ids: Digest = ""
-
-
-class Urls(Settings):
-    """Where each file is downloaded from. ``archive.zip#folder/file`` names a file within a zip or tar archive."""
-
-    train: Url = ""
-    test: Url = ""
-    validation: Url = ""
-    all: Url = ""
-
-
-class Counts(Settings):
-    """What a correct download gives. ``users`` and ``items`` are the id space: the largest id plus one."""
-
-    users: Count = None
-    items: Count = None
-    train: Count = None
-    test: Count = None
-    validation: Count = None
-    all: Count = None
-
-
-@dataclass(frozen=True)
-class Card:
-    """One data set's card, as read from ``path``."""
-
-    path: Path
-    head: Head
-    files: Files = Files()
-    sha256: Checksums = Checksums()
-    counts: Counts = Counts()
-    ids: Offsets = Offsets()
-    split: Split = Split()
-    planted: Planted | None = None
-    urls: Urls = Urls()
-    imported: Imported | None = None
-    rows: RowCounts = RowCounts()
-
-    @property
-    def name(self) -> str:
-        return self.head.name
-
-
-SECTIONS: dict[str, type[Settings]] = {
-    "files": Files,
-    "sha256": Checksums,
-    "counts": Counts,
-    "ids": Offsets,
-    "split": Split,
-    "planted": Planted,
-    "urls": Urls,
-    "imported": Imported,
-    "rows": RowCounts,
-}
+from rectoolkit.data.planted import generate
+from rectoolkit.errors import DataError, RecipeError, UserError, nearest
+from rectoolkit.registry import fill
 
 
 def load_dataset(
@@ -250,62 +142,6 @@ def places() -> list[Path]:
 def cache_folder() -> Path:
     """The user's own place for data: ``$XDG_CACHE_HOME/rectoolkit/datasets``, by default under ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rectoolkit" / "datasets"
-
-
-def read_card(path: Path) -> Card:
-    """The card in that file. Raises RecipeError with all its faults at once."""
-    try:
-        written: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a TOML file: {error}") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    faults: list[Fault] = []
-    sections: dict[str, Any] = {}
-    for name, schema in SECTIONS.items():
-        table = written.pop(name, None)
-        if isinstance(table, dict):
-            filled, wrong = fill(schema, table, name)
-            faults += wrong
-            sections[name] = None if wrong else schema(**filled)
-        elif table is not None:
-            faults.append(Fault(name, f"this is a section: [{name}], got {table!r}"))
-    head, wrong = fill(Head, {k: v for k, v in written.items() if not isinstance(v, dict)}, "card")
-    faults += [replace(fault, where=fault.where.removeprefix("card.")) for fault in wrong]
-    faults += [Fault(k, f"unknown section; {nearest(k, SECTIONS)}") for k, v in written.items() if isinstance(v, dict)]
-    faults += _head_faults(path, head, sections)
-    if faults:
-        raise RecipeError(faults, str(path))
-    return Card(path, Head(**head), **sections)
-
-
-def _head_faults(path: Path, head: dict[str, Any], sections: dict[str, Any]) -> list[Fault]:
-    """What is wrong between the keys of a card that are each right in themselves."""
-    if not head:
-        return []
-    faults = []
-    allowed = [*READERS, "planted", BINARY]
-    kind, expected = ("folder", Path(os.path.abspath(path)).parent.name) if path.name == CARD else ("file", path.stem)
-    if head["name"] != expected:
-        faults.append(Fault("name", f"must be the {kind}'s name, '{expected}', got '{head['name']}'"))
-    if head["format"] not in allowed:
-        faults.append(Fault("format", f"unknown format '{head['format']}'; {nearest(head['format'], allowed)}"))
-    elif head["format"] == "planted":
-        if "planted" not in sections:
-            faults.append(Fault("planted", "this section is required by format = 'planted'"))
-        idle = [k for k in ("files", "sha256", "ids", "split") if k in sections]
-        faults += [Fault(k, "this section is for files, and planted data has none") for k in idle]
-    elif "planted" in sections:
-        faults.append(Fault("planted", f"this section is for format = 'planted', got '{head['format']}'"))
-    elif "files" not in sections:
-        faults.append(Fault("files", "this section is required: train and test, or all"))
-    elif (files := sections["files"]) and not _complete(files):
-        faults.append(Fault("files", "either train and test are given, or all"))
-    return faults
-
-
-def _complete(files: Files) -> bool:
-    return not (files.train or files.test or files.validation) if files.all else bool(files.train and files.test)
 
 
 def card_paths() -> dict[str, Path]:

@@ -24,13 +24,14 @@ from typing import IO, TYPE_CHECKING, Any
 
 from rectoolkit import __version__
 from rectoolkit.atomic import atomic_write, write_text
-from rectoolkit.data.catalog import CARD, cache_folder, sha256_of
+from rectoolkit.data.card import CARD
+from rectoolkit.data.catalog import cache_folder, sha256_of
 from rectoolkit.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rectoolkit.data.catalog import Card
+    from rectoolkit.data.card import Card
 
     Watcher = Callable[[str, int, int], None]  # file, bytes so far, bytes in all (0: not said)
 
