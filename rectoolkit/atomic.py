@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from rectoolkit.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+BUSY = (errno.EACCES, errno.EAGAIN)  # what a lock that another process holds answers
 _UMASK = os.umask(0o022)  # read once, at import: the only way to read it is to set it, which other threads would see
 os.umask(_UMASK)
 
@@ -40,6 +44,28 @@ def write_text(path: str | Path, text: str) -> None:
     """``text`` as a whole UTF-8 file."""
     with atomic_write(path) as file:
         file.write(text.encode())
+
+
+@contextmanager
+def alone(path: str | Path, busy: str) -> Iterator[None]:
+    """The only process within this block for ``path``, a folder, or a file that is made where there is none.
+
+    The lock goes with the process, however it ends. Raises UserError with the message ``busy`` where another holds it.
+    """
+    import fcntl
+
+    path = Path(path)
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_WRONLY | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in BUSY:
+                raise UserError(busy) from None
+            raise  # a file system without locks, for one
+        yield
+    finally:
+        os.close(handle)
 
 
 def remove_parts(folder: str | Path) -> None:

@@ -6,7 +6,6 @@ is locked while it is worked on, and belongs to one recipe, one version of its p
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -22,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rectoolkit import __version__
-from rectoolkit.atomic import atomic_write, remove_parts, write_text
+from rectoolkit.atomic import alone, atomic_write, remove_parts, write_text
 from rectoolkit.codes import PackedTable, save_arrays
-from rectoolkit.data import Dataset, Interactions
+from rectoolkit.data import Dataset, Interactions, stored
 from rectoolkit.errors import DataError, FormatError, UserError
 from rectoolkit.evaluate import evaluate, queries_per_second
 from rectoolkit.run import ENVIRONMENT, LAYOUT, METRICS, MODEL, PER_USER, RECIPE, SEEN, Run, read_json
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from rectoolkit.train import Progress, Watcher
 
     Table = PackedTable | npt.NDArray[np.float32]
-
-BUSY = (errno.EACCES, errno.EAGAIN)  # what a lock that another process holds answers
 
 
 @dataclass(frozen=True)
@@ -174,8 +171,7 @@ def _save_tables(folder: Path, seen: Interactions, tables: Any, real: Any) -> No
             np.save(file, np.ascontiguousarray(rows.detach().float().cpu().numpy()))
         if isinstance(table, PackedTable):
             table.save(folder / f"{side}.codes")
-    facts = {"num_users": seen.num_users, "num_items": seen.num_items}
-    save_arrays(folder / SEEN, "interactions", {"indptr": seen.indptr, "items": seen.items}, facts)
+    stored.save(seen, folder / SEEN)
 
 
 def _measure(folder: Path, recipe: Recipe, dataset: Dataset, progress: Progress, around: Circumstances) -> None:
@@ -207,7 +203,7 @@ def _measure(folder: Path, recipe: Recipe, dataset: Dataset, progress: Progress,
         "best_epoch": progress.best_epoch or epochs,
         "train_seconds": progress.seconds,  # gradients alone: neither validation nor packing
         "seconds_per_epoch": progress.seconds / epochs,
-        "peak_memory_mb": _peak_memory_mb(),  # of the process, since it began
+        "peak_memory_mb": peak_memory_mb(),  # of the process, since it began
     }
     write_text(folder / METRICS, json.dumps(figures, indent=2) + "\n")
     (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -218,7 +214,8 @@ def _bytes(users: Table, items: Table) -> dict[str, float]:
     return {"bytes_per_user": sizes[0], "bytes_per_item": sizes[1]}
 
 
-def _peak_memory_mb() -> float:
+def peak_memory_mb() -> float:
+    """The most memory that this process has held since it began."""
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -309,14 +306,5 @@ def _describe(folder: Path, recipe: Recipe, dataset: Dataset, around: Circumstan
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """One writer a run folder; the lock goes with the process, however it ends."""
-    import fcntl
-
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in BUSY:
-                message = f"{folder}: another process is working on this run; wait for it or stop it"
-                raise UserError(message) from None
-            raise  # a file system without locks, for one
+    with alone(folder / ".lock", f"{folder}: another process is working on this run; wait for it or stop it"):
         yield

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rectoolkit.codes import PackedTable, load_arrays
-from rectoolkit.data import Ids, Interactions
+from rectoolkit.data import Ids, Interactions, stored
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.evaluate import Evaluation, open_index, rows_of, take
 from rectoolkit.float_index import open_embeddings, share_dims
@@ -93,11 +93,7 @@ class Run:
     @cached_property
     def seen(self) -> Interactions:
         """The train and validation interactions, which ranking leaves out."""
-        arrays, header = load_arrays(self.path / SEEN, "interactions")
-        try:
-            return Interactions(arrays["indptr"], arrays["items"], header["num_users"], header["num_items"])
-        except (KeyError, ValueError) as error:
-            raise FormatError(f"{self.path / SEEN}: does not describe interactions: {error}") from None
+        return stored.load(self.path / SEEN)
 
     def per_user(self) -> Evaluation:
         """The test metrics of every user with test items: users (Q,), values metric -> (Q,)."""

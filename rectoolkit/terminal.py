@@ -75,36 +75,15 @@ class TrainingBar:
         return text
 
 
-class RowsBar:
-    """One line of an import: what is being done, and how many rows so far. On no terminal, nothing."""
+class ProgressLine:
+    """One line that is redrawn in place, and gone at the end; on no terminal, nothing."""
 
     def __init__(self) -> None:
         self.begun = False
-        self.live = Live(console=console, auto_refresh=False, transient=True)
-
-    def __enter__(self) -> RowsBar:
-        if console.is_terminal:
-            self.live.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if console.is_terminal:
-            self.live.stop()
-
-    def step(self, doing: str, rows: int) -> None:
-        self.begun = True
-        if console.is_terminal:
-            self.live.update(Text(f"{doing} · {rows:,} rows"), refresh=True)
-
-
-class BytesBar:
-    """One line of a download: file, bytes so far, share where the server says how many there are."""
-
-    def __init__(self) -> None:
         self.drawn = 0.0
         self.live = Live(console=console, auto_refresh=False, transient=True)
 
-    def __enter__(self) -> BytesBar:
+    def __enter__(self) -> ProgressLine:
         if console.is_terminal:
             self.live.start()
         return self
@@ -113,13 +92,21 @@ class BytesBar:
         if console.is_terminal:
             self.live.stop()
 
-    def step(self, file: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if console.is_terminal and now - self.drawn >= REFRESH_SECONDS:
+    def rows(self, doing: str, rows: int) -> None:
+        """What an import is doing, after so many rows."""
+        self._draw(f"{doing} · {rows:,} rows", always=True)
+
+    def bytes(self, file: str, done: int, total: int) -> None:
+        """How much of a download is there; ``total`` is 0 where the server does not say."""
+        filled = int(24 * done / total) if total else 0
+        bar = f"{'━' * filled}{'╌' * (24 - filled)} " if total else ""
+        self._draw(f"{bar}{file} · {done / 1e6:,.1f} MB")
+
+    def _draw(self, text: str, always: bool = False) -> None:
+        self.begun, now = True, time.monotonic()
+        if console.is_terminal and (always or now - self.drawn >= REFRESH_SECONDS):
             self.drawn = now
-            filled = int(24 * done / total) if total else 0
-            share = f"{'━' * filled}{'╌' * (24 - filled)} " if total else ""
-            self.live.update(Text(f"{share}{file} · {done / 1e6:,.1f} MB"), refresh=True)
+            self.live.update(Text(text), refresh=True)
 
 
 def print_rows(card: Card) -> None:
@@ -178,15 +165,6 @@ def degree_plot(degrees: npt.NDArray[np.int64], width: int = 40) -> list[str]:
             bar = "█" * int(np.ceil(width * count / octaves.max()))
             lines.append(f"{range_of:>15} {bar} {count:,}".rstrip())
     return lines
-
-
-def peak_memory_mb() -> float:
-    """The most memory that this process has held since it began."""
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak / (1024 if sys.platform == "linux" else 1024**2))
 
 
 def print_run(run: Run) -> None:

@@ -125,14 +125,15 @@ def import_own(
     from rectoolkit.data.catalog import load_card
     from rectoolkit.data.importing import import_data
     from rectoolkit.data.provenance import Imported
-    from rectoolkit.terminal import RowsBar, peak_memory_mb, print_data, print_rows
+    from rectoolkit.execute import peak_memory_mb
+    from rectoolkit.terminal import ProgressLine, print_data, print_rows
 
     begun = time.monotonic()
     separator = MARKS.get(separator, separator)
     if len(separator) > 1:
         raise UserError(f"--separator {separator!r}: must be one character, or tab")
     asked = Imported(columns=comma_separated(columns), separator=separator, **settings)
-    with RowsBar() as bar:
+    with ProgressLine() as bar:
         card = import_data(
             list(files),
             name,
@@ -141,7 +142,7 @@ def import_own(
             validation=list(validation) or None,
             into=into,
             overwrite=replace,
-            watcher=bar.step,
+            watcher=bar.rows,
         )
     if bar.begun:
         click.echo(f"imported in {time.monotonic() - begun:.1f} s · peak memory {peak_memory_mb():,.0f} MB")
@@ -160,13 +161,13 @@ def fetch_data(name: str, into: Path | None) -> None:
     """Download the files of the card NAME, verified and unpacked; a download cut off goes on where it stopped."""
     from rectoolkit.data.catalog import find_card, places
     from rectoolkit.data.fetch import fetch
-    from rectoolkit.terminal import BytesBar
+    from rectoolkit.terminal import ProgressLine
 
     card = find_card(name)
     click.echo(f"licence: {card.head.licence or 'not stated by the card'}")
     click.echo(f"source: {card.head.source or 'not stated by the card'}")
-    with BytesBar() as bar:
-        found = fetch(card, into or "", bar.step)
+    with ProgressLine() as bar:
+        found = fetch(card, into or "", bar.bytes)
     known = {file: getattr(card.sha256, part) for part, file in card.files.named().items()}
     for path, digest in found.items():
         verified = "verified" if known.get(path.name) else "not verified: the card names no checksum"

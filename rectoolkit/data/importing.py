@@ -18,7 +18,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tomli_w
 
-from rectoolkit.atomic import write_text
+from rectoolkit.atomic import alone, write_text
 from rectoolkit.data import stored
 from rectoolkit.data.card import CARD, Card, read_card
 from rectoolkit.data.catalog import card_paths, sha256_of
@@ -41,7 +40,7 @@ from rectoolkit.data.spool import Merged, Spool
 from rectoolkit.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -78,7 +77,7 @@ def import_data(
     settings = settings.model_copy(update={"sha256": [sha256_of(Path(one)) for one in _paths(given)]})
     _make_folder(place)
     _refuse_taken(name, place)
-    with _alone(place):
+    with alone(place, f"{place}: another import is at work there; wait for it, or stop it"):
         target, staging, old = place / name, place / f".{name}.import", place / f".{name}.replaced"
         for left in (staging, old):
             shutil.rmtree(left, ignore_errors=True)
@@ -293,20 +292,3 @@ def _make_folder(place: Path) -> None:
         place.mkdir(parents=True, exist_ok=True)
     except (NotADirectoryError, FileExistsError):
         raise DataError(f"{place}: is a file; name a folder for data sets") from None
-
-
-@contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """One import at a time in a place; the lock is on the folder itself and goes with the process."""
-    import fcntl
-
-    handle = os.open(place, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise DataError(f"{place}: another import is at work there; wait for it, or stop it") from None
-    try:
-        yield
-    finally:
-        os.close(handle)

@@ -101,7 +101,7 @@ class Parquet:
         from pyarrow import parquet
 
         try:
-            return parquet.ParquetFile(self.path, memory_map=True)
+            return parquet.ParquetFile(self.path)
         except (pyarrow.ArrowInvalid, OSError) as error:
             raise DataError(f"{self.path}: not a whole parquet file: {str(error).splitlines()[0]}") from None
 
