@@ -19,7 +19,7 @@ from rectoolkit.cli import main
 from rectoolkit.data import Imported, Interactions, find_card, import_data, lines, load_dataset, rows, spool
 from rectoolkit.data.core import k_core
 from rectoolkit.data.ids import Ids
-from rectoolkit.errors import DataError
+from rectoolkit.errors import DataError, UserError
 from rectoolkit.execute import Circumstances, execute
 from rectoolkit.recipe import Recipe
 from rectoolkit.run import Run
@@ -466,7 +466,7 @@ def test_one_import_at_a_time_in_a_place(place: Path) -> None:
     Path("datasets").mkdir()
     handle = os.open("datasets", os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(DataError, match="datasets: another import is at work there"):
+    with pytest.raises(UserError, match="datasets: another import is at work there"):
         import_data("log.csv", "mine")
     os.close(handle)
     import_data("log.csv", "mine")
