@@ -267,6 +267,18 @@ LINES = "user_id,item_id,rating\na,1,5\nb,2,4\nc,3,1\n"
         ("x.csv", LINES + "d,4\ne,5,5\n", "", "x.csv, line 5: 'd,4' has 2 columns where 3 are right"),
         ("x.csv", LINES + 'd,"4,5\ne,5,5\n', "", "x.csv, line 5: 'd,\"4,5' "),
         ("x.csv", LINES + "\n,4,5\n", "", "x.csv, line 6: the user (column 'user_id') is empty; mend the row"),
+        (
+            "x.csv",
+            LINES + "d,-1,5\n",
+            "",
+            "x.csv, line 5: the item (column 'item_id') is '-1', which stands for a missing",
+        ),
+        (
+            "x.csv",
+            LINES + "d,-7,5\n",
+            "",
+            "the items' ids are integers, and 1 of them negative, such as -7; ids are int",
+        ),
         ("x.csv", LINES + "d,NaN,5\n", "", "x.csv, line 5: the item (column 'item_id') is 'NaN', which stands for"),
         (
             "x.csv",

@@ -177,16 +177,12 @@ class _At:
         return f"{self.source.name}, {self.source.place(self.first + row)}"
 
     def refuse_missing(self, row: int, users: Any, items: Any, ratings: Floats | None, times: Floats | None) -> None:
-        kind, what = "time", "is missing"
-        if ratings is not None and np.isnan(ratings[row]):
-            kind = "rating"
+        kind = "rating" if ratings is not None and np.isnan(ratings[row]) else "time"
+        what = "is missing"
         for role, ids in (("item", items), ("user", users)):
             if _lost_ids(ids.slice(row, 1)).any():
-                value = ids[row].as_py()
-                kind, what = (
-                    role,
-                    "is empty" if value in (None, "") else f"is {value!r}, which stands for a missing one",
-                )
+                kind, value = role, ids[row].as_py()
+                what = "is empty" if value in (None, "") else f"is {value!r}, which stands for a missing one"
         raise DataError(
             f"{self.place(row)}: the {kind} (column '{self.name(kind)}') {what}; mend the row, or leave out all such "
             "rows: --drop-missing"
@@ -217,12 +213,12 @@ def _reads(values: Any, wanted: Any) -> int:
 
 
 def _lost_ids(ids: Any) -> Bools:
-    """Where an id is missing: null, a word for null, or below 0 among integers."""
+    """Where an id is missing: null, a word for null, -1 in a text, or below 0 among integers."""
     import pyarrow
     from pyarrow import compute, types
 
     numbers = types.is_integer(ids.type)
-    lost = compute.less(ids, 0) if numbers else compute.is_in(ids, pyarrow.array(MISSING, ids.type))
+    lost = compute.less(ids, 0) if numbers else compute.is_in(ids, pyarrow.array([*MISSING, "-1"], ids.type))
     return np.asarray(compute.or_(compute.is_null(ids), compute.fill_null(lost, True)), np.bool_)
 
 

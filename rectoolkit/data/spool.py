@@ -190,9 +190,15 @@ class _Side:
         if types.is_integer(known.type):
             self.known = known.take(compute.sort_indices(known))
             return Ids(values=self.known.to_numpy())
-        if compute.all(compute.match_substring_regex(known, PLAIN_NUMBER)).as_py():
+        odd = known.filter(compute.invert(compute.match_substring_regex(known, PLAIN_NUMBER)))
+        if not len(odd):
             self.known = known.take(compute.sort_indices(known.cast(pyarrow.int64())))
             return Ids(values=self.known.cast(pyarrow.int64()).to_numpy())
+        if compute.all(compute.match_substring_regex(odd, r"^-[0-9]+$")).as_py():
+            raise DataError(
+                f"the {self.path.stem}' ids are integers, and {len(odd)} of them negative, such as {odd[0].as_py()}; "
+                "ids are integers from 0, or text"
+            )
         self.known = known.take(compute.sort_indices(known))
         _, ends, text = self.known.buffers()
         offsets = np.frombuffer(ends, np.int64, len(self.known) + 1)
