@@ -88,8 +88,9 @@ class Parquet:
 
         with self._open() as file:
             try:
-                for batch in file.iter_batches(ROWS, columns=list(columns)):
-                    yield pyarrow.Table.from_batches([batch])
+                for group in range(file.num_row_groups):  # read in one go, arrow keeps the bytes of all that are done
+                    for batch in file.iter_batches(ROWS, row_groups=[group], columns=list(columns)):
+                        yield pyarrow.Table.from_batches([batch])
             except (pyarrow.ArrowInvalid, OSError) as error:
                 raise DataError(f"{self.path}: damaged: {str(error).splitlines()[0]}") from None
 

@@ -220,3 +220,4 @@ class _Side:
         arrays = [*([] if self.known is None else [self.known]), *self.waiting]
         self.known = compute.unique(pyarrow.chunked_array(arrays)) if arrays else self.known
         self.waiting = []
+        pyarrow.default_memory_pool().release_unused()  # of the hash table, several times as large as the set
