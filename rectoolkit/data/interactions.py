@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     Bools = npt.NDArray[np.bool_]
 
 MAX_ID = 2**31 - 2  # ids are int32, and the count of ids (the largest plus one) must be one too
+COUNTED = 1 << 24  # items at a time: bincount makes int64 of them first, 8 bytes each
 FREE_IDS, SPARSEST = 1_000_000, 100  # an id space of a million is 8 MB of indptr; real sets have fewer ids than pairs
 
 
@@ -128,7 +129,10 @@ class Interactions:
     @cached_property
     def item_degrees(self) -> Int64s:
         """How many users each item has (its popularity), int64 (I,)."""
-        return np.bincount(self.items, minlength=self.num_items)
+        degrees = np.zeros(self.num_items, np.int64)
+        for start in range(0, len(self.items), COUNTED):
+            degrees += np.bincount(self.items[start : start + COUNTED], minlength=self.num_items)
+        return degrees
 
     def pairs(self) -> tuple[Int32s, Int32s]:
         """All pairs, sorted by user, then item: users int32 (N,), items int32 (N,)."""
