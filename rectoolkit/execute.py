@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rectoolkit import __version__
+from rectoolkit.arrays import checksum, save_arrays
 from rectoolkit.atomic import atomic_write, remove_parts, write_text
-from rectoolkit.codes import PackedTable, save_arrays
+from rectoolkit.codes import PackedTable
 from rectoolkit.data import Dataset, Interactions
 from rectoolkit.errors import DataError, FormatError, UserError
 from rectoolkit.evaluate import evaluate, queries_per_second
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     Table = PackedTable | npt.NDArray[np.float32]
 
+CHECKED = (*(f"{side}.{kind}" for side in ("users", "items") for kind in ("codes", "npy")), SEEN, PER_USER)
 BUSY = (errno.EACCES, errno.EAGAIN)  # what a lock that another process holds answers
 
 
@@ -205,6 +207,7 @@ def _measure(folder: Path, recipe: Recipe, dataset: Dataset, progress: Progress,
         "train_seconds": progress.seconds,  # gradients alone: neither validation nor packing
         "seconds_per_epoch": progress.seconds / epochs,
         "peak_memory_mb": _peak_memory_mb(),  # of the process, since it began
+        "crc32": {name: checksum(folder / name) for name in CHECKED if (folder / name).exists()},
     }
     write_text(folder / METRICS, json.dumps(figures, indent=2) + "\n")
     (folder / CHECKPOINT).unlink(missing_ok=True)

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rectoolkit.codes import PackedTable, load_arrays
+from rectoolkit.arrays import check_whole, open_arrays
+from rectoolkit.codes import PackedTable
 from rectoolkit.data import Interactions
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.evaluate import Evaluation, open_index, rows_of, take
@@ -92,18 +93,24 @@ class Run:
     @cached_property
     def seen(self) -> Interactions:
         """The train and validation interactions, which ranking leaves out."""
-        arrays, header = load_arrays(self.path / SEEN, "interactions")
+        file = open_arrays(self.path / SEEN, "interactions")
+        indptr, items = file.array("indptr", "<i8", 1), file.array("items", "<i4", 1)
         try:
-            return Interactions(arrays["indptr"], arrays["items"], header["num_users"], header["num_items"])
-        except (KeyError, ValueError) as error:
+            seen = Interactions(indptr, items, file.count("num_users"), file.count("num_items"))
+        except (ValueError, IndexError) as error:
             raise FormatError(f"{self.path / SEEN}: does not describe interactions: {error}") from None
+        self._check(SEEN)
+        return seen
 
     def per_user(self) -> Evaluation:
         """The test metrics of every user with test items: users (Q,), values metric -> (Q,)."""
-        arrays, _ = load_arrays(self.path / PER_USER, "per_user")
-        if "users" not in arrays:
-            raise FormatError(f"{self.path / PER_USER}: names no users; run the recipe again")
-        return Evaluation(arrays.pop("users"), dict(arrays))
+        file = open_arrays(self.path / PER_USER, "per_user")
+        users = file.array("users", "<i8", 1)
+        values = {name: file.array(name, "<f8", 1) for name in file.arrays if name != "users"}
+        if wrong := [name for name, value in values.items() if len(value) != len(users)]:
+            raise FormatError(f"{file.path}: '{wrong[0]}' has no value for each user; run the recipe again")
+        self._check(PER_USER)
+        return Evaluation(users, values)
 
     def recommend(
         self,
@@ -156,7 +163,9 @@ class Run:
 
     def float_rows(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """The float32 rows of users and items before the quantizer, memory-mapped."""
-        return open_embeddings(self.path / "users.npy"), open_embeddings(self.path / "items.npy")
+        users, items = (open_embeddings(self.path / f"{side}.npy") for side in ("users", "items"))
+        self._check("users.npy", "items.npy")
+        return users, items
 
     def export(self, to: str | Path, formats: Sequence[str] = ("codes",)) -> dict[str, dict[str, str]]:
         """Write the codes into the folder ``to``, as ``rectoolkit.export`` does."""
@@ -172,7 +181,21 @@ class Run:
         expected = self.seen.num_users if side == "users" else self.seen.num_items
         if rows != expected:
             raise FormatError(f"{path}: {rows} rows where this run has {expected} {side}; run the recipe again")
+        self._check(path.name)
         return table
+
+    @cached_property
+    def _checked(self) -> set[str]:
+        """The files whose bytes were compared with the checksums in ``metrics.json``."""
+        return set()
+
+    def _check(self, *names: str) -> None:
+        """Raise FormatError where a file is not what this run wrote: read once, where it has at most 256 MB."""
+        written = self.metrics.get("crc32") if (self.path / METRICS).exists() else None
+        for name in names:
+            if isinstance(written, dict) and name in written and name not in self._checked:
+                check_whole(self.path / name, written[name])
+                self._checked.add(name)
 
 
 def read_json(path: Path) -> dict[str, Any]:

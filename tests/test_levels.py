@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "rectoolkit"
 LEVELS = [
     {"__init__", "errors", "atomic"},
     {"registry"},
-    {"data", "codes", "metrics"},
+    {"arrays", "data", "metrics"},
+    {"codes"},
     {"kernels"},
     {"index", "graph"},
     {"float_index", "export", "approximate"},
@@ -27,7 +28,7 @@ LEVELS = [
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-COMPONENTS = LEVELS[6]
+COMPONENTS = {"encoders", "quantizers", "losses", "samplers"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
