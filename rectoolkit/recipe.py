@@ -41,7 +41,14 @@ Metric = Annotated[str, Field(description="name@k")]
 class HeadSettings(Settings):
     """The keys before the first section."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="begins the run folder's name")]
+    name: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$",
+            description="begins the run folder's name",
+            json_schema_extra={"words": "of at most 64 lower-case letters, digits, '-' and '_', no sign first"},
+        ),
+    ]
     description: Annotated[str, Field(description="what the recipe is, for people")] = ""
     seed: Annotated[int, Field(ge=0, lt=2**63, description="start of every random stream of the run")] = 0
     plugins: Annotated[list[str], Field(description="modules to import, which register components")] = []  # noqa: RUF012

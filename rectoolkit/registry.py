@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 C = TypeVar("C")
 Recipe = Mapping[str, Mapping[str, Any]]  # a filled recipe's sections, as ``misfits`` of a component sees them
 PLUGIN_GROUP = "rectoolkit.plugins"
+SHOWN = 80  # letters of a wrong value that a message repeats
+BOUNDS = ("ge", "gt", "le", "lt", "min_length", "pattern")
 
 
 class Settings(BaseModel):
@@ -152,14 +154,52 @@ def settings_of(schema: type[Settings]) -> list[Setting]:
 
 
 def _fault(schema: type[Settings], where: str, detail: dict[str, Any]) -> Fault:
+    """What is wrong at a key and what would be right, in words that need no knowledge of the checker."""
     key = str(detail["loc"][0]) if detail["loc"] else ""
-    at = f"{where}.{key}" if key else where
+    at, given = f"{where}.{key}" if key else where, f", got {repr(detail['input'])[:SHOWN]}"
     if detail["type"] == "extra_forbidden":
         return Fault(at, f"unknown key; {nearest(key, schema.model_fields)}")
     if detail["type"] == "missing":
         return Fault(at, "this key is required")
-    message = detail["msg"].removeprefix("Value error, ")
-    return Fault(at, f"{message[0].lower()}{message[1:]}, got {detail['input']!r}")
+    if detail["type"] == "value_error" or key not in schema.model_fields:
+        message = detail["msg"].removeprefix("Value error, ")
+        return Fault(at, f"{message[0].lower()}{message[1:]}{given}")
+    info = schema.model_fields[key]
+    if len(detail["loc"]) > 1 and get_origin(info.annotation) is list:
+        entry = f"entry {int(detail['loc'][1]) + 1} of the list must be {_words(get_args(info.annotation)[0])}"
+        return Fault(at, f"{entry}{given}")
+    finite = "finite, " if detail["type"] == "finite_number" else ""
+    bounds = " ".join(filter(None, (_words(info.annotation), _range(info))))
+    return Fault(at, f"must be {finite}{bounds}{given}")
+
+
+def _words(annotation: Any) -> str:
+    """A type in plain words."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _words(arguments[0])
+    if origin is Literal:
+        return " or ".join(filter(None, (", ".join(map(repr, arguments[:-1])), repr(arguments[-1]))))
+    if origin is list:
+        return f"a list of {_words(arguments[0]).removeprefix('a ')}s".replace("texts", "texts in quotes")
+    if arguments:
+        return " or ".join(_words(argument) for argument in arguments)
+    plain = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "nothing"}
+    return plain.get(annotation) or _type_text(annotation)
+
+
+def _range(info: FieldInfo) -> str:
+    """The bounds of a setting in plain words."""
+    if isinstance(info.json_schema_extra, dict) and "words" in info.json_schema_extra:
+        return str(info.json_schema_extra["words"])
+    found = {name: getattr(m, name) for m in info.metadata for name in BOUNDS if getattr(m, name, None) is not None}
+    if "ge" in found and "le" in found:
+        return f"from {found['ge']} to {found['le']}" if found["ge"] != found["le"] else f"and only {found['ge']}"
+    words = {"ge": "of at least", "gt": "above", "le": "at most", "lt": "below"}
+    parts = [f"{word} {found[name]}" for name, word in words.items() if name in found]
+    parts += [f"with at least {found['min_length']} of them"] if "min_length" in found else []
+    parts += [f"that matches {found['pattern']}"] if "pattern" in found else []
+    return " and ".join(parts)
 
 
 def _parameters(cls: type) -> list[inspect.Parameter]:
