@@ -22,6 +22,7 @@ LEVELS = [
     {"recipe", "model", "evaluate"},
     {"train"},
     {"run"},
+    {"identity"},
     {"execute"},
     {"compare", "bench"},
     {"terminal"},
