@@ -168,10 +168,13 @@ class Run:
         return users, items
 
     def export(self, to: str | Path, formats: Sequence[str] = ("codes",)) -> dict[str, dict[str, str]]:
-        """Write the codes into the folder ``to``, as ``rectoolkit.export`` does."""
+        """Write the codes into the folder ``to``, as ``rectoolkit.export`` does, with the digests of this run."""
         from rectoolkit.export import export
 
-        return export(*self.tables(), to, formats)
+        environment = read_json(self.path / ENVIRONMENT)
+        data = environment.get("data", {}).get("digest")
+        source = {"name": self.path.name, "digest": environment.get("digest"), "data": data}
+        return export(*self.tables(), to, formats, source)
 
     def _table(self, side: str) -> Table:
         coded = read_json(self.path / ENVIRONMENT).get("bits", 0) <= 8
