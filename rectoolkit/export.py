@@ -49,9 +49,11 @@ def export(
     ``source`` names the run that the tables are of (a digest among its facts). Raises UserError where a format is
     unknown, the tables do not belong together, a library is missing, or the folder holds files of another run.
     """
+    if isinstance(formats, str):
+        raise UserError(f"export formats come as a list, such as ['{formats}']")
     for name in formats:
         if name not in FORMATS:
-            raise UserError(f"unknown export format '{name}'; {nearest(name, FORMATS)}")
+            raise UserError(f"unknown export format '{name}'; {nearest(str(name), FORMATS)}")
     if not formats:
         raise UserError(f"name at least one export format: {', '.join(FORMATS)}")
     try:

@@ -135,6 +135,10 @@ class Recipe:
 
         ``beside`` is the folder in which plugins may lie too.
         """
+        if not isinstance(written, dict):
+            raise UserError(f"a recipe is a dictionary of sections, got {written!r:.80}")
+        if isinstance(overrides, str) or not all(isinstance(override, str) for override in overrides):
+            raise UserError(f"overrides come as a list of texts, such as ['quantizer.bits=2'], got {overrides!r:.80}")
         faults: list[Fault] = []
         head, sections = _parts(written, faults)
         parsed = _overrides(overrides, faults)
@@ -183,6 +187,8 @@ def digest_of(filled: dict[str, Any]) -> str:
 
 def read_toml(path: str | Path) -> tuple[dict[str, Any], str]:
     """A TOML file's content and text. Raises UserError naming the file, and the line where it is no TOML."""
+    if not isinstance(path, str | Path):
+        raise UserError(f"a recipe is loaded from the path of a file, got {path!r:.80}")
     try:
         text = _shipped(Path(path)).read_bytes().decode("utf-8-sig")
         return tomllib.loads(text), text

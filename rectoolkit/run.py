@@ -25,7 +25,7 @@ from rectoolkit.data import Interactions
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.evaluate import Evaluation, open_index, rows_of, take
 from rectoolkit.float_index import open_embeddings, share_dims
-from rectoolkit.index import Index, Rescore
+from rectoolkit.index import Index, Rescore, check_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +56,8 @@ class Run:
     @classmethod
     def open(cls, path: str | Path) -> Run:
         """The run in the folder ``path``. Raises FormatError where it is no finished run of this version."""
+        if not isinstance(path, str | Path):
+            raise UserError(f"a run folder is opened by its path, got {path!r:.80}")
         path = Path(path)
         if path.is_file():
             raise FormatError(f"{path}: is a file; name the run folder it lies in")
@@ -132,6 +134,8 @@ class Run:
         asked = np.atleast_1d(np.asarray(users))
         if asked.ndim != 1 or not np.issubdtype(asked.dtype, np.integer) or not len(asked):
             raise UserError(f"users must be one or more integer ids, got {users!r}")
+        for name, count in (("k", k), ("rescore", 1 if rescore is None else rescore)):
+            check_count(name, count)
         num_users, k = self.seen.num_users, min(k, self.seen.num_items)
         wrong = asked[(asked < 0) | (asked >= num_users)]
         if len(wrong):
