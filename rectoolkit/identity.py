@@ -152,11 +152,7 @@ def remember(folder: Path, asked: str, notes: Sequence[str]) -> None:
 
 def digest_of_file(path: Path) -> str:
     """The sha256 of a file in hex, empty where it cannot be read."""
-    hasher = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                hasher.update(block)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
         return ""
-    return hasher.hexdigest()

@@ -3,7 +3,8 @@
 The star rule. In a component's constructor the parameters *before* ``*`` come from the run (``graph``,
 ``segments``, ``generator``, ...: see the base class of each kind); those *after* ``*`` are what a recipe may
 write, each typed, bounded (``Annotated[int, Field(ge=1)]``) and with a default. That one line is the Python
-API, the TOML schema, the help of ``rectool show`` and the table that the contract tests run over.
+API, the TOML schema, the help of ``rectool show`` and the table that the contract tests run over. A ``**settings``
+there stands for what may be written for the base class, whose settings then come first.
 
 A component may also say what it does not go together with: ``misfits(recipe) -> list[Fault]``, a class method that
 is shown the filled recipe before anything is built. It names the key to change and the nearest thing that works.
@@ -18,7 +19,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from rectoolkit.errors import Fault, UserError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pydantic.fields import FieldInfo
 
@@ -38,6 +38,7 @@ C = TypeVar("C")
 Recipe = Mapping[str, Mapping[str, Any]]  # a filled recipe's sections, as ``misfits`` of a component sees them
 PLUGIN_GROUP = "rectoolkit.plugins"
 SHOWN = 80  # letters of a wrong value that a message repeats
+STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 BOUNDS = ("ge", "gt", "le", "lt", "min_length", "pattern")
 
 
@@ -205,8 +206,26 @@ def _range(info: FieldInfo) -> str:
 
 
 def _parameters(cls: type) -> list[inspect.Parameter]:
-    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
-    return [p for p in list(signature.parameters.values())[1:] if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    return [parameter for parameter, _ in _declared(cls.__mro__)]
+
+
+def _declared(classes: Sequence[type]) -> list[tuple[inspect.Parameter, dict[str, Any]]]:
+    """A constructor's parameters, each with the names that its annotation may use.
+
+    ``classes``: a class and its bases in order of resolution. ``**settings`` stands for those of the next constructor.
+    """
+    place = next(number for number, owner in enumerate(classes) if "__init__" in vars(owner))
+    if classes[place] is object:
+        return []
+    init = vars(classes[place])["__init__"]
+    own = {p.name: (p, init.__globals__) for p in list(inspect.signature(init).parameters.values())[1:]}
+    kinds = {p.kind for p, _ in own.values()}
+    named = {name: pair for name, pair in own.items() if pair[0].kind not in STARRED}
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        return list(named.values())
+    inherited = {p.name: (p, space) for p, space in _declared(classes[place + 1 :]) if p.kind is p.KEYWORD_ONLY}
+    supplied = {name: pair for name, pair in named.items() if pair[0].kind is not inspect.Parameter.KEYWORD_ONLY}
+    return list({**supplied, **inherited, **named}.values())
 
 
 def _written(cls: type) -> list[inspect.Parameter]:
@@ -215,11 +234,11 @@ def _written(cls: type) -> list[inspect.Parameter]:
 
 def schema_of(cls: type) -> type[Settings]:
     """The settings after the ``*`` of a class's constructor, as a pydantic model."""
-    space = vars(sys.modules[cls.__module__])  # only these annotations: those before the star may be unimported
-    try:
+    try:  # only these annotations: those before the star may be unimported
         fields: dict[str, Any] = {
             p.name: (eval(p.annotation, space) if isinstance(p.annotation, str) else p.annotation, p.default)
-            for p in _written(cls)
+            for p, space in _declared(cls.__mro__)
+            if p.kind is inspect.Parameter.KEYWORD_ONLY
         }
     except NameError as error:
         raise TypeError(
