@@ -32,6 +32,7 @@ MAGIC = b"RECTOOLC"
 VERSION = 1
 ALIGNMENT = 64
 DTYPES = ("|u1", "<i4", "<u4", "<i8", "<f4", "<f8")
+MAX_DIMS = 3
 MAX_ELEMENTS = 1 << 48  # of a shape, zeros counted as ones: numpy's own arithmetic stays far from its end
 CHECKED_BYTES = 1 << 28  # 256 MB, a million float32 rows of 64 dims: 0.15 s
 BLOCK = 1 << 22  # bytes read at a time for a checksum
@@ -71,6 +72,8 @@ def save_arrays(path: str | Path, kind: str, arrays: dict[str, npt.NDArray[Any]]
     """Named arrays and JSON facts as one file, whole or absent: magic, version, header, then the arrays."""
     place, places = 0, []
     for name, array in arrays.items():
+        if array.dtype.str not in DTYPES or array.ndim > MAX_DIMS:
+            raise ValueError(f"'{name}' must be of {', '.join(DTYPES)}, got {array.dtype.str} {array.shape}")
         places.append({"name": name, "dtype": array.dtype.str, "shape": list(array.shape), "start": place})
         place += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
     header = json.dumps({"kind": kind, **facts, "arrays": places, "bytes": place}, sort_keys=True).encode()
@@ -177,8 +180,8 @@ def _place(path: Path, where: str, place: Any) -> tuple[str, np.dtype[Any], tupl
         refuse(path, f"{where}.name", f"must be text, got {name!r:.80}")
     if dtype not in DTYPES:
         refuse(path, f"{where}.dtype", f"must be one of {', '.join(DTYPES)}, got {dtype!r:.80}")
-    if not isinstance(shape, list) or len(shape) > 3:
-        refuse(path, f"{where}.shape", f"must be a list of up to 3 integers, got {shape!r:.80}")
+    if not isinstance(shape, list) or len(shape) > MAX_DIMS:
+        refuse(path, f"{where}.shape", f"must be a list of up to {MAX_DIMS} integers, got {shape!r:.80}")
     sizes = tuple(_integer(path, f"{where}.shape", value) for value in shape)
     if math.prod(max(1, value) for value in sizes) > MAX_ELEMENTS:
         refuse(path, f"{where}.shape", f"{shape!r:.80} is too large")

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     Table = PackedTable | npt.NDArray[np.float32]
 
-CHECKED = (*(f"{side}.{kind}" for side in ("users", "items") for kind in ("codes", "npy")), SEEN, PER_USER)
+CHECKED = (".codes", ".npy", ".bin", ".ids")  # files of numbers, whose damage nothing else would show
 BUSY = (errno.EACCES, errno.EAGAIN)  # what a lock that another process holds answers
 
 
@@ -225,7 +225,7 @@ def _measure(folder: Path, recipe: Recipe, dataset: Dataset, progress: Progress,
         "train_seconds": progress.seconds,  # gradients alone: neither validation nor packing
         "seconds_per_epoch": progress.seconds / epochs,
         "peak_memory_mb": _peak_memory_mb(),  # of the process, since it began
-        "crc32": {name: checksum(folder / name) for name in CHECKED if (folder / name).exists()},
+        "crc32": {path.name: checksum(path) for path in sorted(folder.iterdir()) if path.suffix in CHECKED},
     }
     write_text(folder / METRICS, json.dumps(figures, indent=2) + "\n")
     (folder / CHECKPOINT).unlink(missing_ok=True)

@@ -196,5 +196,5 @@ def _require(module: str, package: str) -> Any:
 
 
 EXPORT = "export.json"
-ENDS = ("codes", "codes.npy", "scale.npy", "offset.npy", "parquet", "faiss", "faiss.npy", "npy")
+ENDS = ("codes", "codes.npy", "scale.npy", "offset.npy", "parquet", "faiss", "faiss.npy", "ids", "ids.npy")
 FORMATS: dict[str, Writer] = {"codes": _codes, "npy": _npy, "parquet": _parquet, "faiss": _faiss}

@@ -133,6 +133,7 @@ def test_mutated_bytes_of_a_header_are_refused_or_read_as_they_say(tmp_path: Pat
         assert_as_described(packed, changed)
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
 def test_mutated_lists_search_or_are_refused(tmp_path: Path) -> None:
     path, draws = tmp_path / "items.lists", random.Random(3)
     built = ApproximateIndex.build(table(40), lists=6)
@@ -223,6 +224,15 @@ def test_lists_that_repeat_an_item_or_lead_nowhere_are_refused(tmp_path: Path) -
         wrong.save(path)
         with pytest.raises(FormatError, match=f"field '{field}'"):
             ApproximateIndex.open(path)
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros(3, bool), np.zeros((1, 1, 1, 1), np.uint8), np.zeros(2, ">i4"), np.array([None])]
+)
+def test_what_no_reader_would_take_is_not_written(tmp_path: Path, array: Any) -> None:
+    with pytest.raises(ValueError, match="'planes' must be of"):
+        save_arrays(tmp_path / "x", "any", {"planes": array}, {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_flipped_bit_is_seen_in_little_time(tmp_path: Path) -> None:
