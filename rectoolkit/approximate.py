@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rectoolkit.codes import PackedTable, load_arrays, save_arrays
-from rectoolkit.errors import FormatError, UserError
+from rectoolkit.arrays import open_arrays, refuse, save_arrays
+from rectoolkit.codes import Integers, PackedTable
+from rectoolkit.errors import UserError
 from rectoolkit.index import Hits, answered, check_count, compiled_kernels
 from rectoolkit.kernels import plain
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from rectoolkit.codes import Integers
     from rectoolkit.index import Queries
     from rectoolkit.kernels.plain import Question
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 SAMPLED, ROUNDS = 64, 10  # items of k-means for each list, and its rounds
 BLOCK_SCORES = 1 << 24  # 64 MB of float32 products at a time
+BLOCK_PROMISES = 1 << 22  # scores of lists at a time: 16 MB, and up to 130 MB of what is sorted and opened from them
 
 
 class ApproximateIndex:
@@ -137,26 +138,32 @@ class ApproximateIndex:
     @classmethod
     def open(cls, path: str | Path) -> ApproximateIndex:
         """A saved index, memory-mapped. Raises FormatError where it is missing, damaged or of another kind."""
-        arrays, header = load_arrays(path, "lists")
-        try:
-            table = (arrays["planes"], header["dim"], arrays["scale"], arrays["offset"], tuple(header["segments"]))
-            items = PackedTable(*table)
-            ids, starts, centroids = (arrays[name] for name in ("ids", "starts", "centroids"))
-        except (KeyError, TypeError, ValueError) as error:
-            raise FormatError(f"{path}: the header does not describe lists of codes: {error}") from None
-        if ids.ndim != 1 or starts.ndim != 1 or ids.dtype != np.uint32 or (ids >= items.num_rows).any():
-            raise FormatError(f"{path}: its lists name no rows of its codes; build the index again")
-        shapes = ids.shape == (items.num_rows,) and centroids.shape == (len(starts) - 1, items.dim)
-        types = ids.dtype == np.uint32 and starts.dtype == np.int64 and centroids.dtype == np.float32
-        ends_well = len(starts) > 1 and starts[0] == 0 and starts[-1] == items.num_rows
-        if not (shapes and types and ends_well) or (np.diff(starts) < 0).any():
-            raise FormatError(f"{path}: its lists do not fit its codes; build the index again")
+        file = open_arrays(path, "lists")
+        items = PackedTable.of_file(file)
+        ids, starts = file.array("ids", "<u4", 1), file.array("starts", "<i8", 1)
+        centroids = file.array("centroids", "<f4", 2)
+        rises = len(starts) > 1 and starts[0] == 0 and starts[-1] == items.num_rows and not (np.diff(starts) < 0).any()
+        if not rises:
+            refuse(file.path, "starts", f"its lists do not cover its {items.num_rows} rows in order")
+        if centroids.shape != (len(starts) - 1, items.dim) or not np.isfinite(centroids).all():
+            refuse(file.path, "centroids", f"must be finite, {len(starts) - 1} of {items.dim} dims")
+        named = np.zeros(items.num_rows, bool)
+        named[ids[ids < items.num_rows]] = True
+        if len(ids) != items.num_rows or not named.all():
+            refuse(file.path, "ids", f"must name each of its {items.num_rows} rows once")
         return cls(items, ids, starts, centroids)
 
     def _best(self, question: Question, probe: int) -> Keys:
-        lists = self._opened(question.queries, probe)
         banned = None if question.banned is None else question.banned[self.ids]
         question = replace(question, ids=self.ids, banned=banned)
+        size = max(1, BLOCK_PROMISES // self.lists)  # however many queries come at once, memory is that of a block
+        blocks = plain.blocks_of(len(question.queries.values), size)
+        none = np.zeros((0, question.k), np.uint64)
+        return np.concatenate([none, *(self._best_of(_part(question, rows), probe) for rows in blocks)])
+
+    def _best_of(self, question: Question, probe: int) -> Keys:
+        """The keys of one block of queries."""
+        lists = self._opened(question.queries, probe)
         ranges = np.stack((self.starts[lists], self.starts[lists + 1]), axis=2)
         work = float(np.diff(ranges).sum()) * max(1, self.items.dim * self.items.bits)
         kernels = compiled_kernels(work)
@@ -177,6 +184,15 @@ class ApproximateIndex:
         return np.take_along_axis(lists, order, axis=1)
 
 
+def _part(question: Question, rows: slice) -> Question:
+    """The same question of some of its queries."""
+    asked, seen = question.queries, question.seen
+    scale, offset = (a if len(a) == 1 else a[rows] for a in (asked.scale, asked.offset))
+    queries = Integers(asked.values[rows], asked.sums[rows], scale, offset, asked.segments)
+    masked = None if seen is None else seen._replace(indptr=seen.indptr[rows.start : rows.stop + 1])
+    return replace(question, queries=queries, seen=masked)
+
+
 def _by_numpy(question: Question, ranges: Ints) -> list[Keys]:
     """The keys of each query, one after another, without the kernels."""
     found = []
@@ -185,12 +201,10 @@ def _by_numpy(question: Question, ranges: Ints) -> list[Keys]:
         assert question.ids is not None
         ids = question.ids[rows]
         banned = np.zeros(len(rows), bool) if question.banned is None else question.banned[rows]
-        if question.seen is not None:
-            banned |= np.isin(ids, question.seen.items[slice(*question.seen.indptr[query : query + 2])])
-        asked = question.queries
-        scale, offset = (a if len(a) == 1 else a[[query]] for a in (asked.scale, asked.offset))
-        one = replace(asked, values=asked.values[[query]], sums=asked.sums[[query]], scale=scale, offset=offset)
-        part = replace(question, queries=one, items=question.items.take(rows), ids=ids, seen=None, banned=banned)
+        one = _part(question, slice(query, query + 1))
+        if one.seen is not None:
+            banned |= np.isin(ids, one.seen.items[slice(*one.seen.indptr)])
+        part = replace(one, items=question.items.take(rows), ids=ids, seen=None, banned=banned)
         found.append(plain.best_keys(part, plain.without_unpacking))
     return found
 

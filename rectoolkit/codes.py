@@ -24,30 +24,24 @@ for every faster search. On disk: docs/format.md. This module imports neither to
 
 from __future__ import annotations
 
-import json
-import mmap
-import struct
-import zlib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rectoolkit.atomic import atomic_write
+from rectoolkit.arrays import open_arrays, refuse, save_arrays
 from rectoolkit.errors import FormatError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import numpy.typing as npt
 
+    from rectoolkit.arrays import ArrayFile
+
     Codes = npt.NDArray[np.uint8]
     Floats = npt.NDArray[np.float32]
-
-MAGIC = b"RECTOOLC"
-VERSION = 1
-ALIGNMENT = 64
 
 
 def _one(value: float) -> Any:
@@ -167,11 +161,20 @@ class PackedTable:
 
         Raises FormatError where the file is missing, cut short, damaged, or of another kind or version.
         """
-        arrays, header = load_arrays(path, "codes")
+        return cls.of_file(open_arrays(path, "codes"))
+
+    @classmethod
+    def of_file(cls, file: ArrayFile) -> PackedTable:
+        """The table in an opened file. Raises FormatError where its fields do not fit one another."""
+        dim, segments = file.count("dim", 1), file.counts("segments")
+        planes = file.array("planes", "|u1", 3)
+        scale, offset = (file.array(name, "<f4", 2) for name in ("scale", "offset"))
+        if file.count("bits", 1) != planes.shape[1]:
+            refuse(file.path, "bits", f"{file.facts['bits']}, but the planes hold {planes.shape[1]}")
         try:
-            return cls(arrays["planes"], header["dim"], arrays["scale"], arrays["offset"], tuple(header["segments"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise FormatError(f"{path}: the header does not describe a code table: {error}") from None
+            return cls(planes, dim, scale, offset, segments)
+        except ValueError as error:
+            raise FormatError(f"{file.path}: the header does not describe a code table: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -251,54 +254,6 @@ def check_comparable(queries: CodeTable | PackedTable, items: CodeTable | Packed
             f"queries of {queries.dim} dims in segments {queries.segments} cannot be compared with items of "
             f"{items.dim} dims in segments {items.segments}"
         )
-
-
-def save_arrays(path: str | Path, kind: str, arrays: dict[str, npt.NDArray[Any]], facts: dict[str, Any]) -> None:
-    """Named arrays and JSON facts as one file: magic, version, header, then each array at a 64-byte boundary."""
-    place, places = 0, []
-    for name, array in arrays.items():
-        places.append({"name": name, "dtype": array.dtype.str, "shape": list(array.shape), "start": place})
-        place += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
-    header = json.dumps({"kind": kind, **facts, "arrays": places, "bytes": place}, sort_keys=True).encode()
-    header += b" " * (-(len(header) + 20) % ALIGNMENT)
-    with atomic_write(path) as file:
-        file.write(MAGIC + struct.pack("<III", VERSION, len(header), zlib.crc32(header)) + header)
-        for array in arrays.values():
-            data = np.ascontiguousarray(array)
-            file.write(data.data if data.size else b"")
-            file.write(b"\0" * (-data.nbytes % ALIGNMENT))
-
-
-def load_arrays(path: str | Path, kind: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """The arrays, memory-mapped and read-only, and the header of a file written by ``save_arrays``."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(20)
-            if len(start) < 20 or start[:8] != MAGIC:
-                raise FormatError(f"{path}: not a file of packed codes (it does not begin with {MAGIC.decode()})")
-            version, length, checksum = struct.unpack("<III", start[8:])
-            if version != VERSION:
-                raise FormatError(f"{path}: written in format version {version}; this release reads {VERSION}")
-            raw = file.read(length)
-            if len(raw) < length or zlib.crc32(raw) != checksum:
-                raise FormatError(f"{path}: the header is cut short or damaged; export or train again")
-            header = json.loads(raw)
-            if header.get("kind") != kind:
-                raise FormatError(f"{path}: holds {header.get('kind')}, not {kind}")
-            size, expected = Path(path).stat().st_size, 20 + length + header["bytes"]
-            if size != expected:
-                raise FormatError(f"{path}: {size} bytes where the header announces {expected}; export or train again")
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError:
-        raise FormatError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise FormatError(f"{path}: is a folder; name the file of packed codes in it") from None
-    arrays = {}
-    for place in header["arrays"]:
-        count = int(np.prod(place["shape"]))
-        array = np.frombuffer(mapped, np.dtype(place["dtype"]), count, 20 + length + place["start"])
-        arrays[place["name"]] = array.reshape(place["shape"])
-    return arrays, header
 
 
 def _segment_sums(values: npt.NDArray[Any], segments: tuple[int, ...]) -> npt.NDArray[Any]:

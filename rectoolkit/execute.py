@@ -1,18 +1,17 @@
 """The life of ``rectool run``: a recipe becomes a run folder. ``execute`` is read from top to bottom.
 
 A finished run is reused, an unfinished one goes on from its checkpoint; ``metrics.json`` is written last. The folder
-is locked while it is worked on, and belongs to one recipe, one version of its plugins and one state of its data.
+is locked while it is worked on; what it belongs to is the matter of ``rectoolkit.identity``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,11 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rectoolkit import __version__
+from rectoolkit.arrays import checksum, save_arrays
 from rectoolkit.atomic import alone, atomic_write, remove_parts, write_text
-from rectoolkit.codes import PackedTable, save_arrays
+from rectoolkit.codes import PackedTable
 from rectoolkit.data import Dataset, Interactions, stored
 from rectoolkit.errors import DataError, FormatError, UserError
 from rectoolkit.evaluate import evaluate, queries_per_second
+from rectoolkit.identity import Identity, is_finished, remember
+from rectoolkit.registry import REGISTRIES
 from rectoolkit.run import ENVIRONMENT, LAYOUT, METRICS, MODEL, PER_USER, RECIPE, SEEN, Run, read_json
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
     Table = PackedTable | npt.NDArray[np.float32]
 
+CHECKED = (".codes", ".npy", ".bin", ".ids")  # files of numbers, whose damage nothing else would show
+
 
 @dataclass(frozen=True)
 class Circumstances:
@@ -47,6 +51,7 @@ class Circumstances:
     device: str = "cpu"
     threads: int | None = None
     watcher: Watcher | None = None
+    asked: str = ""  # ``identity.words`` of the command, by which it finds the finished run again
 
 
 @dataclass(frozen=True)
@@ -65,25 +70,33 @@ def execute(recipe: Recipe, circumstances: Circumstances | None = None) -> Run:
     for what the machine refuses; neither leaves a file that a later command would take for whole.
     """
     around = circumstances or Circumstances()
+    tell = around.watcher.stage if around.watcher else lambda what: None
+    tell(f"loading data: {recipe['dataset']['name'] or recipe['dataset']['path']}")
     dataset = load_data(recipe["dataset"])
     parts = parts_of(recipe, dataset)
-    folder = around.runs / recipe.folder_name
-    if _finished(folder, recipe, dataset):
+    _check_outside(recipe, dataset)
+    folder, identity = around.runs / recipe.folder_name, Identity.of(recipe, dataset)
+    if is_finished(folder, identity, dataset):
+        with suppress(OSError):  # a folder that may only be read is reused all the same
+            remember(folder, around.asked, recipe.notes)
         return Run.open(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (NotADirectoryError, FileExistsError):
         raise UserError(f"{around.runs}: is a file; name a folder for the runs") from None
     with locked(folder):
-        if _finished(folder, recipe, dataset):  # by the process that held the lock until now
+        if is_finished(folder, identity, dataset):  # by the process that held the lock until now
             return Run.open(folder)
         remove_parts(folder)
         (folder / METRICS).unlink(missing_ok=True)
-        _describe(folder, recipe, dataset, around)
+        _describe(folder, recipe, identity, dataset, around)
+        remember(folder, around.asked, recipe.notes)
         for side, ids in (("users", dataset.user_ids), ("items", dataset.item_ids)):
             if ids is not None:
                 ids.save(folder / f"{side}.ids")  # the run answers with them wherever it is moved to
+        tell(f"building the model on {parts.train.num_interactions:,} interactions")
         progress = _train(folder, recipe, parts, around)
+        tell("measuring the codes on the test part")
         _measure(folder, recipe, dataset, progress, around)
     return Run.open(folder)
 
@@ -124,6 +137,14 @@ def parts_of(recipe: Recipe, dataset: Dataset) -> Parts:
             "write a larger share, or 0 to train without validation"
         )
     return Parts(rest, held, train)
+
+
+def _check_outside(recipe: Recipe, dataset: Dataset) -> None:
+    """Let every component that reads files of its own say whether they go with the data: before anything is made."""
+    for kind, registry in REGISTRIES.items():
+        suits = getattr(registry[recipe[kind]["name"]], "check_data", None)
+        if suits is not None:
+            suits(recipe[kind], dataset)
 
 
 def _train(folder: Path, recipe: Recipe, data: Parts, around: Circumstances) -> Progress:
@@ -204,6 +225,7 @@ def _measure(folder: Path, recipe: Recipe, dataset: Dataset, progress: Progress,
         "train_seconds": progress.seconds,  # gradients alone: neither validation nor packing
         "seconds_per_epoch": progress.seconds / epochs,
         "peak_memory_mb": peak_memory_mb(),  # of the process, since it began
+        "crc32": {path.name: checksum(path) for path in sorted(folder.iterdir()) if path.suffix in CHECKED},
     }
     write_text(folder / METRICS, json.dumps(figures, indent=2) + "\n")
     (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -222,47 +244,7 @@ def peak_memory_mb() -> float:
     return float(peak / (1024 if sys.platform == "linux" else 1024**2))
 
 
-def _finished(folder: Path, recipe: Recipe, dataset: Dataset) -> bool:
-    """Whether the folder holds this run, whole. Raises UserError where it was begun on something else.
-
-    A run whose files are cut short is not finished: it is made again from its checkpoint, or from the start.
-    """
-    if not (folder / ENVIRONMENT).exists():
-        return False
-    try:
-        environment = read_json(folder / ENVIRONMENT)
-        layout, begun_on = environment["layout"], (environment["digest"], environment["data"]["digest"])
-        plugins = environment["plugins"]
-    except (FormatError, KeyError, TypeError):
-        return False
-    if layout != LAYOUT:
-        raise FormatError(f"{folder}: a run folder of layout {layout}, not {LAYOUT}; move it away to begin anew")
-    if begun_on[1] != dataset.digest:
-        raise UserError(
-            f"{folder}: this run was begun on other interactions of the data set '{dataset.name}' "
-            f"(digest {begun_on[1][:12]}, now {dataset.digest[:12]}); move the folder away to begin anew"
-        )
-    changed = [module for module, digest in _plugins(recipe).items() if plugins.get(module) != digest]
-    if changed or begun_on[0] != recipe.digest:
-        what = f"another version of the plugin '{changed[0]}'" if changed else "another recipe"
-        raise UserError(f"{folder}: this run was begun with {what}; move the folder away to begin anew")
-    try:
-        run = Run.open(folder)
-        _ = run.users, run.items, run.seen, run.metrics, run.per_user(), run.float_rows(), run.user_ids, run.item_ids
-    except FormatError:
-        return False
-    return True
-
-
-def _plugins(recipe: Recipe) -> dict[str, str]:
-    """The sha256 of each plugin's source, which a recipe names but does not hold."""
-    files = {module: getattr(sys.modules.get(module), "__file__", None) for module in recipe.plugins}
-    return {
-        module: hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else "" for module, file in files.items()
-    }
-
-
-def _describe(folder: Path, recipe: Recipe, dataset: Dataset, around: Circumstances) -> None:
+def _describe(folder: Path, recipe: Recipe, identity: Identity, dataset: Dataset, around: Circumstances) -> None:
     """``recipe.toml`` and ``environment.json``: enough to repeat the run. A resumed run adds a session."""
     import torch
 
@@ -287,8 +269,9 @@ def _describe(folder: Path, recipe: Recipe, dataset: Dataset, around: Circumstan
         earlier = []
     environment = {
         "layout": LAYOUT,
-        "digest": recipe.digest,
-        "plugins": _plugins(recipe),
+        "digest": identity.recipe,
+        "plugins": identity.plugins,
+        "outside": identity.outside,
         "bits": recipe["quantizer"].get("bits", 32),
         "data": {
             "name": dataset.name,

@@ -16,7 +16,9 @@
              places.
 Where the data has ids of its own, parquet's column id holds them, ``codes`` comes with ``{users,items}.ids``, and
 ``npy`` and ``faiss`` with ``{users,items}.ids.npy`` (N,), the id of each row.
-``export.json`` beside them says what was written and how to score it.
+``export.json`` beside them says what was written, how to score it, and which run the codes are of. A folder holds the
+codes of one run: users of one and items of another rank to nothing, and no figure would show it. So a folder with files
+of these names is written again only by the run that its ``export.json`` names, which may add formats.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from rectoolkit.codes import PackedTable, check_comparable
 from rectoolkit.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rectoolkit.data import Ids
 
@@ -44,16 +46,21 @@ def export(
     items: PackedTable,
     to: str | Path,
     formats: Sequence[str] = ("codes",),
+    source: Mapping[str, Any] | None = None,
     user_ids: Ids | None = None,
     item_ids: Ids | None = None,
 ) -> dict[str, dict[str, str]]:
     """Write both tables into the folder ``to`` in each of ``formats``; by format, the files written and what they are.
 
-    Raises UserError where a format is unknown, the tables do not belong together, or a library is missing.
+    ``source`` names the run that the tables are of (a digest among its facts), ``user_ids`` and ``item_ids`` what its
+    data calls their rows. Raises UserError where a format is unknown, the tables do not belong together, a library is
+    missing, or the folder holds files of another run.
     """
+    if isinstance(formats, str):
+        raise UserError(f"export formats come as a list, such as ['{formats}']")
     for name in formats:
         if name not in FORMATS:
-            raise UserError(f"unknown export format '{name}'; {nearest(name, FORMATS)}")
+            raise UserError(f"unknown export format '{name}'; {nearest(str(name), FORMATS)}")
     if not formats:
         raise UserError(f"name at least one export format: {', '.join(FORMATS)}")
     try:
@@ -63,13 +70,39 @@ def export(
     folder = Path(to)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; name a folder to export to")
+    before = _exported_before(folder, source)
     folder.mkdir(parents=True, exist_ok=True)
     ids = {side: one for side, one in (("users", user_ids), ("items", item_ids)) if one is not None}
-    written = {name: FORMATS[name](users, items, folder, ids) for name in formats}
     facts = {"dim": items.dim, "segments": list(items.segments), "user_bits": users.bits, "item_bits": items.bits}
     rule = "value = scale * code + offset by segment; score = inner product of values, larger is better"
-    write_text(folder / "export.json", json.dumps({**facts, "score": rule, "files": written}, indent=2) + "\n")
+    described = {"run": source, **facts, "score": rule, "files": before}
+    write_text(folder / EXPORT, json.dumps(described, indent=2) + "\n")  # first: what breaks off is still this run's
+    written = {name: FORMATS[name](users, items, folder, ids) for name in formats}
+    described["files"] = {**before, **written}
+    write_text(folder / EXPORT, json.dumps(described, indent=2) + "\n")
     return written
+
+
+def _exported_before(folder: Path, source: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The files that the same run exported to ``folder``. Raises UserError where it holds what is not that run's."""
+    if (folder / "environment.json").exists():
+        raise UserError(f"{folder}: is a run folder; name another folder to export to")
+    names = (f"{side}.{end}" for side in ("users", "items") for end in ENDS)
+    there = [name for name in (EXPORT, *names) if (folder / name).exists()]
+    if not there:
+        return {}
+    try:
+        earlier = json.loads((folder / EXPORT).read_text())
+        run, files = earlier["run"], dict(earlier["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        run, files = None, {}
+    if run is None or source is None or run != dict(source):
+        of = f"the run {run.get('name')}" if isinstance(run, dict) else "an export that names no run"
+        raise UserError(
+            f"{folder}: holds {', '.join(there[:3])} of {of}; codes of two runs must not mix: name another folder, or "
+            "remove these files"
+        )
+    return files
 
 
 def _codes(users: PackedTable, items: PackedTable, folder: Path, ids: dict[str, Ids]) -> dict[str, str]:
@@ -180,4 +213,6 @@ def _require(module: str, package: str) -> Any:
         raise UserError(f"this export needs {package} ({error}): pip install {package}") from None
 
 
+EXPORT = "export.json"
+ENDS = ("codes", "codes.npy", "scale.npy", "offset.npy", "parquet", "faiss", "faiss.npy", "ids", "ids.npy")
 FORMATS: dict[str, Writer] = {"codes": _codes, "npy": _npy, "parquet": _parquet, "faiss": _faiss}

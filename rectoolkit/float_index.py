@@ -53,17 +53,28 @@ class FloatIndex:
     ) -> Hits:
         """The k items of largest inner product for each row of ``queries`` (Q, D), without its ``seen`` (CSR).
 
-        ``threads`` bounds those of BLAS; None leaves them as they are.
+        ``threads`` bounds those of BLAS; None leaves them as they are. Raises UserError for what cannot be asked.
         """
+        check_count("k", k)
+        if threads is not None:
+            check_count("threads", threads)
+        queries = self._checked(queries)
+        if seen is not None:
+            seen = _checked_seen(seen, len(queries), len(self))
         with threadpool_limits(threads, "blas"):
             return self._search(queries, k, seen)
 
-    def _search(self, queries: Floats, k: int, seen: tuple[Ints, Ints] | None) -> Hits:
-        check_count("k", k)
-        if queries.ndim != 2 or queries.shape[1] != self.items.shape[1]:
-            raise UserError(f"queries must be float32 (Q, {self.items.shape[1]}), got {queries.dtype} {queries.shape}")
+    def _checked(self, queries: Floats) -> Floats:
+        dim = self.items.shape[1]
+        if not isinstance(queries, np.ndarray):
+            raise UserError(f"queries must be a float32 array (Q, {dim}), got {type(queries).__name__}")
+        if queries.ndim != 2 or queries.shape[1] != dim or not np.issubdtype(queries.dtype, np.floating):
+            raise UserError(f"queries must be float32 (Q, {dim}), got {queries.dtype} {queries.shape}")
         if not np.isfinite(queries).all():
             raise UserError("queries hold NaN or infinity; pass finite values")
+        return queries
+
+    def _search(self, queries: Floats, k: int, seen: tuple[Ints, Ints] | None) -> Hits:
         ids = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)
         block = max(1, BLOCK_SCORES // max(1, len(self)))
@@ -103,6 +114,24 @@ def share_dims(codes: PackedTable, rows: Floats) -> bool:
     values = [part - part.mean(axis=0) for part in (codes.take(sample).unpack().decode(), rows[sample])]
     sizes = np.linalg.norm(values[0]) * np.linalg.norm(values[1])
     return bool((values[0] * values[1]).sum() > 0.3 * sizes)
+
+
+def _checked_seen(seen: tuple[Ints, Ints], num_queries: int, num_items: int) -> tuple[Ints, Ints]:
+    """The CSR pair, if it is one: a row of item ids for each query."""
+    try:
+        indptr, items = (np.asarray(part) for part in seen)
+        fits = indptr.shape == (num_queries + 1,) and indptr[0] == 0 and indptr[-1] == len(items)
+        whole = all(np.issubdtype(part.dtype, np.integer) or not len(part) for part in (indptr, items))
+        fits = fits and whole and items.ndim == 1 and not (np.diff(indptr) < 0).any()
+        fits = fits and (not len(items) or bool(items.min() >= 0 and items.max() < num_items))
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise UserError(
+            f"seen must be (indptr, item ids): {num_queries + 1} ascending indptr from 0 on, and a row of ids below "
+            f"{num_items} for each query"
+        )
+    return indptr, items.astype(np.int64)
 
 
 def _top(product: Floats, k: int) -> tuple[Ints, Floats]:

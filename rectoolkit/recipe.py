@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import os
 import re
 import sys
 from dataclasses import dataclass, field
@@ -41,7 +40,14 @@ Metric = Annotated[str, Field(description="name@k")]
 class HeadSettings(Settings):
     """The keys before the first section."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="begins the run folder's name")]
+    name: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$",
+            description="begins the run folder's name",
+            json_schema_extra={"words": "of at most 64 lower-case letters, digits, '-' and '_', no sign first"},
+        ),
+    ]
     description: Annotated[str, Field(description="what the recipe is, for people")] = ""
     seed: Annotated[int, Field(ge=0, lt=2**63, description="start of every random stream of the run")] = 0
     plugins: Annotated[list[str], Field(description="modules to import, which register components")] = []  # noqa: RUF012
@@ -116,20 +122,32 @@ class Recipe:
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         """The recipe of a file with ``overrides`` (``section.key=value``) applied. Raises RecipeError, UserError."""
         written, text = read_toml(path)
-        return cls.check(written, overrides, source=str(path), text=text)
+        return cls.check(written, overrides, source=str(path), text=text, beside=Path(path).parent)
 
     @classmethod
     def check(
-        cls, written: dict[str, Any], overrides: Sequence[str] = (), source: str = "recipe", text: str = ""
+        cls,
+        written: dict[str, Any],
+        overrides: Sequence[str] = (),
+        source: str = "recipe",
+        text: str = "",
+        beside: Path | None = None,
     ) -> Recipe:
-        """The recipe of a dictionary of sections, as TOML would give it. Raises RecipeError with every fault."""
+        """The recipe of a dictionary of sections, as TOML would give it. Raises RecipeError with every fault.
+
+        ``beside`` is the folder in which plugins may lie too.
+        """
+        if not isinstance(written, dict):
+            raise UserError(f"a recipe is a dictionary of sections, got {written!r:.80}")
+        if isinstance(overrides, str) or not all(isinstance(override, str) for override in overrides):
+            raise UserError(f"overrides come as a list of texts, such as ['quantizer.bits=2'], got {overrides!r:.80}")
         faults: list[Fault] = []
         head, sections = _parts(written, faults)
         parsed = _overrides(overrides, faults)
         head |= {key: value for section, key, value in parsed if not section}
         checked_head, found = fill(HeadSettings, head, "")
         faults += found
-        import_plugins(checked_head.get("plugins", []), faults)
+        import_plugins(checked_head.get("plugins", []), faults, beside)
         notes = _apply([override for override in parsed if override[0]], sections)
         filled = {name: _fill_section(name, sections, faults) for name in ORDER}
         expect = _expect(sections.pop("expect", {}), faults)
@@ -155,8 +173,7 @@ class Recipe:
     @property
     def digest(self) -> str:
         """The sha256, in hex, of everything that bears on the run."""
-        kept = {key: value for key, value in self.as_dict().items() if key not in ("description", "expect")}
-        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+        return digest_of(self.as_dict())
 
     @property
     def folder_name(self) -> str:
@@ -164,8 +181,16 @@ class Recipe:
         return f"{self.name}-{self.digest[:8]}"
 
 
+def digest_of(filled: dict[str, Any]) -> str:
+    """The sha256, in hex, of a filled recipe as TOML has it, without what changes nothing about a run."""
+    kept = {key: value for key, value in filled.items() if key not in ("description", "expect")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
 def read_toml(path: str | Path) -> tuple[dict[str, Any], str]:
     """A TOML file's content and text. Raises UserError naming the file, and the line where it is no TOML."""
+    if not isinstance(path, str | Path):
+        raise UserError(f"a recipe is loaded from the path of a file, got {path!r:.80}")
     try:
         text = _shipped(Path(path)).read_bytes().decode("utf-8-sig")
         return tomllib.loads(text), text
@@ -303,15 +328,21 @@ _CHECKS: dict[str, Callable[[dict[str, Any]], list[Fault]]] = {
 }
 
 
-def import_plugins(plugins: Sequence[str], faults: list[Fault]) -> None:
-    """Import the modules named, the working folder first on the path as it is for ``python``; faults are added."""
-    if plugins and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+def import_plugins(plugins: Sequence[str], faults: list[Fault], beside: Path | None = None) -> None:
+    """Import the modules named, from the working folder, else from ``beside``, else as ``python`` does; add faults."""
+    places = [Path.cwd(), *([beside.resolve()] if beside else [])] if plugins else []
+    first = [str(place) for place in places]
+    sys.path[:] = [*first, *(place for place in sys.path if place not in first)]
     for module in plugins:
         try:
-            importlib.import_module(module)
+            found = getattr(importlib.import_module(module), "__file__", None)
         except (Exception, SystemExit) as error:  # whatever the user's module raises is the user's to see
-            faults.append(Fault("plugins", f"cannot import '{module}': {error!r}; it must lie in the working folder"))
+            right = "it must lie in the working folder or beside the recipe"
+            faults.append(Fault("plugins", f"cannot import '{module}': {error!r}; {right}"))
+            continue
+        meant = next((file for place in places if (file := place / f"{module}.py").is_file()), None)
+        if found and meant and not meant.samefile(found):
+            faults.append(Fault("plugins", f"'{module}' is {found} here, not {meant}; give one of them another name"))
 
 
 def _misfits(filled: dict[str, dict[str, Any]]) -> list[Fault]:

@@ -3,10 +3,13 @@
 The star rule. In a component's constructor the parameters *before* ``*`` come from the run (``graph``,
 ``segments``, ``generator``, ...: see the base class of each kind); those *after* ``*`` are what a recipe may
 write, each typed, bounded (``Annotated[int, Field(ge=1)]``) and with a default. That one line is the Python
-API, the TOML schema, the help of ``rectool show`` and the table that the contract tests run over.
+API, the TOML schema, the help of ``rectool show`` and the table that the contract tests run over. A ``**settings``
+there stands for what may be written for the base class, whose settings then come first.
 
 A component may also say what it does not go together with: ``misfits(recipe) -> list[Fault]``, a class method that
 is shown the filled recipe before anything is built. It names the key to change and the nearest thing that works.
+One that reads files which neither the recipe nor its data holds names them in ``reads(settings) -> list[Path]``: then
+their content belongs to the run's identity. In ``check_data(settings, dataset)`` it refuses what is of other data.
 
 Components from outside register themselves the same way, in a module named by ``plugins = ["my_module"]`` in
 the recipe or through an installed package's entry point of the group ``rectoolkit.plugins``.
@@ -16,7 +19,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -28,13 +30,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from rectoolkit.errors import Fault, UserError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pydantic.fields import FieldInfo
 
 C = TypeVar("C")
 Recipe = Mapping[str, Mapping[str, Any]]  # a filled recipe's sections, as ``misfits`` of a component sees them
 PLUGIN_GROUP = "rectoolkit.plugins"
+SHOWN = 80  # letters of a wrong value that a message repeats
+STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+BOUNDS = ("ge", "gt", "le", "lt", "min_length", "pattern")
 
 
 class Settings(BaseModel):
@@ -152,19 +157,75 @@ def settings_of(schema: type[Settings]) -> list[Setting]:
 
 
 def _fault(schema: type[Settings], where: str, detail: dict[str, Any]) -> Fault:
+    """What is wrong at a key and what would be right, in words that need no knowledge of the checker."""
     key = str(detail["loc"][0]) if detail["loc"] else ""
-    at = f"{where}.{key}" if key else where
+    at, given = f"{where}.{key}" if key else where, f", got {repr(detail['input'])[:SHOWN]}"
     if detail["type"] == "extra_forbidden":
         return Fault(at, f"unknown key; {nearest(key, schema.model_fields)}")
     if detail["type"] == "missing":
         return Fault(at, "this key is required")
-    message = detail["msg"].removeprefix("Value error, ")
-    return Fault(at, f"{message[0].lower()}{message[1:]}, got {detail['input']!r}")
+    if detail["type"] == "value_error" or key not in schema.model_fields:
+        message = detail["msg"].removeprefix("Value error, ")
+        return Fault(at, f"{message[0].lower()}{message[1:]}{given}")
+    info = schema.model_fields[key]
+    if len(detail["loc"]) > 1 and get_origin(info.annotation) is list:
+        entry = f"entry {int(detail['loc'][1]) + 1} of the list must be {_words(get_args(info.annotation)[0])}"
+        return Fault(at, f"{entry}{given}")
+    finite = "finite, " if detail["type"] == "finite_number" else ""
+    bounds = " ".join(filter(None, (_words(info.annotation), _range(info))))
+    return Fault(at, f"must be {finite}{bounds}{given}")
+
+
+def _words(annotation: Any) -> str:
+    """A type in plain words."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _words(arguments[0])
+    if origin is Literal:
+        return " or ".join(filter(None, (", ".join(map(repr, arguments[:-1])), repr(arguments[-1]))))
+    if origin is list:
+        return f"a list of {_words(arguments[0]).removeprefix('a ')}s".replace("texts", "texts in quotes")
+    if arguments:
+        return " or ".join(_words(argument) for argument in arguments)
+    plain = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "nothing"}
+    return plain.get(annotation) or _type_text(annotation)
+
+
+def _range(info: FieldInfo) -> str:
+    """The bounds of a setting in plain words."""
+    if isinstance(info.json_schema_extra, dict) and "words" in info.json_schema_extra:
+        return str(info.json_schema_extra["words"])
+    found = {name: getattr(m, name) for m in info.metadata for name in BOUNDS if getattr(m, name, None) is not None}
+    if "ge" in found and "le" in found:
+        return f"from {found['ge']} to {found['le']}" if found["ge"] != found["le"] else f"and only {found['ge']}"
+    words = {"ge": "of at least", "gt": "above", "le": "at most", "lt": "below"}
+    parts = [f"{word} {found[name]}" for name, word in words.items() if name in found]
+    parts += [f"with at least {found['min_length']} of them"] if "min_length" in found else []
+    parts += [f"that matches {found['pattern']}"] if "pattern" in found else []
+    return " and ".join(parts)
 
 
 def _parameters(cls: type) -> list[inspect.Parameter]:
-    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
-    return [p for p in list(signature.parameters.values())[1:] if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    return [parameter for parameter, _ in _declared(cls.__mro__)]
+
+
+def _declared(classes: Sequence[type]) -> list[tuple[inspect.Parameter, dict[str, Any]]]:
+    """A constructor's parameters, each with the names that its annotation may use.
+
+    ``classes``: a class and its bases in order of resolution. ``**settings`` stands for those of the next constructor.
+    """
+    place = next(number for number, owner in enumerate(classes) if "__init__" in vars(owner))
+    if classes[place] is object:
+        return []
+    init = vars(classes[place])["__init__"]
+    own = {p.name: (p, init.__globals__) for p in list(inspect.signature(init).parameters.values())[1:]}
+    kinds = {p.kind for p, _ in own.values()}
+    named = {name: pair for name, pair in own.items() if pair[0].kind not in STARRED}
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        return list(named.values())
+    inherited = {p.name: (p, space) for p, space in _declared(classes[place + 1 :]) if p.kind is p.KEYWORD_ONLY}
+    supplied = {name: pair for name, pair in named.items() if pair[0].kind is not inspect.Parameter.KEYWORD_ONLY}
+    return list({**supplied, **inherited, **named}.values())
 
 
 def _written(cls: type) -> list[inspect.Parameter]:
@@ -173,11 +234,11 @@ def _written(cls: type) -> list[inspect.Parameter]:
 
 def schema_of(cls: type) -> type[Settings]:
     """The settings after the ``*`` of a class's constructor, as a pydantic model."""
-    space = vars(sys.modules[cls.__module__])  # only these annotations: those before the star may be unimported
-    try:
+    try:  # only these annotations: those before the star may be unimported
         fields: dict[str, Any] = {
             p.name: (eval(p.annotation, space) if isinstance(p.annotation, str) else p.annotation, p.default)
-            for p in _written(cls)
+            for p, space in _declared(cls.__mro__)
+            if p.kind is inspect.Parameter.KEYWORD_ONLY
         }
     except NameError as error:
         raise TypeError(

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rectoolkit.codes import PackedTable, load_arrays
+from rectoolkit.arrays import check_whole, open_arrays
+from rectoolkit.codes import PackedTable
 from rectoolkit.data import Ids, Interactions, stored
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.evaluate import Evaluation, open_index, rows_of, take
 from rectoolkit.float_index import open_embeddings, share_dims
-from rectoolkit.index import Index, Rescore
+from rectoolkit.index import Index, Rescore, check_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +57,8 @@ class Run:
     @classmethod
     def open(cls, path: str | Path) -> Run:
         """The run in the folder ``path``. Raises FormatError where it is no finished run of this version."""
+        if not isinstance(path, str | Path):
+            raise UserError(f"a run folder is opened by its path, got {path!r:.80}")
         path = Path(path)
         if path.is_file():
             raise FormatError(f"{path}: is a file; name the run folder it lies in")
@@ -93,14 +96,19 @@ class Run:
     @cached_property
     def seen(self) -> Interactions:
         """The train and validation interactions, which ranking leaves out."""
-        return stored.load(self.path / SEEN)
+        seen = stored.load(self.path / SEEN)
+        self._check(SEEN)
+        return seen
 
     def per_user(self) -> Evaluation:
         """The test metrics of every user with test items: users (Q,), values metric -> (Q,)."""
-        arrays, _ = load_arrays(self.path / PER_USER, "per_user")
-        if "users" not in arrays:
-            raise FormatError(f"{self.path / PER_USER}: names no users; run the recipe again")
-        return Evaluation(arrays.pop("users"), dict(arrays))
+        file = open_arrays(self.path / PER_USER, "per_user")
+        users = file.array("users", "<i8", 1)
+        values = {name: file.array(name, "<f8", 1) for name in file.arrays if name != "users"}
+        if wrong := [name for name, value in values.items() if len(value) != len(users)]:
+            raise FormatError(f"{file.path}: '{wrong[0]}' has no value for each user; run the recipe again")
+        self._check(PER_USER)
+        return Evaluation(users, values)
 
     @cached_property
     def user_ids(self) -> Ids | None:
@@ -140,7 +148,8 @@ class Run:
         if self.user_ids is not None and asked.ndim == 1 and len(asked) and asked.dtype.kind in "iuU":
             return np.array([self.user_ids.row(user, "user") for user in asked.tolist()])
         if asked.ndim != 1 or not np.issubdtype(asked.dtype, np.integer) or not len(asked):
-            raise UserError(f"users must be one or more integer ids, got {users!r}")
+            kind = "integer ids" if self.user_ids is None else "ids"
+            raise UserError(f"users must be one or more {kind}, got {users!r}")
         num_users = self.seen.num_users
         wrong = asked[(asked < 0) | (asked >= num_users)]
         if len(wrong):
@@ -151,6 +160,8 @@ class Run:
         self, asked: npt.NDArray[Any], k: int, include_seen: bool, float_query: bool, rescore: int | None
     ) -> Hits:
         """The best rows of items for rows of users."""
+        for name, count in (("k", k), ("rescore", 1 if rescore is None else rescore)):
+            check_count(name, count)
         k = min(k, self.seen.num_items)
         mask = None if include_seen else rows_of(self.seen, asked)
         if not float_query and rescore is None:
@@ -179,13 +190,18 @@ class Run:
 
     def float_rows(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """The float32 rows of users and items before the quantizer, memory-mapped."""
-        return open_embeddings(self.path / "users.npy"), open_embeddings(self.path / "items.npy")
+        users, items = (open_embeddings(self.path / f"{side}.npy") for side in ("users", "items"))
+        self._check("users.npy", "items.npy")
+        return users, items
 
     def export(self, to: str | Path, formats: Sequence[str] = ("codes",)) -> dict[str, dict[str, str]]:
-        """Write the codes into the folder ``to``, as ``rectoolkit.export`` does."""
+        """Write the codes into the folder ``to``, as ``rectoolkit.export`` does, with the digests of this run."""
         from rectoolkit.export import export
 
-        return export(*self.tables(), to, formats, self.user_ids, self.item_ids)
+        environment = read_json(self.path / ENVIRONMENT)
+        data = environment.get("data", {}).get("digest")
+        source = {"name": self.path.name, "digest": environment.get("digest"), "data": data}
+        return export(*self.tables(), to, formats, source, self.user_ids, self.item_ids)
 
     def _ids(self, side: str, count: int) -> Ids | None:
         path = self.path / f"{side}.ids"
@@ -194,6 +210,7 @@ class Run:
         ids = Ids.load(path)
         if len(ids) != count:
             raise FormatError(f"{path}: {len(ids)} ids where this run has {count} {side}; run the recipe again")
+        self._check(path.name)
         return ids
 
     def _table(self, side: str) -> Table:
@@ -204,7 +221,21 @@ class Run:
         expected = self.seen.num_users if side == "users" else self.seen.num_items
         if rows != expected:
             raise FormatError(f"{path}: {rows} rows where this run has {expected} {side}; run the recipe again")
+        self._check(path.name)
         return table
+
+    @cached_property
+    def _checked(self) -> set[str]:
+        """The files whose bytes were compared with the checksums in ``metrics.json``."""
+        return set()
+
+    def _check(self, *names: str) -> None:
+        """Raise FormatError where a file is not what this run wrote: read once, where it has at most 256 MB."""
+        written = self.metrics.get("crc32") if (self.path / METRICS).exists() else None
+        for name in names:
+            if isinstance(written, dict) and name in written and name not in self._checked:
+                check_whole(self.path / name, written[name])
+                self._checked.add(name)
 
 
 def _named(rows: npt.NDArray[Any], ids: Ids) -> npt.NDArray[Any]:

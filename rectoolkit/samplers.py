@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -111,7 +111,7 @@ class Sampler:
     """Base of every sampler: shuffles the interactions and cuts batches. Subclasses implement ``complete``."""
 
     def __init__(
-        self, train: Interactions, generator: np.random.Generator, *, batch: int = 2048, negatives: int = 1
+        self, train: Interactions, generator: np.random.Generator, *, batch: BatchSize = 2048, negatives: Negatives = 1
     ) -> None:
         self.train, self.generator, self.batch, self.negatives = train, generator, batch, negatives
         users, items = np.asarray(train.users, np.int64), np.asarray(train.items, np.int64)
@@ -167,15 +167,8 @@ class Sampler:
 class Uniform(Sampler):
     """Negatives drawn evenly from the items that the user has not in train, K for each interaction."""
 
-    def __init__(
-        self,
-        train: Interactions,
-        generator: np.random.Generator,
-        *,
-        batch: BatchSize = 2048,
-        negatives: Negatives = 1,
-    ) -> None:
-        super().__init__(train, generator, batch=batch, negatives=negatives)
+    def __init__(self, train: Interactions, generator: np.random.Generator, **settings: Any) -> None:
+        super().__init__(train, generator, **settings)
         self.unseen = Unseen(train)
 
     def complete(self, users: Ids, positives: Ids) -> Batch:
@@ -196,11 +189,10 @@ class Popularity(Sampler):
         train: Interactions,
         generator: np.random.Generator,
         *,
-        batch: BatchSize = 2048,
-        negatives: Negatives = 1,
         power: Power = 0.75,
+        **settings: Any,
     ) -> None:
-        super().__init__(train, generator, batch=batch, negatives=negatives)
+        super().__init__(train, generator, **settings)
         tickets = popularity_tickets(train, power)
         self.unseen, self._log_odds = Unseen(train, tickets), torch.from_numpy(log_odds(tickets))
 
@@ -211,7 +203,7 @@ class Popularity(Sampler):
 
 
 @samplers.register("hard")
-class Hard(Sampler):
+class Hard(Uniform):
     """Dynamic negatives (Zhang et al., SIGIR 2013): of n even draws from the unseen, the one that now scores best.
 
     The sampler draws the candidates; the model, which has the scores at hand, keeps the best (``Views.hardest``):
@@ -223,12 +215,11 @@ class Hard(Sampler):
         train: Interactions,
         generator: np.random.Generator,
         *,
-        batch: BatchSize = 2048,
-        negatives: Negatives = 1,
         candidates: Annotated[int, Field(ge=2, le=1024, description="draws that each negative is the best of")] = 8,
+        **settings: Any,
     ) -> None:
-        super().__init__(train, generator, batch=batch, negatives=negatives)
-        self.unseen, self.candidates = Unseen(train), candidates
+        super().__init__(train, generator, **settings)
+        self.candidates = candidates
 
     def complete(self, users: Ids, positives: Ids) -> Batch:
         negatives = self.unseen.draw(users, self.negatives * self.candidates, self.generator)
@@ -248,11 +239,11 @@ class Shared(Sampler):
         train: Interactions,
         generator: np.random.Generator,
         *,
-        batch: BatchSize = 2048,
         negatives: Annotated[int, Field(ge=1, le=65536, description="negatives for a batch")] = 1024,
         power: Power = 0.0,
+        **settings: Any,
     ) -> None:
-        super().__init__(train, generator, batch=batch, negatives=negatives)
+        super().__init__(train, generator, negatives=negatives, **settings)
         tickets = popularity_tickets(train, power) if power else np.ones(train.num_items, np.int64)
         self._ends = np.cumsum(tickets)
         self._log_odds = torch.from_numpy(log_odds(tickets)) if power else None

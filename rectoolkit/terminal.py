@@ -47,6 +47,13 @@ class TrainingBar:
         if console.is_terminal:
             self.live.stop()
 
+    def stage(self, what: str) -> None:
+        """What is done now that is no epoch: loading, building, measuring."""
+        if console.is_terminal:
+            self.live.update(Text(f"{what} ..."), refresh=True)
+        else:
+            console.print(f"{what} ...")
+
     def step(self, epoch: int, batch: int, batches: int) -> None:
         now, done = time.monotonic(), epoch + batch / batches
         if self.begun is None:

@@ -41,6 +41,8 @@ CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 class Watcher(Protocol):
     """Who is told of the progress: the command line's bar, or nobody."""
 
+    def stage(self, what: str) -> None: ...
+
     def step(self, epoch: int, batch: int, batches: int) -> None: ...
 
     def epoch(self, row: dict[str, Any]) -> None: ...
@@ -48,6 +50,8 @@ class Watcher(Protocol):
 
 class Silent:
     """Tells nobody."""
+
+    def stage(self, what: str) -> None: ...
 
     def step(self, epoch: int, batch: int, batches: int) -> None: ...
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rectoolkit import index
+from rectoolkit import approximate, index
 from rectoolkit.approximate import ApproximateIndex
 from rectoolkit.codes import CodeTable, PackedTable
 from rectoolkit.errors import FormatError, UserError
@@ -101,6 +101,23 @@ def test_a_saved_index_opens_with_the_same_hits(tmp_path: Path) -> None:
     assert (tmp_path / "twin.lists").read_bytes() == (tmp_path / "items.lists").read_bytes()
 
 
+def test_many_queries_go_through_in_blocks(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """Memory is that of a block: scores of lists are never more than ``BLOCK_PROMISES``, and the hits are the same."""
+    items, users = clustered(3000, 2), clustered(100, 2, seed=1)
+    lists = ApproximateIndex.build(items, lists=50)
+    seen = (np.arange(101), np.arange(100) * 7)
+    expected = lists.search(users, 10, probe=5, seen=seen, deny=[3])
+    sizes, opened = [], ApproximateIndex._opened
+    monkeypatch.setattr(approximate, "BLOCK_PROMISES", 7 * lists.lists)
+    monkeypatch.setattr(
+        ApproximateIndex, "_opened", lambda index, asked, p: sizes.append(len(asked.values)) or opened(index, asked, p)
+    )
+    found = lists.search(users, 10, probe=5, seen=seen, deny=[3])
+    assert sizes == [7] * 14 + [2]
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+
+
 def test_files_that_are_no_lists_are_refused(tmp_path: Path) -> None:
     items = clustered(100, 2)
     items.save(tmp_path / "items.codes")
@@ -108,7 +125,7 @@ def test_files_that_are_no_lists_are_refused(tmp_path: Path) -> None:
         ApproximateIndex.open(tmp_path / "items.codes")
     lists = ApproximateIndex.build(items, lists=5)
     ApproximateIndex(items, lists.ids, lists.starts + 1, lists.centroids).save(tmp_path / "wrong.lists")
-    with pytest.raises(FormatError, match="do not fit"):
+    with pytest.raises(FormatError, match="field 'starts'"):
         ApproximateIndex.open(tmp_path / "wrong.lists")
     lists.save(tmp_path / "items.lists")
     (tmp_path / "cut.lists").write_bytes((tmp_path / "items.lists").read_bytes()[:-1])

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rectoolkit import codes
+from rectoolkit.arrays import save_arrays
 from rectoolkit.codes import CodeTable, Integers, PackedTable, dot
 from rectoolkit.errors import FormatError
 
@@ -125,7 +126,7 @@ def test_other_kinds_and_versions_say_what_they_are(tmp_path: Path) -> None:
     path.write_bytes(b"\x93NUMPY" + data[6:])
     with pytest.raises(FormatError, match="not a file of packed codes"):
         PackedTable.load(path)
-    codes.save_arrays(path, "interactions", {"planes": packed.planes}, {})
+    save_arrays(path, "interactions", {"planes": packed.planes}, {})
     with pytest.raises(FormatError, match="holds interactions, not codes"):
         PackedTable.load(path)
     with pytest.raises(FormatError, match="no such file"):

@@ -144,7 +144,7 @@ def test_odd_names_paths_and_shares_are_refused(place, tmp_path):
         with pytest.raises(DataError, match="no "):
             load_dataset(**given)
     put(place)
-    with pytest.raises(RecipeError, match=r"dataset\.test_share: input should be less than 1, got 1\.5"):
+    with pytest.raises(RecipeError, match=r"dataset\.test_share: must be a number above 0 and below 1, got 1\.5"):
         load_dataset(path=place / "mine" / "train.txt", test_share=1.5)
 
 

@@ -457,8 +457,11 @@ def test_a_run_answers_with_the_ids_of_the_source_wherever_it_lies(place: Path) 
     assert items.id.tolist() == (np.arange(25) * 5_000_000_000).tolist()
     assert pd.read_parquet("out/users.parquet").id.tolist() == np.load("out/users.ids.npy").tolist()
     assert Ids.load(Path("out/users.ids")).row("007") == run.user_ids.row("007")  # type: ignore[union-attr]
-    (folder / "users.ids").write_bytes((folder / "users.ids").read_bytes()[:-30])
+    whole = (folder / "users.ids").read_bytes()
+    (folder / "users.ids").write_bytes(whole[:-30])
     assert "users.ids" in rectool("recommend", folder, "--user", "Zoë").output
+    (folder / "users.ids").write_bytes(whole.replace(b"007", b"008"))
+    assert "users.ids: its bytes are not those" in rectool("recommend", folder, "--user", "Zoë").output
 
 
 def test_other_ids_over_the_same_interactions_are_other_data(place: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -138,3 +139,49 @@ def test_the_command_refuses_what_cannot_be_exported(small_run: Path, small_floa
         code, output = rectool("export", *arguments, "--to", tmp_path / "out")
         assert (code, told in output) == (2, True), output
     assert not (tmp_path / "out").exists()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_codes_of_two_runs_never_share_a_folder(small_run: Path, tmp_path: Path) -> None:
+    to, other = tmp_path / "out", tmp_path / "other"
+    shutil.copytree(small_run, other)
+    environment = json.loads((other / "environment.json").read_text())
+    (other / "environment.json").write_text(json.dumps({**environment, "digest": "0" * 64}))
+    assert rectool("export", small_run, "--to", to)[0] == 0
+    before = contents(to)
+    for name in ("codes", "npy"):
+        code, output = rectool("export", other, "--to", to, "--format", name)
+        assert (code, f"of the run {small_run.name}; codes of two runs must not mix" in output) == (2, True), output
+    assert contents(to) == before
+    facts = json.loads(before["export.json"])
+    assert facts["run"]["name"] == small_run.name
+    assert facts["run"]["digest"] == environment["digest"]
+    assert facts["run"]["data"] == environment["data"]["digest"]
+
+
+def test_the_same_run_may_add_formats(small_run: Path, tmp_path: Path) -> None:
+    for name in ("codes", "npy", "codes"):
+        assert rectool("export", small_run, "--to", tmp_path, "--format", name)[0] == 0
+    assert set(json.loads((tmp_path / "export.json").read_text())["files"]) == {"codes", "npy"}
+
+
+def test_a_folder_whose_codes_are_of_unknown_origin_is_left_alone(small_run: Path, tmp_path: Path) -> None:
+    code, output = rectool("export", small_run, "--to", small_run)
+    assert (code, "is a run folder" in output) == (2, True), output
+    users, items = tables(1, "symmetric")
+    export(users, items, tmp_path / "bare")
+    (tmp_path / "loose").mkdir()
+    (tmp_path / "loose" / "items.codes").write_bytes(b"")
+    for name in ("bare", "loose"):
+        before = contents(tmp_path / name)
+        code, output = rectool("export", small_run, "--to", tmp_path / name)
+        assert (code, "items.codes" in output, "names no run" in output) == (2, True, True), output
+        assert contents(tmp_path / name) == before
+    with pytest.raises(UserError, match="names no run"):
+        export(users, items, tmp_path / "bare")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "README").write_text("whatever else lies there is no matter")
+    assert rectool("export", small_run, "--to", tmp_path / "notes")[0] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def test_all_faults_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
     for part in (
         "line 2, sed: unknown key; did you mean 'seed'",
         "line 4, encoder.name: unknown encoder 'lightgcm'; did you mean 'lightgcn'",
-        "line 7, quantizer.bits: input should be less than or equal to 8, got 9",
+        "line 7, quantizer.bits: must be a whole number from 1 to 8, got 9",
         "line 8, quantizer.evrey: unknown key; did you mean 'every'",
         "line 14, evaluate.metrics: unknown metric 'recal'; did you mean 'recall'",
         "dataset: write either name",
@@ -85,6 +86,29 @@ def test_overrides_reach_existing_keys_only(override: str, told: str) -> None:
         with pytest.raises(RecipeError, match=told):
             Recipe.load(HQGNN, [override])
     else:
+        Recipe.load(HQGNN, [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("quantizer.bits=2.5", "must be a whole number from 1 to 8, got 2.5"),
+        ("quantizer.momentum=1", "must be a number of at least 0 and below 1, got 1"),
+        ("train.rate=0", "must be a number above 0, got 0"),
+        ("train.rate=inf", "must be finite, a number above 0, got inf"),
+        ("train.optimizer=sdg", "must be 'adam', 'adamw', 'adagrad' or 'sgd', got 'sdg'"),
+        ("evaluate.metrics=recall@20", "must be a list of texts in quotes with at least 1 of them, got 'recall@20'"),
+        ("evaluate.metrics=[]", "must be a list of texts in quotes with at least 1 of them, got []"),
+        ('evaluate.metrics=["recall@20", 3]', "entry 2 of the list must be text, got 3"),
+        ("plugins=mine", "must be a list of texts in quotes, got 'mine'"),
+        ("name=Mine", "must be text of at most 64 lower-case letters, digits, '-' and '_', no sign first"),
+        ("seed=-1", "must be a whole number of at least 0 and below 9223372036854775808, got -1"),
+        ("description=3", "must be text, got 3"),
+        ("dataset.path=[1]", "must be text, got [1]"),
+    ],
+)
+def test_what_is_wrong_is_told_in_plain_words(override: str, told: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(f"--set {override.partition('=')[0]}: {told}")):
         Recipe.load(HQGNN, [override])
 
 

@@ -91,3 +91,27 @@ def test_every_setting_of_every_component_is_documented_and_can_be_written_in_to
 def test_defaults_pass_their_own_bounds(kind: str, name: str) -> None:
     defaults = {s.name: s.default for s in settings_of(REGISTRIES[kind].schema(name))}
     assert REGISTRIES[kind].check(name, defaults, kind) == (defaults, [])
+
+
+def test_settings_of_the_base_class_come_first_and_may_be_given_anew(things: Registry[object]) -> None:
+    lamp = things["lamp"]
+
+    @things.register("lantern")
+    class Lantern(lamp):  # type: ignore[valid-type, misc]
+        def __init__(
+            self, graph: object, *, colour: Literal["green"] = "green", height: float = 1.0, **settings: object
+        ) -> None:
+            super().__init__(graph, **settings)
+            self.colour, self.height = colour, height
+
+    @things.register("candle")
+    class Candle(lamp):  # type: ignore[valid-type, misc]
+        """Nothing of its own."""
+
+    shown = [(s.name, s.default) for s in settings_of(things.schema("lantern"))]
+    assert shown == [("watts", 40), ("colour", "green"), ("height", 1.0)]
+    assert things.needs("lantern") == ["graph"]
+    built = things.build("lantern", {"watts": 7, "colour": "green", "height": 2.0}, {"graph": "g"})
+    assert vars(built) == {"graph": "g", "watts": 7, "colour": "green", "height": 2.0}
+    assert things.check("lantern", {"watts": 101}, "lamp")[1]
+    assert settings_of(things.schema("candle")) == settings_of(things.schema("lamp"))

@@ -115,6 +115,18 @@ def test_a_damaged_run_is_made_again_by_the_same_command(
     assert (again.path / "users.codes").read_bytes() == (finished.path / "users.codes").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["users.codes", "items.codes", "users.npy", "seen.bin", "per_user.bin"])
+def test_a_flipped_bit_is_told_by_name(finished: Run, tmp_path: Path, name: str) -> None:
+    target = tmp_path / "run"
+    shutil.copytree(finished.path, target)
+    content = bytearray((target / name).read_bytes())
+    content[-70] ^= 4
+    (target / name).write_bytes(content)
+    run = Run.open(target)
+    with pytest.raises(FormatError, match=rf"{name}: .*(checksum|describe)"):
+        _ = run.users, run.items, run.seen, run.per_user(), run.float_rows()
+
+
 def test_missing_codes_are_never_replaced_by_floats(finished: Run, tmp_path: Path) -> None:
     target = tmp_path / "run"
     shutil.copytree(finished.path, target)

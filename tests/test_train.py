@@ -16,7 +16,7 @@ from rectoolkit.data import Interactions
 from rectoolkit.errors import FormatError, TrainingError
 from rectoolkit.model import Parts, Recommender, assemble
 from rectoolkit.recipe import Recipe
-from rectoolkit.registry import quantizers
+from rectoolkit.registry import encoders, losses, quantizers, samplers
 from rectoolkit.train import CHECKPOINT, LOG, Silent, fit, learning_rate
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +25,8 @@ SMALL = ["encoder.dim=8", "encoder.layers=2", "sampler.batch=64", "train.epochs=
 
 
 def parts_of(train: Interactions, *overrides: str) -> tuple[Parts, dict[str, Any]]:
-    recipe = Recipe.load(HQGNN, [*SMALL, *overrides])
+    small = [setting for setting in SMALL if "encoder.name=mf" not in overrides or setting != "encoder.layers=2"]
+    recipe = Recipe.load(HQGNN, [*small, *overrides])
     return assemble(recipe, train), recipe["train"]
 
 
@@ -44,22 +45,40 @@ class StopsAt(Silent):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("name", quantizers.names())
+# every component, and those settings under which one draws on its way
+RESUMED = [
+    *(f"quantizer.name={name} encoder.combine=concat" for name in quantizers.names()),
+    *(f"quantizer.name=ste encoder.name={name}" for name in encoders.names()),
+    "quantizer.name=ste encoder.name=ngcf encoder.dropout=0.5",
+    "quantizer.name=ste encoder.name=graphsage encoder.fan_out=2",
+    *(f"quantizer.name=ste loss.name={name}" for name in losses.names()),
+    *(f"quantizer.name=ste sampler.name={name}" for name in samplers.names()),
+    "quantizer.name=ste sampler.name=shared sampler.power=0.5 loss.name=softmax",
+    "quantizer.curvature=hutchinson encoder.name=graphsage encoder.fan_out=2 sampler.name=hard",
+]
+
+
+@pytest.mark.parametrize("changes", RESUMED)
 @pytest.mark.parametrize("at", [(0, 1), (3, 2)])
 def test_a_resumed_training_ends_in_the_bytes_of_an_undisturbed_one(
-    tiny: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, at: tuple[int, int]
+    tiny: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: str, at: tuple[int, int]
 ) -> None:
     monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
-    combine = "encoder.combine=concat"  # every quantizer goes with it
-    parts, settings = parts_of(tiny, f"quantizer.name={name}", combine)
+    overrides = changes.split()
+    if "loss.name=distill" in overrides:
+        overrides.append(f"loss.teacher={tmp_path}")
+        for side, rows in (("users", tiny.num_users), ("items", tiny.num_items)):
+            np.save(tmp_path / f"{side}.npy", np.random.default_rng(rows).standard_normal((rows, 4), np.float32))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()
+    parts, settings = parts_of(tiny, *overrides)
     fit(parts, settings, whole)
-    interrupted, _ = parts_of(tiny, f"quantizer.name={name}", combine)
+    interrupted, _ = parts_of(tiny, *overrides)
     with pytest.raises(KeyboardInterrupt):
         fit(interrupted, settings, broken, watcher=StopsAt(*at))
-    again, _ = parts_of(tiny, f"quantizer.name={name}", combine)
+    torch.rand(7)  # another process: torch's own stream stands elsewhere
+    again, _ = parts_of(tiny, *overrides)
     fit(again, settings, broken)
     for ours, theirs in zip(tables_of(again.model), tables_of(parts.model), strict=True):
         np.testing.assert_array_equal(ours, theirs)

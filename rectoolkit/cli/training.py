@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from rectoolkit.cli.group import choose_device, main, recipe_argument, set_option
 from rectoolkit.errors import Fault, RecipeError, UserError, nearest
@@ -26,24 +29,54 @@ if TYPE_CHECKING:
 def run(recipe: Path, overrides: Sequence[str], runs: Path, device: str, threads: int | None, quiet: bool) -> None:
     """Train RECIPE (a .toml file), pack its codes, evaluate them, and print the table.
 
-    The same recipe again reuses its finished run; an unfinished one goes on from its checkpoint.
+    The same recipe again reuses its finished run; an unfinished one goes on from its checkpoint. A run folder stands
+    for its own recipe.
     """
     from rectoolkit.execute import Circumstances, execute
+    from rectoolkit.identity import finished_before, words
     from rectoolkit.recipe import Recipe
+    from rectoolkit.run import ENVIRONMENT, RECIPE
     from rectoolkit.terminal import TrainingBar, console, print_run
 
-    loaded = Recipe.load(recipe, overrides)
-    chosen, why = choose_device(device)
+    folder = recipe if (recipe / ENVIRONMENT).is_file() else None
+    if folder is not None:
+        chosen_runs = click.get_current_context().get_parameter_source("runs") != ParameterSource.DEFAULT
+        recipe, runs = folder / RECIPE, runs if chosen_runs else Path(os.path.normpath(folder / ".."))
+    before = finished_before(recipe, overrides, runs)
+    if before is not None:
+        finished, notes = before
+        if not quiet:
+            _print_notes(notes)
+        reused = True
+    else:
+        loaded = Recipe.load(recipe, overrides)
+        if folder is not None and not overrides and loaded.folder_name != folder.resolve().name:
+            raise UserError(
+                f"{folder}: its recipe now names the run {loaded.folder_name}, so the folder was renamed, or is of "
+                f"another release; rename it back, or make the run anew: rectool run {recipe} --runs {runs}"
+            )
+        chosen, why = choose_device(device)
+        around = Circumstances(runs, chosen, threads, asked=words(recipe, overrides))
+        if quiet:
+            finished, reused = execute(loaded, around), False
+        else:
+            _print_notes([*loaded.notes, *([why] if why else [])])
+            with TrainingBar(loaded["train"]["epochs"], loaded["train"]["monitor"]) as bar:
+                finished = execute(loaded, replace(around, watcher=bar))
+            reused = not bar.row
     if quiet:
-        click.echo(execute(loaded, Circumstances(runs, chosen, threads)).path)
+        click.echo(finished.path)
         return
-    for note in (*loaded.notes, *([why] if why else [])):
-        console.print(f"note: {note}", style="yellow")
-    with TrainingBar(loaded["train"]["epochs"], loaded["train"]["monitor"]) as bar:
-        finished = execute(loaded, Circumstances(runs, chosen, threads, bar))
-    if not bar.row:
+    if reused:
         console.print("this run was finished before; its figures:")
     print_run(finished)
+
+
+def _print_notes(notes: Sequence[str]) -> None:
+    from rectoolkit.terminal import console
+
+    for note in notes:
+        console.print(f"note: {note}", style="yellow")
 
 
 @main.command()
@@ -55,7 +88,7 @@ def show(recipe: Path, overrides: Sequence[str], toml: bool) -> None:
     from rectoolkit.data.catalog import find_card
     from rectoolkit.recipe import ORDER, SECTIONS, HeadSettings, Recipe
     from rectoolkit.registry import REGISTRIES, settings_of
-    from rectoolkit.terminal import console, print_settings
+    from rectoolkit.terminal import print_settings
 
     loaded = Recipe.load(recipe, overrides)
     if name := loaded["dataset"]["name"]:
@@ -66,8 +99,7 @@ def show(recipe: Path, overrides: Sequence[str], toml: bool) -> None:
     if toml:
         click.echo(loaded.toml(), nl=False)
         return
-    for note in loaded.notes:
-        console.print(f"note: {note}", style="yellow")
+    _print_notes(loaded.notes)
     print_settings(str(recipe), settings_of(HeadSettings), loaded.as_dict())
     for section in ORDER:
         values = loaded[section]

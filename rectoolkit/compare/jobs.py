@@ -119,6 +119,7 @@ class _Pool:
         assert child.stdin is not None
         assert child.stdout is not None
         order = {"recipe": job.recipe.as_dict(), "runs": str(self.around.runs), "device": self.around.device}
+        order["path"] = sys.path  # plugins beside their recipe were found there
         try:
             child.stdin.write(json.dumps({**order, "threads": self.around.threads}) + "\n")
             child.stdin.flush()
@@ -185,11 +186,14 @@ def _execute(order: dict[str, Any], channel: Any) -> None:
     from rectoolkit.recipe import Recipe
 
     class Channel:
+        def stage(self, what: str) -> None: ...
+
         def step(self, epoch: int, batch: int, batches: int) -> None: ...
 
         def epoch(self, row: dict[str, Any]) -> None:
             channel.write(json.dumps({"epoch": row}) + "\n")
 
+    sys.path += [place for place in order["path"] if place not in sys.path]
     circumstances = Circumstances(Path(order["runs"]), order["device"], order["threads"], Channel())
     execute(Recipe.check(order["recipe"]), circumstances)
 

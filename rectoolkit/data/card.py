@@ -128,7 +128,7 @@ def read_card(path: Path) -> Card:
     """The card in that file. Raises RecipeError with all its faults at once."""
     try:
         written: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # TOML's and UTF-8's errors are ValueErrors, as is a number too long
         raise DataError(f"{path}: not a TOML file: {error}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rectoolkit.codes import load_arrays, save_arrays
+from rectoolkit.arrays import open_arrays, save_arrays
 from rectoolkit.errors import DataError, FormatError
 
 if TYPE_CHECKING:
@@ -99,12 +99,16 @@ class Ids:
     @classmethod
     def load(cls, path: Path) -> Ids:
         """The ids of a file, memory-mapped. Raises FormatError where it is missing, cut short or something else."""
-        arrays, _ = load_arrays(path, "ids")
-        if set(arrays) not in ({"values"}, {"text", "ends"}):
-            raise FormatError(
-                f"{path}: holds {', '.join(arrays) or 'nothing'} where values, or text and ends, are right"
-            )
-        return cls(**arrays)
+        file = open_arrays(path, "ids")
+        if set(file.arrays) == {"values"}:
+            return cls(values=file.array("values", "<i8", 1))
+        if set(file.arrays) != {"text", "ends"}:
+            found = ", ".join(file.arrays) or "nothing"
+            raise FormatError(f"{path}: holds {found} where values, or text and ends, are right")
+        text, ends = file.array("text", "|u1", 1), file.array("ends", "<i8", 1)
+        if (end := int(ends[-1]) if len(ends) else 0) != len(text):
+            raise FormatError(f"{path}: the last id ends at byte {end} of {len(text)}; make the file again")
+        return cls(text=text, ends=ends)
 
     def _bisect(self, wanted: Id) -> int:
         """Where the id stands, or would stand."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rectoolkit.codes import load_arrays, save_arrays
+from rectoolkit.arrays import open_arrays, save_arrays
 from rectoolkit.data.interactions import Interactions
 from rectoolkit.errors import FormatError
 
@@ -24,8 +24,9 @@ def save(interactions: Interactions, path: Path) -> None:
 
 def load(path: Path) -> Interactions:
     """One part, memory-mapped. Raises FormatError where the file is missing, cut short or something else."""
-    arrays, header = load_arrays(path, "interactions")
+    file = open_arrays(path, "interactions")
+    indptr, items = file.array("indptr", "<i8", 1), file.array("items", "<i4", 1)
     try:
-        return Interactions(arrays["indptr"], arrays["items"], header["num_users"], header["num_items"])
-    except (KeyError, ValueError) as error:
+        return Interactions(indptr, items, file.count("num_users"), file.count("num_items"))
+    except (ValueError, IndexError) as error:
         raise FormatError(f"{path}: does not describe interactions: {error}") from None

@@ -66,8 +66,9 @@ class LightGCN(Encoder):
 
     @classmethod
     def misfits(cls, recipe: Recipe) -> list[Fault]:
-        chosen = recipe["encoder"]
-        if chosen["precision"] == "float32" or (chosen["combine"], chosen["weights"]) == ("mean", "uniform"):
+        chosen = recipe["encoder"]  # of a subclass, perhaps, that offers fewer settings
+        summed = (chosen.get("combine", "mean"), chosen.get("weights", "uniform")) == ("mean", "uniform")
+        if summed or chosen.get("precision", "float32") == "float32":
             return []
         return [Fault("encoder.precision", "bfloat16 is for combine 'mean' with weights 'uniform'; write 'float32'")]
 

@@ -9,13 +9,17 @@ at the first batch, in blocks: 4 bytes times ``top`` a user.
 Departs from the paper: of the list, ``draws`` ranks are drawn for each batch row, with odds w_r, and their mean is
 scaled by the sum of the w_r: the same loss in expectation for a tenth of the gathers. The lists are the final
 rows', not one a layer; they may hold items that the user has in train.
+
+The teacher's embeddings are part of the run's identity, and a teacher trained on another split is refused: it may have
+seen pairs of this run's test part. One of another seed has seen other validation pairs, which flatters validation.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -29,7 +33,9 @@ from rectoolkit.losses.pairwise import BPR
 from rectoolkit.registry import Recipe, losses
 
 if TYPE_CHECKING:
-    from rectoolkit.data import Interactions
+    from collections.abc import Mapping
+
+    from rectoolkit.data import Dataset, Interactions
     from rectoolkit.samplers import Batch
 
 BLOCK = 1024  # users ranked at once: 170 MB of scores for 41 k items
@@ -71,6 +77,28 @@ class Distill(Loss):
         if sampler in SHARING:
             faults.append(Fault("sampler.name", f"loss 'distill' adds items by row; write 'uniform', not '{sampler}'"))
         return faults
+
+    @classmethod
+    def reads(cls, settings: Mapping[str, Any]) -> list[Path]:
+        """The files outside recipe and data that the run depends on."""
+        return [Path(settings["teacher"]) / name for name in FILES]
+
+    @classmethod
+    def check_data(cls, settings: Mapping[str, Any], dataset: Dataset) -> None:
+        """Raise UserError where the teacher is a run on other interactions; bare embeddings cannot say."""
+        environment = Path(settings["teacher"]) / "environment.json"
+        try:
+            then = json.loads(environment.read_text())["data"]["digest"]
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"loss.teacher: {environment} does not say what the teacher was trained on") from None
+        if then != dataset.digest:
+            raise UserError(
+                f"loss.teacher: '{settings['teacher']}' was trained on other interactions or another split "
+                f"(digest {str(then)[:12]}, here {dataset.digest[:12]}), and may have seen this run's test part; "
+                "train the teacher on the same [dataset]"
+            )
 
     def prepare(self, batch: Batch) -> Batch:
         """The batch with ``draws`` of the teacher's items for each row behind its negatives, (B, K + draws)."""

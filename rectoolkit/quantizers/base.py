@@ -249,11 +249,11 @@ class UniformQuantizer(Quantizer):
         dim: int,
         segments: tuple[int, ...] = (),
         *,
-        bits: int = 1,
-        bounds: str = "average",
-        extent: str = "minmax",
-        deviations: float = 3.0,
-        momentum: float = 0.99,
+        bits: Bits = 1,
+        bounds: Bounds = "average",
+        extent: Extent = "minmax",
+        deviations: Deviations = 3.0,
+        momentum: Momentum = 0.99,
     ) -> None:
         super().__init__(dim, segments, bits=bits)
         self.low: Tensor

@@ -34,7 +34,7 @@ import torch
 from pydantic import Field
 
 from rectoolkit.errors import Fault
-from rectoolkit.quantizers.base import Bits, Bounds, Deviations, Extent, Momentum, UniformQuantizer
+from rectoolkit.quantizers.base import UniformQuantizer
 from rectoolkit.registry import Recipe, losses, quantizers
 
 if TYPE_CHECKING:
@@ -78,19 +78,13 @@ class GSTE(UniformQuantizer):
         segments: tuple[int, ...],
         generator: torch.Generator,
         *,
-        bits: Bits = 1,
-        bounds: Bounds = "average",
-        extent: Extent = "minmax",
-        deviations: Deviations = 3.0,
-        momentum: Momentum = 0.99,
         curvature: Curvature = "exact",
         delta: Annotated[float, Field(ge=0, description="delta before its first refresh")] = 0.0,
         every: Annotated[int, Field(ge=1, description="steps between two refreshes of delta")] = 1,
         probes: Annotated[int, Field(ge=1, description="most probes where curvature = 'hutchinson'")] = 50,
+        **grid: Any,
     ) -> None:
-        super().__init__(
-            dim, segments, bits=bits, bounds=bounds, extent=extent, deviations=deviations, momentum=momentum
-        )
+        super().__init__(dim, segments, **grid)
         self.delta: Tensor
         self.trace: Tensor  # Tr(H) on the integer grid at the last refresh
         self.steps: Tensor  # batches observed

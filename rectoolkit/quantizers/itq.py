@@ -18,12 +18,13 @@ a run was evaluated on its way changes nothing. ``scale = "row"`` keeps each row
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field
 
-from rectoolkit.quantizers.base import OneBit, Scale, SignQuantizer, random_rotation
+from rectoolkit.quantizers.base import OneBit, signs
+from rectoolkit.quantizers.rotated import Rotated
 from rectoolkit.registry import quantizers
 
 if TYPE_CHECKING:
@@ -31,10 +32,8 @@ if TYPE_CHECKING:
 
 
 @quantizers.register("itq")
-class ITQ(SignQuantizer):
+class ITQ(Rotated):
     """Signs of rows under a rotation fitted to them."""
-
-    trained: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -43,17 +42,15 @@ class ITQ(SignQuantizer):
         generator: torch.Generator,
         *,
         bits: OneBit = 1,
-        scale: Scale = "table",
         iterations: Annotated[int, Field(ge=1, le=1000, description="turns of codes and rotation")] = 50,
         rows: Annotated[int, Field(ge=1, description="most rows that the rotation is fitted on")] = 65536,
+        **settings: Any,
     ) -> None:
-        super().__init__(dim, (dim,), bits=bits)
-        self.scale, self.iterations, self.rows = scale, iterations, rows
+        super().__init__(dim, segments, generator, bits=bits, **settings)
+        self.iterations, self.rows = iterations, rows
         self.start: Tensor
-        self.rotation: Tensor
         self.mean: Tensor
-        self.register_buffer("start", random_rotation(dim, generator))
-        self.register_buffer("rotation", self.start.clone())
+        self.register_buffer("start", self.rotation.clone())
         self.register_buffer("mean", torch.ones(1, 1))
 
     @torch.no_grad()
@@ -70,5 +67,7 @@ class ITQ(SignQuantizer):
     def target(self, x: Tensor) -> Tensor:
         return x @ self.rotation
 
-    def magnitude(self, target: Tensor) -> Tensor:
-        return target.abs().mean(1, keepdim=True) if self.scale == "row" else self.mean
+    def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        target = self.target(x)
+        magnitude = target.abs().mean(1, keepdim=True) if self.scale == "row" else self.mean
+        return signs(target), 2 * magnitude, -magnitude

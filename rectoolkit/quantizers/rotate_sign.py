@@ -18,11 +18,11 @@ one segment.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rectoolkit.quantizers.base import Bits, Quantizer, Scale, random_rotation
+from rectoolkit.quantizers.rotated import Rotated
 from rectoolkit.registry import quantizers
 
 if TYPE_CHECKING:
@@ -32,25 +32,12 @@ GAUSSIAN_STEPS = (1.596, 0.9957, 0.5860, 0.3352, 0.1881, 0.1041, 0.0569, 0.0308)
 
 
 @quantizers.register("rotate_sign")
-class RotateSign(Quantizer):
+class RotateSign(Rotated):
     """Codes of randomly rotated rows on a symmetric grid; at one bit their sign."""
 
-    trained: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        dim: int,
-        segments: tuple[int, ...],
-        generator: torch.Generator,
-        *,
-        bits: Bits = 1,
-        scale: Scale = "table",
-    ) -> None:
-        super().__init__(dim, (dim,), bits=bits)
-        self.scale = scale
-        self.rotation: Tensor
+    def __init__(self, dim: int, segments: tuple[int, ...], generator: torch.Generator, **settings: Any) -> None:
+        super().__init__(dim, segments, generator, **settings)
         self.deviation: Tensor
-        self.register_buffer("rotation", random_rotation(dim, generator))
         self.register_buffer("deviation", torch.ones(1, 1))
 
     def finish(self, rows: Tensor, everything: Tensor) -> None:

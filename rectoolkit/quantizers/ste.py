@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rectoolkit.quantizers.base import Bits, Bounds, Deviations, Extent, Momentum, UniformQuantizer, straight_through
+from rectoolkit.quantizers.base import UniformQuantizer, straight_through
 from rectoolkit.registry import quantizers
 
 if TYPE_CHECKING:
@@ -18,21 +18,6 @@ if TYPE_CHECKING:
 @quantizers.register("ste")
 class STE(UniformQuantizer):
     """Uniform grid, identity gradient."""
-
-    def __init__(
-        self,
-        dim: int,
-        segments: tuple[int, ...],
-        *,
-        bits: Bits = 1,
-        bounds: Bounds = "average",
-        extent: Extent = "minmax",
-        deviations: Deviations = 3.0,
-        momentum: Momentum = 0.99,
-    ) -> None:
-        super().__init__(
-            dim, segments, bits=bits, bounds=bounds, extent=extent, deviations=deviations, momentum=momentum
-        )
 
     def round(self, normalised: Tensor) -> Tensor:
         return straight_through(normalised, normalised.round())

@@ -1,0 +1,106 @@
+"""Wrong types at the borders of the Python API end in one clear UserError, never in a traceback from the depths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rectoolkit.approximate import ApproximateIndex
+from rectoolkit.codes import CodeTable, PackedTable
+from rectoolkit.errors import UserError
+from rectoolkit.export import export
+from rectoolkit.float_index import FloatIndex
+from rectoolkit.index import Index, Rescore
+from rectoolkit.recipe import Recipe
+from rectoolkit.run import Run
+
+ITEMS = PackedTable.pack(CodeTable(np.random.default_rng(0).integers(0, 4, (50, 8), np.uint8), bits=2))
+ROWS = np.random.default_rng(1).standard_normal((50, 8)).astype(np.float32)
+WRONG_COUNTS: list[Any] = ["a", None, 2.0, 0, -1, True, [3], float("nan"), np.float32(3)]
+WRONG_QUERIES: list[Any] = [
+    "a",
+    None,
+    5,
+    [],
+    [[1, 2]],
+    [["a"] * 8],
+    {},
+    ROWS[0],
+    ROWS[:, 1:],
+    ROWS.astype(int),
+    object(),
+]
+WRONG_SEEN: list[Any] = ["ab", 5, (1,), ([0, 1], [2]), ([0, 1, 1, 1], ["a"]), ([0, 1, 1, 1], [50]), (None, None)]
+WRONG_IDS: list[Any] = ["a", 5, [[1]], [1.5], [50], [-1], [None], {1: 2}]
+
+
+@pytest.mark.parametrize("k", WRONG_COUNTS)
+def test_k_is_a_count_everywhere(small_run: Path, k: Any) -> None:
+    run, queries = Run.open(small_run), ITEMS.take([0, 1, 2])
+    for call in (
+        lambda: run.recommend(1, k),
+        lambda: run.recommend(1, 3, rescore=k) if k is not None else run.recommend(1, k),
+        lambda: Index(ITEMS).search(queries, k),
+        lambda: Index(ITEMS).search(queries, 3, rescore=Rescore(ROWS[:3], ROWS, k)),
+        lambda: FloatIndex(ROWS).search(ROWS[:3], k),
+        lambda: ApproximateIndex.build(ITEMS, lists=4).search(queries, k),
+        lambda: ApproximateIndex.build(ITEMS, lists=4).search(queries, 3, probe=k),
+    ):
+        with pytest.raises(UserError, match=r"whole number|rescore"):
+            call()
+
+
+@pytest.mark.parametrize("threads", [value for value in WRONG_COUNTS if value is not None])
+def test_threads_are_a_count_everywhere(threads: Any) -> None:
+    for index, queries in ((Index(ITEMS), ITEMS), (FloatIndex(ROWS), ROWS)):
+        with pytest.raises(UserError, match="threads must be a whole number"):
+            index.search(queries, 3, threads=threads)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("queries", WRONG_QUERIES, ids=lambda value: repr(value)[:12])
+def test_queries_are_tables_or_float_rows(queries: Any) -> None:
+    for index in (Index(ITEMS), FloatIndex(ROWS), ApproximateIndex.build(ITEMS, lists=4)):
+        with pytest.raises(UserError, match="queries"):
+            index.search(queries, 3)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("seen", WRONG_SEEN, ids=repr)
+def test_seen_is_a_csr_pair(seen: Any) -> None:
+    with pytest.raises(UserError, match="seen"):
+        FloatIndex(ROWS).search(ROWS[:3], 3, seen=seen)
+    if seen not in (5, (1,)):
+        with pytest.raises(UserError, match="seen"):
+            Index(ITEMS).search(ITEMS.take([0, 1, 2]), 3, seen=seen)
+
+
+@pytest.mark.parametrize("ids", WRONG_IDS, ids=repr)
+def test_allow_and_deny_are_item_ids(ids: Any) -> None:
+    for name in ("allow", "deny"):
+        with pytest.raises(UserError, match=name):
+            Index(ITEMS).search(ITEMS.take([0]), 3, **{name: ids})
+
+
+@pytest.mark.parametrize("users", [None, "a", {}, [[1]], 1.0, [1, None], [10**30], -1, np.array([1.0])], ids=repr)
+def test_users_are_ids(small_run: Path, users: Any) -> None:
+    with pytest.raises(UserError, match="user"):
+        Run.open(small_run).recommend(users)
+
+
+def test_the_rest(small_run: Path, tmp_path: Path) -> None:
+    calls: list[tuple[Any, str]] = [
+        (lambda: Run.open(5), "path"),  # type: ignore[arg-type]
+        (lambda: Recipe.load(5), "path"),  # type: ignore[arg-type]
+        (lambda: Recipe.check("name"), "sections"),  # type: ignore[arg-type]
+        (lambda: Recipe.load("recipes/ste.toml", "quantizer.bits=2"), "list"),
+        (lambda: Recipe.load("recipes/ste.toml", [3]), "list"),  # type: ignore[list-item]
+        (lambda: export(ITEMS, ITEMS, tmp_path, "codes"), "list"),
+        (lambda: export(ITEMS, ITEMS, tmp_path, [3]), "unknown export format"),  # type: ignore[list-item]
+        (lambda: Index(ITEMS).search(ITEMS, 3, method="slow"), "method"),  # type: ignore[arg-type]
+        (lambda: ApproximateIndex.build(ITEMS, lists="a"), "lists"),  # type: ignore[arg-type]
+    ]  # fmt: skip
+    for call, told in calls:
+        with pytest.raises(UserError, match=told):
+            call()
