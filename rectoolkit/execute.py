@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from rectoolkit.model import Recommender
     from rectoolkit.recipe import Recipe
     from rectoolkit.train import Progress, Watcher
 
@@ -76,7 +77,7 @@ def execute(recipe: Recipe, circumstances: Circumstances | None = None) -> Run:
     tell(f"loading data: {recipe['dataset']['name'] or recipe['dataset']['path']}")
     dataset = load_data(recipe["dataset"])
     parts = parts_of(recipe, dataset)
-    _check_outside(recipe, dataset)
+    check_outside(recipe, dataset)
     folder, identity = around.runs / recipe.folder_name, Identity.of(recipe, dataset)
     if is_finished(folder, identity, dataset):
         with suppress(OSError):  # a folder that may only be read is reused all the same
@@ -138,7 +139,7 @@ def parts_of(recipe: Recipe, dataset: Dataset) -> Parts:
     return Parts(rest, held, train)
 
 
-def _check_outside(recipe: Recipe, dataset: Dataset) -> None:
+def check_outside(recipe: Recipe, dataset: Dataset) -> None:
     """Let every component that reads files of its own say whether they go with the data: before anything is made."""
     for kind, registry in REGISTRIES.items():
         suits = getattr(registry[recipe[kind]["name"]], "check_data", None)
@@ -146,26 +147,42 @@ def _check_outside(recipe: Recipe, dataset: Dataset) -> None:
             suits(recipe[kind], dataset)
 
 
+def train_model(folder: Path, recipe: Recipe, data: Parts, around: Circumstances) -> tuple[Recommender, Progress]:
+    """The model trained on ``data.train``, its best epoch's weights in it; goes on from a checkpoint in ``folder``."""
+    from rectoolkit.model import assemble
+    from rectoolkit.train import fit
+
+    with torch_threads(around.threads):
+        parts = assemble(recipe, data.train, around.device)
+        validate = None if data.held is None else _validation(recipe, data.train, data.held, around)
+        progress = fit(parts, recipe["train"], folder, validate, around.watcher)
+    return parts.model, progress
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """So many torch threads while the block runs; as many as before with None."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _train(folder: Path, recipe: Recipe, data: Parts, around: Circumstances) -> Progress:
     """From the interactions to the tables in the folder."""
     import torch
 
-    from rectoolkit.model import assemble
-    from rectoolkit.train import fit
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(around.threads or before)
-    try:
-        parts = assemble(recipe, data.train, around.device)
-        validate = None if data.held is None else _validation(recipe, data.train, data.held, around)
-        progress = fit(parts, recipe["train"], folder, validate, around.watcher)
-        real = parts.model.real()
-        _save_tables(folder, data.seen, parts.model.tables(real), real)
-        with atomic_write(folder / MODEL) as file:
-            torch.save(parts.model.state_dict(), file)
-        return progress
-    finally:
-        torch.set_num_threads(before)
+    model, progress = train_model(folder, recipe, data, around)
+    with torch_threads(around.threads):
+        real = model.real()
+        _save_tables(folder, data.seen, model.tables(real), real)
+    with atomic_write(folder / MODEL) as file:
+        torch.save(model.state_dict(), file)
+    return progress
 
 
 def _validation(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from rectoolkit.registry import Setting
     from rectoolkit.run import Run
+    from rectoolkit.tune.store import Trial
 
 console = Console(highlight=False, markup=False)
 REFRESH_SECONDS = 0.2
@@ -107,6 +108,19 @@ def print_run(run: Run) -> None:
         f"trained {_duration(figures['train_seconds'])} ({figures['seconds_per_epoch']:.2f} s an epoch) · "
         f"peak memory {figures['peak_memory_mb']:,.0f} MB"
     )
+
+
+def print_trials(trials: Sequence[Trial], monitor: str) -> None:
+    """A study's trials, the best first: those that finished, by their validation metric."""
+    finished = sorted((trial for trial in trials if trial.state == "finished"), key=lambda t: -(t.best or 0.0))
+    others = len(trials) - len(finished)
+    settings = list(trials[0].values)
+    table = Table("trial", *settings, f"validation {monitor}", "epoch")
+    for trial in finished[:10]:
+        shown = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in trial.values.values()]
+        table.add_row(str(trial.number), *shown, f"{trial.best:.4f}", str(trial.best_epoch))
+    console.print(table)
+    console.print(f"{len(finished)} trials finished, {others} cut short or failed")
 
 
 def print_settings(title: str, settings: list[Setting], values: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ LEVELS = [
     {"run"},
     {"identity"},
     {"execute"},
-    {"compare", "bench"},
+    {"compare", "bench", "tune"},
     {"terminal"},
     {"cli"},
 ]
