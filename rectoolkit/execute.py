@@ -27,9 +27,10 @@ from rectoolkit.codes import PackedTable
 from rectoolkit.data import Dataset, Interactions
 from rectoolkit.errors import DataError, FormatError, UserError
 from rectoolkit.evaluate import evaluate, queries_per_second
+from rectoolkit.fold import FoldIn
 from rectoolkit.identity import Identity, is_finished, remember
 from rectoolkit.registry import REGISTRIES
-from rectoolkit.run import ENVIRONMENT, LAYOUT, METRICS, MODEL, PER_USER, RECIPE, SEEN, Run, read_json
+from rectoolkit.run import ENVIRONMENT, FOLD_IN, LAYOUT, METRICS, MODEL, PER_USER, RECIPE, SEEN, Run, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -180,6 +181,7 @@ def _train(folder: Path, recipe: Recipe, data: Parts, around: Circumstances) -> 
     with torch_threads(around.threads):
         real = model.real()
         _save_tables(folder, data.seen, model.tables(real), real)
+        _save_fold_in(folder, data, model, real)
     with atomic_write(folder / MODEL) as file:
         torch.save(model.state_dict(), file)
     return progress
@@ -210,6 +212,20 @@ def _save_tables(folder: Path, seen: Interactions, tables: Any, real: Any) -> No
             table.save(folder / f"{side}.codes")
     facts = {"num_users": seen.num_users, "num_items": seen.num_items}
     save_arrays(folder / SEEN, "interactions", {"indptr": seen.indptr, "items": seen.items}, facts)
+
+
+def _save_fold_in(folder: Path, data: Parts, model: Recommender, real: Any) -> None:
+    """What new users are given a row by, learned from those that were trained on."""
+    import torch
+
+    run = Run(folder)
+    with torch.no_grad():
+        model.encoder.eval()
+        targets, aggregation = model.user_quantizer.target(real[0]), model.encoder.aggregation()
+    rows = np.ascontiguousarray(targets.detach().float().cpu().numpy())
+    tables = (run.users, run.items)
+    fold = FoldIn.fit(aggregation, data.train, data.seen.item_degrees, tables, run.float_rows()[0], rows)
+    fold.save(folder / FOLD_IN)
 
 
 def _measure(folder: Path, recipe: Recipe, dataset: Dataset, progress: Progress, around: Circumstances) -> None:

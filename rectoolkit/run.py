@@ -4,7 +4,8 @@
     environment.json   versions, machine, data       checkpoint.pt        while it trains
     users.codes, items.codes   packed codes          users.npy, items.npy   the same rows before the quantizer, float32
     seen.bin           train and validation pairs    per_user.bin         each test user's metrics
-    model.pt           weights                       metrics.json         written last: the run is finished
+    model.pt           weights                       fold_in.bin          what new users get a row by
+    metrics.json       written last: the run is finished
 
 ``rectoolkit.execute`` makes the folder.
 """
@@ -25,25 +26,29 @@ from rectoolkit.data import Interactions
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.evaluate import Evaluation, open_index, rows_of, take
 from rectoolkit.float_index import open_embeddings, share_dims
+from rectoolkit.fold import FoldIn
 from rectoolkit.index import Index, Rescore, check_count
+from rectoolkit.neighbours import neighbours
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
+    from rectoolkit.codes import CodeTable
     from rectoolkit.index import Hits
 
     Table = PackedTable | npt.NDArray[np.float32]
 
 LAYOUT = 1  # of the run folder; raised when its files change meaning
-METRICS, RECIPE, ENVIRONMENT, SEEN, PER_USER, MODEL = (
+METRICS, RECIPE, ENVIRONMENT, SEEN, PER_USER, MODEL, FOLD_IN = (
     "metrics.json",
     "recipe.toml",
     "environment.json",
     "seen.bin",
     "per_user.bin",
     "model.pt",
+    "fold_in.bin",
 )
 
 
@@ -116,35 +121,38 @@ class Run:
 
     def recommend(
         self,
-        users: int | Sequence[int],
+        users: int | Sequence[int] | None = None,
         k: int = 10,
         *,
+        items: Sequence[int] | Sequence[Sequence[int]] | None = None,
         include_seen: bool = False,
         float_query: bool = False,
         rescore: int | None = None,
     ) -> Hits:
         """The best items for each user id, without those the user has been seen with; a row a user, best first.
 
-        ``Hits.ids`` and ``scores`` are (users, k), k at most the number of items; a row with fewer rankable items ends
-        in ids -1. ``float_query``: multiply the user's float32 row, not the codes of it, with the items' codes.
-        ``rescore``: rank the best so many by codes again by float32 rows of both sides. Raises UserError for an
-        unknown user, ids that are no integers, k below 1, where the run has no codes for these, and of a float query
-        where its quantizer rotates or projects a row before it is coded.
+        ``items`` instead of ``users``: the item ids of a user who was not there in training, or a list of them a
+        user; ranked without these items. ``Hits.ids`` and ``scores`` are (users, k), k at most the number of items; a
+        row with fewer rankable items ends in ids -1. ``float_query``: multiply the user's float32 row, not the codes
+        of it, with the items' codes. ``rescore``: rank the best so many by codes again by float32 rows of both sides.
+        Raises UserError for an unknown user or item, ids that are no integers, k below 1, where the run has no codes
+        for these, and of a float query where its quantizer rotates or projects a row before it is coded.
         """
-        asked = np.atleast_1d(np.asarray(users))
-        if asked.ndim != 1 or not np.issubdtype(asked.dtype, np.integer) or not len(asked):
-            raise UserError(f"users must be one or more integer ids, got {users!r}")
+        if (users is None) == (items is None):
+            raise UserError("recommend for users by their ids, or for a new user by items: one of the two")
         for name, count in (("k", k), ("rescore", 1 if rescore is None else rescore)):
             check_count(name, count)
-        num_users, k = self.seen.num_users, min(k, self.seen.num_items)
-        wrong = asked[(asked < 0) | (asked >= num_users)]
-        if len(wrong):
-            raise UserError(f"user {wrong[0]} is unknown: this run's users are 0 to {num_users - 1}")
+        k = min(k, self.seen.num_items)
+        if items is not None:
+            if rescore is not None:
+                raise UserError("rescore is for users of the run: a new user has no float row to rank again by")
+            return self._recommend_new(_as_lists(items), k, include_seen, float_query)
+        asked = self._known_users(users)
         mask = None if include_seen else rows_of(self.seen, asked)
         if not float_query and rescore is None:
             return open_index(self.items).search(take(self.users, asked), k, seen=mask)  # type: ignore[arg-type]
-        (coded, items), (real, real_items) = self.tables(), self.float_rows()
-        if float_query and not share_dims(items, real_items):
+        (coded, coded_items), (real, real_items) = self.tables(), self.float_rows()
+        if float_query and not share_dims(coded_items, real_items):
             raise UserError(
                 f"{self.path}: its quantizer rotates or projects a row before coding it, so float rows cannot be "
                 "multiplied with its codes; leave the float query out, or rescore the best by float rows"
@@ -153,7 +161,60 @@ class Run:
             raise UserError(f"rescore ({rescore}) is how many items to rank again, at least k ({k})")
         again = None if rescore is None else Rescore(real[asked], real_items, rescore)
         queries = real[asked] if float_query else coded.take(asked)
-        return Index(items).search(queries, k, seen=mask, rescore=again)
+        return Index(coded_items).search(queries, k, seen=mask, rescore=again)
+
+    def _known_users(self, users: Any) -> npt.NDArray[np.int64]:
+        asked, num_users = np.atleast_1d(np.asarray(users)), self.seen.num_users
+        if asked.ndim != 1 or not np.issubdtype(asked.dtype, np.integer) or not len(asked):
+            raise UserError(f"users must be one or more integer ids, got {users!r}")
+        wrong = asked[(asked < 0) | (asked >= num_users)]
+        if len(wrong):
+            raise UserError(f"user {wrong[0]} is unknown: this run's users are 0 to {num_users - 1}")
+        return asked.astype(np.int64)
+
+    def embed(self, lists: Sequence[Sequence[int]], *, as_floats: bool = False) -> CodeTable | npt.NDArray[np.float32]:
+        """Rows of users who were not there in training, from a list of item ids each, as ``users`` holds them.
+
+        Codes on the users' grid; float32 rows of a run without a quantizer, or ``as_floats``. Raises UserError for an
+        unknown item and an empty list, FormatError where the run was made before this could be done.
+        """
+        rows = self.fold_in.rows(lists, self.items, self.seen.item_degrees)
+        users = self.users
+        return self.fold_in.coded(rows, users) if isinstance(users, PackedTable) and not as_floats else rows
+
+    @cached_property
+    def fold_in(self) -> FoldIn:
+        """What new users get a row by."""
+        if (self.path / FOLD_IN).exists():
+            self._check(FOLD_IN)
+        fold, users = FoldIn.load(self.path / FOLD_IN), self.users
+        width = users.dim if isinstance(users, PackedTable) else users.shape[1]
+        if fold.map.shape[1] != width:
+            raise FormatError(f"{self.path / FOLD_IN}: rows of {fold.map.shape[1]} dims, users have {width}; run again")
+        return fold
+
+    def _recommend_new(self, lists: Sequence[Sequence[int]], k: int, include_seen: bool, float_query: bool) -> Hits:
+        if float_query:
+            self.tables()  # codes are what a float query is for
+        queries = self.embed(lists, as_floats=float_query)
+        mask = None
+        if not include_seen:
+            rows = [np.unique(items) for items in lists]
+            mask = (np.concatenate([[0], np.cumsum([len(row) for row in rows])]), np.concatenate(rows))
+        return open_index(self.items).search(queries, k, seen=mask)  # type: ignore[arg-type]
+
+    def similar_items(self, items: int | Sequence[int], k: int = 10) -> Hits:
+        """The items most alike to each of ``items``, itself left out: by the cosine of what their codes stand for.
+
+        ``Hits`` as of ``recommend``, scores from -1 to 1. Raises UserError for an unknown item and k below 1.
+        """
+        asked, num_items = np.atleast_1d(np.asarray(items)), self.seen.num_items
+        if asked.ndim != 1 or not np.issubdtype(asked.dtype, np.integer) or not len(asked):
+            raise UserError(f"items must be one or more integer ids, got {items!r}")
+        wrong = asked[(asked < 0) | (asked >= num_items)]
+        if len(wrong):
+            raise UserError(f"item {wrong[0]} is unknown: this run's items are 0 to {num_items - 1}")
+        return neighbours(self.items, asked.astype(np.int64), k)
 
     def tables(self) -> tuple[PackedTable, PackedTable]:
         """The packed codes of users and items. Raises UserError of a run without a quantizer."""
@@ -203,6 +264,15 @@ class Run:
             if isinstance(written, dict) and name in written and name not in self._checked:
                 check_whole(self.path / name, written[name])
                 self._checked.add(name)
+
+
+def _as_lists(items: Any) -> Sequence[Sequence[int]]:
+    """One user's items as a list of one; several users' as they are."""
+    try:
+        nested = len(items) > 0 and all(np.ndim(row) == 1 for row in items)
+    except TypeError:
+        raise UserError(f"items must be the item ids of a user, or a list of them a user, got {items!r}") from None
+    return items if nested else [items]
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -16,14 +16,14 @@ LEVELS = [
     {"arrays", "data", "metrics"},
     {"codes"},
     {"kernels"},
-    {"index", "graph"},
-    {"float_index", "export", "approximate"},
+    {"index", "graph", "fold"},
+    {"float_index", "export", "approximate", "neighbours"},
     {"encoders", "quantizers", "losses", "samplers"},
     {"recipe", "model", "evaluate"},
     {"train"},
     {"run"},
     {"identity"},
-    {"execute"},
+    {"execute", "lists"},
     {"compare", "bench", "tune"},
     {"terminal"},
     {"cli"},
@@ -64,7 +64,19 @@ def test_imports_go_down(path: Path) -> None:
             assert not {part, imported} <= COMPONENTS or imported == "losses", f"{part} imports {imported}"
 
 
-TORCH_FREE = ["codes", "index", "metrics", "evaluate", "float_index", "approximate", "data", "run", "cli"]
+TORCH_FREE = [
+    "codes",
+    "index",
+    "metrics",
+    "evaluate",
+    "float_index",
+    "approximate",
+    "fold",
+    "neighbours",
+    "data",
+    "run",
+    "cli",
+]
 
 
 @pytest.mark.parametrize("module", TORCH_FREE)
