@@ -26,7 +26,7 @@ from rectoolkit.compare.breakdown import by_activity, by_popularity, groups_of
 from rectoolkit.compare.charts import LINE_HEIGHT, spread
 from rectoolkit.compare.page import pareto_front
 from rectoolkit.compare.significance import holm, paired
-from rectoolkit.compare.tables import cells
+from rectoolkit.compare.tables import cells, fitted, table_width
 from rectoolkit.data.planted import Planted, generate
 from rectoolkit.errors import UserError
 from rectoolkit.run import Run
@@ -208,7 +208,53 @@ def test_runs_begun_on_other_data_are_refused(place: Path, tmp_path: Path) -> No
         make_plan([place / "coded.toml", place / "floats.toml"], seeds=2, runs=runs)
 
 
+def test_a_setting_varied_is_a_row_a_value_named_by_it(place: Path) -> None:
+    plan = make_plan([place / "coded.toml"], vary=["quantizer.bits=1,2,4"], seeds=2)
+    assert [row.label for row in plan.rows] == ["coded bits=1", "coded bits=2", "coded bits=4"]
+    assert [[recipe["quantizer"]["bits"] for recipe in row.recipes] for row in plan.rows] == [[1, 1], [2, 2], [4, 4]]
+    both = make_plan([place / "coded.toml"], vary=["quantizer.name=ste,gste", "encoder.layers=0, 2"])
+    assert [row.label for row in both.rows] == [
+        f"coded name={name} layers={layers}" for name in ("ste", "gste") for layers in (0, 2)
+    ]
+    with_others = make_plan([place / "coded.toml", place / "floats.toml"], vary=["encoder.layers=1,2"])
+    assert [row.label for row in with_others.rows][2:] == ["floats layers=1", "floats layers=2"]
+    assert make_plan([place / "coded.toml"], vary=["quantizer.bits=1,2"], baseline="coded bits=1").rows
+
+
+@pytest.mark.parametrize(
+    ("vary", "told"),
+    [
+        (["quantizer.bits"], "must read section.key=value,value"),
+        (["quantizer.bits="], "must read section.key=value,value"),
+        (["quantizer.bits=1,1"], "given twice"),
+        (["quantizer.bits=1", "quantizer.bits=2"], "given twice"),
+        (["quantizer.bits=2,9"], "less than or equal to 8"),
+        (["quantiser.bits=2"], "did you mean 'quantizer'"),
+    ],
+)
+def test_what_cannot_be_varied_is_told(place: Path, vary: list[str], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        make_plan([place / "coded.toml"], vary=vary)
+
+
 # The table and the files
+
+
+def test_a_piped_table_fits_and_keeps_what_was_asked_for(place: Path, compared: Comparison) -> None:
+    options = ("--seeds", 2, "--baseline", "coded", "--runs", place / "runs", "--device", "cpu")
+    narrow = rectool("compare", place / "coded.toml", place / "floats.toml", *options).output
+    table = [line for line in narrow.splitlines() if line[:1] in "┏┃┡│└"]
+    assert max(map(len, table)) <= 100
+    assert "recall@10 - coded" in narrow
+    assert "left out to fit 100 columns: train s" in narrow
+    wide = rectool("compare", place / "coded.toml", place / "floats.toml", *options, "--wide").output
+    for head in cells(compared)[0]:
+        assert head in wide
+    for width in (70, 80, 120, 1000):
+        heads, rows, left_out = fitted(compared, width)
+        assert sorted([*heads, *left_out]) == sorted(cells(compared)[0])
+        assert {"recipe", "recall@10"} <= set(heads)
+        assert table_width(heads, rows) <= width
 
 
 def test_the_table_holds_means_and_deviations_of_the_runs(place: Path, compared: Comparison) -> None:
