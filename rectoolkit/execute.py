@@ -30,7 +30,7 @@ from rectoolkit.evaluate import evaluate, queries_per_second
 from rectoolkit.fold import FoldIn
 from rectoolkit.identity import Identity, is_finished, remember
 from rectoolkit.registry import REGISTRIES
-from rectoolkit.run import ENVIRONMENT, FOLD_IN, LAYOUT, METRICS, MODEL, PER_USER, RECIPE, SEEN, Run, read_json
+from rectoolkit.run import ENVIRONMENT, FAILURE, FOLD_IN, LAYOUT, METRICS, MODEL, PER_USER, RECIPE, SEEN, Run, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -93,13 +93,26 @@ def execute(recipe: Recipe, circumstances: Circumstances | None = None) -> Run:
             return Run.open(folder)
         remove_parts(folder)
         (folder / METRICS).unlink(missing_ok=True)
-        _describe(folder, recipe, identity, dataset, around)
-        remember(folder, around.asked, recipe.notes)
-        tell(f"building the model on {parts.train.num_interactions:,} interactions")
-        progress = _train(folder, recipe, parts, around)
-        tell("measuring the codes on the test part")
-        _measure(folder, recipe, dataset, progress, around)
+        with _failures_kept(folder):
+            _describe(folder, recipe, identity, dataset, around)
+            remember(folder, around.asked, recipe.notes)
+            tell(f"building the model on {parts.train.num_interactions:,} interactions")
+            progress = _train(folder, recipe, parts, around)
+            tell("measuring the codes on the test part")
+            _measure(folder, recipe, dataset, progress, around)
     return Run.open(folder)
+
+
+@contextmanager
+def _failures_kept(folder: Path) -> Iterator[None]:
+    """Leave the message of a failure in the folder, which tells it from an interrupt."""
+    (folder / FAILURE).unlink(missing_ok=True)
+    try:
+        yield
+    except Exception as error:
+        with suppress(OSError):  # the disk may be full: the failure itself is what matters
+            write_text(folder / FAILURE, f"{error if isinstance(error, UserError) else repr(error)}\n")
+        raise
 
 
 def load_data(section: Mapping[str, Any]) -> Dataset:
@@ -326,3 +339,15 @@ def locked(folder: Path) -> Iterator[None]:
                 raise UserError(message) from None
             raise  # a file system without locks, for one
         yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process works on this run folder at the moment."""
+    import fcntl
+
+    try:
+        with open(folder / ".lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in BUSY
+    return False

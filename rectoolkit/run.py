@@ -5,7 +5,7 @@
     users.codes, items.codes   packed codes          users.npy, items.npy   the same rows before the quantizer, float32
     seen.bin           train and validation pairs    per_user.bin         each test user's metrics
     model.pt           weights                       fold_in.bin          what new users get a row by
-    metrics.json       written last: the run is finished
+    metrics.json       written last: finished       failure.txt          why the last attempt ended, if it failed
 
 ``rectoolkit.execute`` makes the folder.
 """
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     Table = PackedTable | npt.NDArray[np.float32]
 
 LAYOUT = 1  # of the run folder; raised when its files change meaning
-METRICS, RECIPE, ENVIRONMENT, SEEN, PER_USER, MODEL, FOLD_IN = (
+METRICS, RECIPE, ENVIRONMENT, SEEN, PER_USER, MODEL, FOLD_IN, FAILURE = (
     "metrics.json",
     "recipe.toml",
     "environment.json",
@@ -49,6 +49,7 @@ METRICS, RECIPE, ENVIRONMENT, SEEN, PER_USER, MODEL, FOLD_IN = (
     "per_user.bin",
     "model.pt",
     "fold_in.bin",
+    "failure.txt",
 )
 
 

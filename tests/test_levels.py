@@ -24,7 +24,7 @@ LEVELS = [
     {"run"},
     {"identity"},
     {"execute", "lists"},
-    {"compare", "bench", "tune"},
+    {"compare", "bench", "tune", "doctor"},
     {"terminal"},
     {"cli"},
 ]
