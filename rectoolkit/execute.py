@@ -26,7 +26,7 @@ from rectoolkit.atomic import atomic_write, remove_parts, write_text
 from rectoolkit.codes import PackedTable
 from rectoolkit.data import Dataset, Interactions
 from rectoolkit.errors import DataError, FormatError, UserError
-from rectoolkit.evaluate import evaluate, queries_per_second
+from rectoolkit.evaluate import Evaluation, evaluate, queries_per_second
 from rectoolkit.fold import FoldIn
 from rectoolkit.identity import Identity, is_finished, remember
 from rectoolkit.registry import REGISTRIES
@@ -67,17 +67,22 @@ class Parts:
     seen: Interactions
 
 
-def execute(recipe: Recipe, circumstances: Circumstances | None = None) -> Run:
+def execute(recipe: Recipe, circumstances: Circumstances | None = None, dataset: Dataset | None = None) -> Run:
     """Do what the recipe says in its run folder: reuse a finished run, resume an unfinished one, or begin.
+
+    ``dataset`` is used instead of what the recipe's section names; only such a one may be without a test part, and
+    then nothing is measured but sizes and speeds.
 
     Raises UserError (with DataError, FormatError and TrainingError under it) for what the user can mend, and OSError
     for what the machine refuses; neither leaves a file that a later command would take for whole.
     """
     around = circumstances or Circumstances()
     tell = around.watcher.stage if around.watcher else lambda what: None
-    tell(f"loading data: {recipe['dataset']['name'] or recipe['dataset']['path']}")
-    dataset = load_data(recipe["dataset"])
-    parts = parts_of(recipe, dataset)
+    tested = dataset is None
+    if dataset is None:
+        tell(f"loading data: {recipe['dataset']['name'] or recipe['dataset']['path']}")
+        dataset = load_data(recipe["dataset"])
+    parts = parts_of(recipe, dataset, tested)
     check_outside(recipe, dataset)
     folder, identity = around.runs / recipe.folder_name, Identity.of(recipe, dataset)
     if is_finished(folder, identity, dataset):
@@ -123,13 +128,13 @@ def load_data(section: Mapping[str, Any]) -> Dataset:
     return load_dataset(seed=source.pop("split_seed"), **source)
 
 
-def parts_of(recipe: Recipe, dataset: Dataset) -> Parts:
+def parts_of(recipe: Recipe, dataset: Dataset, tested: bool = True) -> Parts:
     """Train, validation and seen interactions of a run. Raises DataError where a part that is needed is empty.
 
     A data set's own validation part is what selects where it has one; otherwise ``train.validation`` of each user's
     train items is held out. Ranking for the test leaves out both.
     """
-    if not dataset.test.num_interactions:
+    if tested and not dataset.test.num_interactions:
         raise DataError(
             f"{dataset.name}: no user has a test item, so there is nothing to evaluate; give a test file, or with a "
             "single file a larger dataset.test_share"
@@ -247,11 +252,15 @@ def _measure(folder: Path, recipe: Recipe, dataset: Dataset, progress: Progress,
 
     run, names = Run(folder), recipe["evaluate"]["metrics"]
     tables = {"codes": (run.users, run.items), "float32": run.float_rows()}
-    results = {name: evaluate(*pair, run.seen, dataset.test, names, around.threads) for name, pair in tables.items()}
-    speeds = {
-        name: queries_per_second(*pair, run.seen, results[name].users, names, around.threads)
+    nobody = Evaluation(np.zeros(0, np.int64), {})
+    results = {
+        name: evaluate(*pair, run.seen, dataset.test, names, around.threads)
+        if dataset.test.num_interactions
+        else nobody
         for name, pair in tables.items()
     }
+    asked = results["codes"].users if len(results["codes"].users) else np.flatnonzero(run.seen.user_degrees)
+    speeds = {name: queries_per_second(*pair, run.seen, asked, names, around.threads) for name, pair in tables.items()}
     coded, epochs = results["codes"], len(progress.rows)
     save_arrays(folder / PER_USER, "per_user", {"users": coded.users, **coded.values}, {})
     figures = {

@@ -24,7 +24,7 @@ LEVELS = [
     {"run"},
     {"identity"},
     {"execute", "lists"},
-    {"compare", "bench", "tune", "doctor"},
+    {"compare", "bench", "tune", "doctor", "estimator"},
     {"terminal"},
     {"cli"},
 ]

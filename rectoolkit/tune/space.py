@@ -19,7 +19,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-import tomli_w
 from pydantic import Field
 
 from rectoolkit.errors import Fault, RecipeError, UserError, nearest
@@ -136,12 +135,6 @@ def read_search(path: Path, recipe: Recipe) -> Search:
     return Search(known, **head)
 
 
-def with_values(recipe: Recipe, values: Values) -> Recipe:
-    """``recipe`` with the settings ``section.key`` -> value put in. Raises RecipeError."""
-    written = [f"{key}={tomli_w.dumps({'v': value}).partition('=')[2].strip()}" for key, value in values.items()]
-    return Recipe.check(recipe.as_dict(), written)
-
-
 def _flat(section: dict[str, Any]) -> dict[str, Any]:
     """``encoder.layers = [1]`` without quotes is a table in TOML: the same key."""
     flat: dict[str, Any] = {}
@@ -212,7 +205,7 @@ def _misfits(space: dict[str, Choice | Range], recipe: Recipe) -> list[Fault]:
         for values in itertools.product(space[one].probes, space[other].probes):
             tried = {**first, one: values[0], other: values[1]}
             try:
-                with_values(recipe, tried)
+                recipe.with_settings(tried)
             except RecipeError as error:
                 for fault in error.faults:
                     where = fault.where.removeprefix("--set ")

@@ -16,7 +16,7 @@ import numpy as np
 from rectoolkit.atomic import remove_parts, write_text
 from rectoolkit.errors import TrainingError, UserError
 from rectoolkit.execute import Circumstances, load_data, locked, parts_of, train_model
-from rectoolkit.tune.space import Choice, Range, Search, with_values
+from rectoolkit.tune.space import Choice, Range, Search
 from rectoolkit.tune.store import BEST, Store, Trial
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def winner(recipe: Recipe, trials: list[Trial]) -> Recipe:
     monitor = recipe["train"]["monitor"]
     told = f"{recipe.name} tuned: {monitor} {best.best:.4f} on the validation part, trial {best.number}"
     name = recipe.name if recipe.name.endswith("-tuned") else f"{recipe.name[:58]}-tuned"
-    return replace(with_values(recipe, best.values), name=name, description=told, expect={})
+    return replace(recipe.with_settings(best.values), name=name, description=told, expect={})
 
 
 def distributions(optuna: Any, search: Search) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def _try(
     around: tuple[str, int | None],
 ) -> Trial:
     """Train with ``values`` put into ``recipe``, or go on with a trial that was cut short by a kill."""
-    tried = with_values(recipe, values)
+    tried = recipe.with_settings(values)
     report = _Report(asked, recipe["train"]["monitor"], watcher)
     place = folder / f"trial-{asked.number}-{tried.digest[:8]}"
     place.mkdir(exist_ok=True)
