@@ -25,7 +25,7 @@ LEVELS = [
     {"identity"},
     {"execute", "lists"},
     {"compare", "bench", "tune", "doctor", "estimator"},
-    {"terminal"},
+    {"terminal", "events"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

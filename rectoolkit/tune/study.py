@@ -15,7 +15,7 @@ import numpy as np
 
 from rectoolkit.atomic import remove_parts, write_text
 from rectoolkit.errors import TrainingError, UserError
-from rectoolkit.execute import Circumstances, load_data, locked, parts_of, train_model
+from rectoolkit.execute import Circumstances, check_outside, load_data, locked, parts_of, train_model
 from rectoolkit.tune.space import Choice, Range, Search
 from rectoolkit.tune.store import BEST, Store, Trial
 
@@ -56,6 +56,7 @@ def tune(
     optuna = load_optuna()
     dataset = load_data(recipe["dataset"])
     parts = parts_of(recipe, dataset)
+    check_outside(recipe, dataset)
     store = Store(folder, identity_of(recipe, search, dataset))
     trials = store.load()
     folder.mkdir(parents=True, exist_ok=True)
@@ -173,6 +174,8 @@ class _Report:
         self.asked, self.monitor, self.watcher = asked, monitor, watcher
         self.validation: dict[int, float] = {}
         self.seconds = 0.0
+
+    def stage(self, what: str) -> None: ...
 
     def step(self, epoch: int, batch: int, batches: int) -> None: ...
 
