@@ -63,6 +63,7 @@ def tune(
     with locked(folder):
         trials = store.load()  # as the process that held the lock until now left them
         remove_parts(folder)
+        _clear(folder, f"trial-{len(trials)}-")  # of what a kill left, the next trial's is gone on with
         while len(trials) < search.trials and sum(t.seconds for t in trials) < (search.timeout or np.inf):
             asked = _ask(optuna, search, trials)
             values = {key: asked.params[key] for key in search.space}
@@ -71,8 +72,7 @@ def tune(
             trial = _again(trials, values) or _try(recipe, values, asked, parts, folder, watcher, (device, threads))
             trials.append(trial)
             store.save(trials)
-            for left in folder.glob("trial-*"):
-                shutil.rmtree(left)
+            _clear(folder)
             if trial == best_of(trials):
                 write_text(folder / BEST, winner(recipe, trials).toml())
             if watcher:
@@ -82,6 +82,13 @@ def tune(
             raise UserError(f"{folder}: every trial failed, so there is no best one{reasons}")
         write_text(folder / BEST, winner(recipe, trials).toml())
     return trials
+
+
+def _clear(folder: Path, kept: str = "kept") -> None:
+    """Remove the folders of trials, but for one that begins with ``kept``."""
+    for left in folder.glob("trial-*"):
+        if not left.name.startswith(kept):
+            shutil.rmtree(left)
 
 
 def load_optuna() -> Any:
