@@ -229,7 +229,7 @@ def test_a_setting_varied_is_a_row_a_value_named_by_it(place: Path) -> None:
         (["quantizer.bits="], "must read section.key=value,value"),
         (["quantizer.bits=1,1"], "given twice"),
         (["quantizer.bits=1", "quantizer.bits=2"], "given twice"),
-        (["quantizer.bits=2,9"], "less than or equal to 8"),
+        (["quantizer.bits=2,9"], "from 1 to 8"),
         (["quantiser.bits=2"], "did you mean 'quantizer'"),
     ],
 )

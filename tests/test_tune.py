@@ -149,9 +149,12 @@ def test_a_study_of_something_else_is_refused_with_the_difference(
     ("lines", "told"),
     [
         ('"encoder.layer" = [1]', "did you mean 'layers'"),
-        ('"encoder.layers" = [1, 99]', "encoder.layers: input should be less than or equal to 16, got 99"),
+        ('"encoder.layers" = [1, 99]', "encoder.layers: must be a whole number from 0 to 16, got 99"),
         ('"encoder.layers" = { low = 3, high = 1 }', "low (3) must be below high (1)"),
-        ('"encoder.layers" = { low = 1.5, high = 2.5 }', "valid integer"),
+        (
+            '"encoder.layers" = { low = 1.5, high = 2.5 }',
+            "encoder.layers: must be a whole number from 0 to 16, got 1.5",
+        ),
         ('"train.rate" = { low = 0.0, high = 1.0, log = true }', "needs low above 0"),
         ('"train.rate" = { low = 0.1, high = 1.0, logg = true }', "did you mean 'log'"),
         ('"train.rate" = 0.1', "must be a list"),
@@ -162,7 +165,7 @@ def test_a_study_of_something_else_is_refused_with_the_difference(
         ('"quantizer.name" = ["ste", "gtse"]', "did you mean 'gste'"),
         ('"quantizer.name" = ["ste", "itq"]\n"quantizer.bits" = [1, 2]', "quantizer.bits"),
         ("trails = 3", "did you mean 'trials'"),
-        ("trials = 0", "greater than or equal to 1"),
+        ("trials = 0", "search.trials: must be a whole number from 1"),
         ("trials = 3", "names no setting"),
     ],
 )
