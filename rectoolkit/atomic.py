@@ -68,6 +68,18 @@ def alone(path: str | Path, busy: str) -> Iterator[None]:
         os.close(handle)
 
 
+def is_taken(path: str | Path) -> bool:
+    """Whether a process is within ``alone`` for ``path`` at the moment."""
+    import fcntl
+
+    try:
+        with open(path, "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in BUSY
+    return False
+
+
 def remove_parts(folder: str | Path) -> None:
     """Remove what a killed writer left in ``folder``; call it only while nobody else writes there."""
     for part in Path(folder).glob(".*.part"):

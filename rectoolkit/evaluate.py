@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from rectoolkit.codes import PackedTable
 from rectoolkit.errors import DataError
 from rectoolkit.float_index import FloatIndex
 from rectoolkit.index import Index, compiled_kernels
-from rectoolkit.metrics import measure, parse
+from rectoolkit.metrics import OF_CATALOGUE, OF_LISTS, measure, parse, parse_any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,15 +36,19 @@ BLOCK_HITS = 1 << 22  # 32 MB of ids at a time, however deep a metric looks
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of one index by user: ``users`` int64 (Q,), ``values`` metric -> float64 (Q,)."""
+    """Metrics of one index by user: ``users`` int64 (Q,), ``values`` metric -> float64 (Q,).
+
+    ``together`` holds those that all lists have together (coverage, gini).
+    """
 
     users: npt.NDArray[np.int64]
     values: dict[str, npt.NDArray[np.float64]]
+    together: dict[str, float] = field(default_factory=dict)
 
     @property
     def means(self) -> dict[str, float]:
-        """Each metric averaged over the users."""
-        return {metric: float(values.mean()) for metric, values in self.values.items()}
+        """Each metric averaged over the users, and those of all lists together."""
+        return {metric: float(values.mean()) for metric, values in self.values.items()} | self.together
 
 
 def evaluate(
@@ -57,22 +61,35 @@ def evaluate(
 ) -> Evaluation:
     """Rank all items for every user of ``held_out`` by the tables' inner products and measure ``metrics``.
 
-    ``users`` and ``items`` are both packed, or both float32 rows. Raises DataError where nothing is held out.
+    ``users`` and ``items`` are both packed, or both float32 rows. ``seen`` is what popularity is counted in. Raises
+    DataError where nothing is held out.
     """
     asked = np.flatnonzero(held_out.user_degrees)
     if not len(asked):
         raise DataError("no user has a held-out item, so there is nothing to evaluate")
-    k = max(parse(metric)[1] for metric in metrics)
+    depths = {metric: parse_any(metric) for metric in metrics}
+    k = max(depth for _, depth in depths.values())
     index, size = open_index(items), max(1, min(USER_BLOCK, BLOCK_HITS // k))
-    values: dict[str, list[npt.NDArray[np.float64]]] = {metric: [] for metric in metrics}
+    counts = {
+        metric: np.zeros(seen.num_items, np.int64) for metric, (name, _) in depths.items() if name in OF_CATALOGUE
+    }
+    values: dict[str, list[npt.NDArray[np.float64]]] = {metric: [] for metric in metrics if metric not in counts}
     for start in range(0, len(asked), size):
         block = asked[start : start + size]
         queries, mask = take(users, block), rows_of(seen, block)
         found = index.search(queries, k, seen=mask, threads=threads)  # type: ignore[arg-type]
         hits = held_out.contains(block[:, None], found.ids)
         for metric in metrics:
-            values[metric].append(measure(metric, hits, held_out.user_degrees[block]))
-    return Evaluation(asked, {metric: np.concatenate(parts) for metric, parts in values.items()})
+            name, depth = depths[metric]
+            ids = found.ids[:, :depth]
+            if metric in counts:
+                counts[metric] += np.bincount(ids[ids >= 0], minlength=seen.num_items)
+            elif name in OF_LISTS:
+                values[metric].append(OF_LISTS[name](ids, seen.item_degrees, seen.num_users))
+            else:
+                values[metric].append(measure(metric, hits, held_out.user_degrees[block]))
+    together = {metric: OF_CATALOGUE[depths[metric][0]](number) for metric, number in counts.items()}
+    return Evaluation(asked, {metric: np.concatenate(parts) for metric, parts in values.items()}, together)
 
 
 def queries_per_second(

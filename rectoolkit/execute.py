@@ -21,20 +21,22 @@ import numpy as np
 
 from rectoolkit import __version__
 from rectoolkit.arrays import checksum, save_arrays
-from rectoolkit.atomic import alone, atomic_write, remove_parts, write_text
+from rectoolkit.atomic import alone, atomic_write, is_taken, remove_parts, write_text
 from rectoolkit.codes import PackedTable
 from rectoolkit.data import Dataset, Interactions, stored
 from rectoolkit.errors import DataError, FormatError, UserError
-from rectoolkit.evaluate import evaluate, queries_per_second
+from rectoolkit.evaluate import Evaluation, evaluate, queries_per_second
+from rectoolkit.fold import FoldIn
 from rectoolkit.identity import Identity, is_finished, remember
 from rectoolkit.registry import REGISTRIES
-from rectoolkit.run import ENVIRONMENT, LAYOUT, METRICS, MODEL, PER_USER, RECIPE, SEEN, Run, read_json
+from rectoolkit.run import ENVIRONMENT, FAILURE, FOLD_IN, LAYOUT, METRICS, MODEL, PER_USER, RECIPE, SEEN, Run, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     import numpy.typing as npt
 
+    from rectoolkit.model import Recommender
     from rectoolkit.recipe import Recipe
     from rectoolkit.train import Progress, Watcher
 
@@ -63,18 +65,23 @@ class Parts:
     seen: Interactions
 
 
-def execute(recipe: Recipe, circumstances: Circumstances | None = None) -> Run:
+def execute(recipe: Recipe, circumstances: Circumstances | None = None, dataset: Dataset | None = None) -> Run:
     """Do what the recipe says in its run folder: reuse a finished run, resume an unfinished one, or begin.
+
+    ``dataset`` is used instead of what the recipe's section names; only such a one may be without a test part, and
+    then nothing is measured but sizes and speeds.
 
     Raises UserError (with DataError, FormatError and TrainingError under it) for what the user can mend, and OSError
     for what the machine refuses; neither leaves a file that a later command would take for whole.
     """
     around = circumstances or Circumstances()
     tell = around.watcher.stage if around.watcher else lambda what: None
-    tell(f"loading data: {recipe['dataset']['name'] or recipe['dataset']['path']}")
-    dataset = load_data(recipe["dataset"])
-    parts = parts_of(recipe, dataset)
-    _check_outside(recipe, dataset)
+    tested = dataset is None
+    if dataset is None:
+        tell(f"loading data: {recipe['dataset']['name'] or recipe['dataset']['path']}")
+        dataset = load_data(recipe["dataset"])
+    parts = parts_of(recipe, dataset, tested)
+    check_outside(recipe, dataset)
     folder, identity = around.runs / recipe.folder_name, Identity.of(recipe, dataset)
     if is_finished(folder, identity, dataset):
         with suppress(OSError):  # a folder that may only be read is reused all the same
@@ -89,16 +96,29 @@ def execute(recipe: Recipe, circumstances: Circumstances | None = None) -> Run:
             return Run.open(folder)
         remove_parts(folder)
         (folder / METRICS).unlink(missing_ok=True)
-        _describe(folder, recipe, identity, dataset, around)
-        remember(folder, around.asked, recipe.notes)
-        for side, ids in (("users", dataset.user_ids), ("items", dataset.item_ids)):
-            if ids is not None:
-                ids.save(folder / f"{side}.ids")  # the run answers with them wherever it is moved to
-        tell(f"building the model on {parts.train.num_interactions:,} interactions")
-        progress = _train(folder, recipe, parts, around)
-        tell("measuring the codes on the test part")
-        _measure(folder, recipe, dataset, progress, around)
+        with _failures_kept(folder):
+            _describe(folder, recipe, identity, dataset, around)
+            remember(folder, around.asked, recipe.notes)
+            for side, ids in (("users", dataset.user_ids), ("items", dataset.item_ids)):
+                if ids is not None:
+                    ids.save(folder / f"{side}.ids")  # the run answers with them wherever it is moved to
+            tell(f"building the model on {parts.train.num_interactions:,} interactions")
+            progress = _train(folder, recipe, parts, around)
+            tell("measuring the codes on the test part")
+            _measure(folder, recipe, dataset, progress, around)
     return Run.open(folder)
+
+
+@contextmanager
+def _failures_kept(folder: Path) -> Iterator[None]:
+    """Leave the message of a failure in the folder, which tells it from an interrupt."""
+    (folder / FAILURE).unlink(missing_ok=True)
+    try:
+        yield
+    except Exception as error:
+        with suppress(OSError):  # the disk may be full: the failure itself is what matters
+            write_text(folder / FAILURE, f"{error if isinstance(error, UserError) else repr(error)}\n")
+        raise
 
 
 def load_data(section: Mapping[str, Any]) -> Dataset:
@@ -109,13 +129,13 @@ def load_data(section: Mapping[str, Any]) -> Dataset:
     return load_dataset(seed=source.pop("split_seed"), **source)
 
 
-def parts_of(recipe: Recipe, dataset: Dataset) -> Parts:
+def parts_of(recipe: Recipe, dataset: Dataset, tested: bool = True) -> Parts:
     """Train, validation and seen interactions of a run. Raises DataError where a part that is needed is empty.
 
     A data set's own validation part is what selects where it has one; otherwise ``train.validation`` of each user's
     train items is held out. Ranking for the test leaves out both.
     """
-    if not dataset.test.num_interactions:
+    if tested and not dataset.test.num_interactions:
         raise DataError(
             f"{dataset.name}: no user has a test item, so there is nothing to evaluate; give a test file, or with a "
             "single file a larger dataset.test_share"
@@ -139,7 +159,7 @@ def parts_of(recipe: Recipe, dataset: Dataset) -> Parts:
     return Parts(rest, held, train)
 
 
-def _check_outside(recipe: Recipe, dataset: Dataset) -> None:
+def check_outside(recipe: Recipe, dataset: Dataset) -> None:
     """Let every component that reads files of its own say whether they go with the data: before anything is made."""
     for kind, registry in REGISTRIES.items():
         suits = getattr(registry[recipe[kind]["name"]], "check_data", None)
@@ -147,26 +167,43 @@ def _check_outside(recipe: Recipe, dataset: Dataset) -> None:
             suits(recipe[kind], dataset)
 
 
+def train_model(folder: Path, recipe: Recipe, data: Parts, around: Circumstances) -> tuple[Recommender, Progress]:
+    """The model trained on ``data.train``, its best epoch's weights in it; goes on from a checkpoint in ``folder``."""
+    from rectoolkit.model import assemble
+    from rectoolkit.train import fit
+
+    with torch_threads(around.threads):
+        parts = assemble(recipe, data.train, around.device)
+        validate = None if data.held is None else _validation(recipe, data.train, data.held, around)
+        progress = fit(parts, recipe["train"], folder, validate, around.watcher)
+    return parts.model, progress
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """So many torch threads while the block runs; as many as before with None."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _train(folder: Path, recipe: Recipe, data: Parts, around: Circumstances) -> Progress:
     """From the interactions to the tables in the folder."""
     import torch
 
-    from rectoolkit.model import assemble
-    from rectoolkit.train import fit
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(around.threads or before)
-    try:
-        parts = assemble(recipe, data.train, around.device)
-        validate = None if data.held is None else _validation(recipe, data.train, data.held, around)
-        progress = fit(parts, recipe["train"], folder, validate, around.watcher)
-        real = parts.model.real()
-        _save_tables(folder, data.seen, parts.model.tables(real), real)
-        with atomic_write(folder / MODEL) as file:
-            torch.save(parts.model.state_dict(), file)
-        return progress
-    finally:
-        torch.set_num_threads(before)
+    model, progress = train_model(folder, recipe, data, around)
+    with torch_threads(around.threads):
+        real = model.real()
+        _save_tables(folder, data.seen, model.tables(real), real)
+        _save_fold_in(folder, data, model, real)
+    with atomic_write(folder / MODEL) as file:
+        torch.save(model.state_dict(), file)
+    return progress
 
 
 def _validation(
@@ -195,17 +232,35 @@ def _save_tables(folder: Path, seen: Interactions, tables: Any, real: Any) -> No
     stored.save(seen, folder / SEEN)
 
 
+def _save_fold_in(folder: Path, data: Parts, model: Recommender, real: Any) -> None:
+    """What new users are given a row by, learned from those that were trained on."""
+    import torch
+
+    run = Run(folder)
+    with torch.no_grad():
+        model.encoder.eval()
+        targets, aggregation = model.user_quantizer.target(real[0]), model.encoder.aggregation()
+    rows = np.ascontiguousarray(targets.detach().float().cpu().numpy())
+    tables = (run.users, run.items)
+    fold = FoldIn.fit(aggregation, data.train, data.seen.item_degrees, tables, run.float_rows()[0], rows)
+    fold.save(folder / FOLD_IN)
+
+
 def _measure(folder: Path, recipe: Recipe, dataset: Dataset, progress: Progress, around: Circumstances) -> None:
     """Evaluate what lies in the folder, opened as a stranger would, and the same model before its quantizer."""
     from rectoolkit.train import CHECKPOINT
 
     run, names = Run(folder), recipe["evaluate"]["metrics"]
     tables = {"codes": (run.users, run.items), "float32": run.float_rows()}
-    results = {name: evaluate(*pair, run.seen, dataset.test, names, around.threads) for name, pair in tables.items()}
-    speeds = {
-        name: queries_per_second(*pair, run.seen, results[name].users, names, around.threads)
+    nobody = Evaluation(np.zeros(0, np.int64), {})
+    results = {
+        name: evaluate(*pair, run.seen, dataset.test, names, around.threads)
+        if dataset.test.num_interactions
+        else nobody
         for name, pair in tables.items()
     }
+    asked = results["codes"].users if len(results["codes"].users) else np.flatnonzero(run.seen.user_degrees)
+    speeds = {name: queries_per_second(*pair, run.seen, asked, names, around.threads) for name, pair in tables.items()}
     coded, epochs = results["codes"], len(progress.rows)
     save_arrays(folder / PER_USER, "per_user", {"users": coded.users, **coded.values}, {})
     figures = {
@@ -291,3 +346,8 @@ def locked(folder: Path) -> Iterator[None]:
     """One writer a run folder; the lock goes with the process, however it ends."""
     with alone(folder / ".lock", f"{folder}: another process is working on this run; wait for it or stop it"):
         yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process works on this run folder at the moment."""
+    return is_taken(folder / ".lock")

@@ -25,7 +25,7 @@ from rectoolkit.atomic import write_text
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.recipe import digest_of, read_toml
 from rectoolkit.registry import PLUGIN_GROUP, REGISTRIES
-from rectoolkit.run import ENVIRONMENT, LAYOUT, RECIPE, Run, read_json
+from rectoolkit.run import ENVIRONMENT, FOLD_IN, LAYOUT, RECIPE, Run, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,6 +93,8 @@ def is_finished(folder: Path, identity: Identity, dataset: Dataset) -> bool:
     try:
         run = Run.open(folder)
         _ = run.users, run.items, run.seen, run.metrics, run.per_user(), run.float_rows(), run.user_ids, run.item_ids
+        if (folder / FOLD_IN).exists():  # runs of an earlier release have none
+            _ = run.fold_in
     except FormatError:
         return False
     return True

@@ -10,6 +10,15 @@ held-out items the user has (at least one). With h_r the hit at rank r = 1..k an
 
 The ideal of ndcg is over min(k, n) and not over the hits found: that other form, seen in published code, is larger.
 A user's value is averaged over users with n >= 1 by ``evaluate``; the values themselves are kept.
+
+Others look at what is recommended, whether it is relevant or not. With d_i the train users of item i, U users and c_i
+how many of the lists hold item i among their first k:
+
+    popularity  mean d_i of a list's items          coverage    share of all items with c_i > 0
+    novelty     mean -log2(d_i / U) of them         gini        inequality of c_i over all items, 0 (all alike) to 1
+
+Popularity and novelty have a value a user, coverage and gini one for all lists together. An item without train users
+counts as one with a single one in novelty. Ranks that hold nothing (id -1) are left out.
 """
 
 from __future__ import annotations
@@ -22,12 +31,13 @@ import numpy as np
 from rectoolkit.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     import numpy.typing as npt
 
     Hits = npt.NDArray[np.bool_]
     Counts = npt.NDArray[np.int64]
+    Ids = npt.NDArray[np.int64]
     Values = npt.NDArray[np.float64]
 
 
@@ -74,13 +84,53 @@ METRICS: dict[str, Callable[[Hits, Counts], Values]] = {
 }
 
 
-def parse(metric: str) -> tuple[str, int]:
+def popularity(ids: Ids, degrees: Counts, num_users: int) -> Values:
+    """The mean number of train users of a list's items, (Q,)."""
+    return _mean_over_ranks(degrees.astype(np.float64), ids)
+
+
+def novelty(ids: Ids, degrees: Counts, num_users: int) -> Values:
+    """The mean of -log2 of the share of users who have a list's items, in bits, (Q,)."""
+    return _mean_over_ranks(-np.log2(np.maximum(degrees, 1) / num_users), ids)
+
+
+def _mean_over_ranks(of_item: Values, ids: Ids) -> Values:
+    there = ids >= 0
+    return np.asarray(np.where(there, of_item[ids], 0.0).sum(1) / np.maximum(there.sum(1), 1))
+
+
+def coverage(counts: Counts) -> float:
+    """The share of items that stand in any list."""
+    return float((counts > 0).mean())
+
+
+def gini(counts: Counts) -> float:
+    """Gini's coefficient of how often items are recommended: 0 all alike, 1 - 1/I one item alone."""
+    total, number = int(counts.sum()), len(counts)
+    if not total:
+        return 0.0
+    ranks = np.arange(1, number + 1)
+    return float((2 * ranks - number - 1) @ np.sort(counts) / (number * total))
+
+
+OF_LISTS: dict[str, Callable[[Ids, Counts, int], Values]] = {"popularity": popularity, "novelty": novelty}
+OF_CATALOGUE: dict[str, Callable[[Counts], float]] = {"coverage": coverage, "gini": gini}
+
+
+def parse_any(metric: str) -> tuple[str, int]:
+    """As ``parse``, for metrics of what is recommended too."""
+    return parse(metric, (*METRICS, *OF_LISTS, *OF_CATALOGUE))
+
+
+def parse(metric: str, allowed: Iterable[str] = METRICS) -> tuple[str, int]:
     """``recall@20`` -> ("recall", 20). Raises UserError where the name or the cut-off is not one."""
     match = re.fullmatch(r"([a-z]+)@([1-9][0-9]{0,5})", metric)
     if match is None:
         raise UserError(f"metric '{metric}' must read name@k with k from 1 to 999999, such as recall@20")
-    if match[1] not in METRICS:
-        raise UserError(f"unknown metric '{match[1]}'; {nearest(match[1], METRICS)}")
+    if match[1] not in allowed:
+        if match[1] in (*OF_LISTS, *OF_CATALOGUE):
+            raise UserError(f"metric '{metric}' is not of accuracy: 'rectool evaluate RUN --metrics {metric}' has it")
+        raise UserError(f"unknown metric '{match[1]}'; {nearest(match[1], allowed)}")
     return match[1], int(match[2])
 
 

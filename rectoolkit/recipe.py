@@ -32,7 +32,7 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 Metric = Annotated[str, Field(description="name@k")]
 
@@ -157,6 +157,11 @@ class Recipe:
             set_here = {".".join(filter(None, override[:2])) for override in parsed}
             raise RecipeError([_placed(fault, text, set_here) for fault in faults], source)
         return cls(**checked_head, sections=filled, expect=expect, notes=(*notes, *_without_effect(filled)))
+
+    def with_settings(self, settings: Mapping[str, Any]) -> Recipe:
+        """This recipe with the values of ``section.key`` replaced. Raises RecipeError, as ``load`` does."""
+        written = [f"{key}={tomli_w.dumps({'v': value}).partition('=')[2].strip()}" for key, value in settings.items()]
+        return Recipe.check(self.as_dict(), written) if written else self
 
     def __getitem__(self, section: str) -> dict[str, Any]:
         return self.sections[section]

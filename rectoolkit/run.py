@@ -4,7 +4,8 @@
     environment.json   versions, machine, data       checkpoint.pt        while it trains
     users.codes, items.codes   packed codes          users.npy, items.npy   the same rows before the quantizer, float32
     seen.bin           train and validation pairs    per_user.bin         each test user's metrics
-    model.pt           weights                       metrics.json         written last: the run is finished
+    model.pt           weights                       fold_in.bin          what new users get a row by
+    metrics.json       written last: finished       failure.txt          why the last attempt ended, if it failed
     users.ids, items.ids   what the data calls its users and items, where those are not the row numbers
 
 ``rectoolkit.execute`` makes the folder.
@@ -26,25 +27,31 @@ from rectoolkit.data import Ids, Interactions, stored
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.evaluate import Evaluation, open_index, rows_of, take
 from rectoolkit.float_index import open_embeddings, share_dims
+from rectoolkit.fold import FoldIn
 from rectoolkit.index import Index, Rescore, check_count
+from rectoolkit.neighbours import neighbours
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
+    from rectoolkit.codes import CodeTable
+    from rectoolkit.data.ids import Id
     from rectoolkit.index import Hits
 
     Table = PackedTable | npt.NDArray[np.float32]
 
 LAYOUT = 1  # of the run folder; raised when its files change meaning
-METRICS, RECIPE, ENVIRONMENT, SEEN, PER_USER, MODEL = (
+METRICS, RECIPE, ENVIRONMENT, SEEN, PER_USER, MODEL, FOLD_IN, FAILURE = (
     "metrics.json",
     "recipe.toml",
     "environment.json",
     "seen.bin",
     "per_user.bin",
     "model.pt",
+    "fold_in.bin",
+    "failure.txt",
 )
 
 
@@ -122,61 +129,124 @@ class Run:
 
     def recommend(
         self,
-        users: int | str | Sequence[int | str],
+        users: Id | Sequence[Id] | None = None,
         k: int = 10,
         *,
+        items: Sequence[Id] | Sequence[Sequence[Id]] | None = None,
         include_seen: bool = False,
         float_query: bool = False,
         rescore: int | None = None,
     ) -> Hits:
         """The best items for each user id, without those the user has been seen with; a row a user, best first.
 
-        ``Hits.ids`` and ``scores`` are (users, k), k at most the number of items; a row with fewer rankable items ends
-        in ids -1. Where the data has ids of its own, users are asked for by them, and ``Hits.ids`` holds those of the
-        items, objects where they are texts (a row ends in None). ``float_query``: multiply the user's float32 row, not
-        the codes of it, with the items' codes.
-        ``rescore``: rank the best so many by codes again by float32 rows of both sides. Raises UserError for an
-        unknown user, ids that are no integers, k below 1, where the run has no codes for these, and of a float query
-        where its quantizer rotates or projects a row before it is coded.
+        ``items`` instead of ``users``: the item ids of a user who was not there in training, or a list of them a
+        user; ranked without these items. ``Hits.ids`` and ``scores`` are (users, k), k at most the number of items; a
+        row with fewer rankable items ends in ids -1. Where the data has ids of its own, users and items are asked for
+        by them, and ``Hits.ids`` holds those of the items, objects where they are texts (a row ends in None).
+        ``float_query``: multiply the user's float32 row, not the codes of it, with the items' codes. ``rescore``: rank
+        the best so many by codes again by float32 rows of both sides. Raises UserError for an unknown user or item, ids
+        that are no such ids, k below 1, where the run has no codes for these, and of a float query where its quantizer
+        rotates or projects a row before it is coded.
         """
-        hits = self._search(self._rows(users), k, include_seen, float_query, rescore)
-        return hits if self.item_ids is None else replace(hits, ids=_named(hits.ids, self.item_ids))
+        if (users is None) == (items is None):
+            raise UserError("recommend for users by their ids, or for a new user by items: one of the two")
+        if items is None:
+            rows = self._rows("user", users)
+            return self.named(self.rank(rows, k, include_seen=include_seen, float_query=float_query, rescore=rescore))
+        if rescore is not None:
+            raise UserError("rescore is for users of the run: a new user has no float row to rank again by")
+        return self.named(self._rank_new(_as_lists(items), k, include_seen, float_query))
 
-    def _rows(self, users: int | str | Sequence[int | str]) -> npt.NDArray[Any]:
-        """The row numbers of the users asked for."""
-        asked = np.atleast_1d(np.asarray(users))
-        if self.user_ids is not None and asked.ndim == 1 and len(asked) and asked.dtype.kind in "iuU":
-            return np.array([self.user_ids.row(user, "user") for user in asked.tolist()])
-        if asked.ndim != 1 or not np.issubdtype(asked.dtype, np.integer) or not len(asked):
-            kind = "integer ids" if self.user_ids is None else "ids"
-            raise UserError(f"users must be one or more {kind}, got {users!r}")
-        num_users = self.seen.num_users
-        wrong = asked[(asked < 0) | (asked >= num_users)]
-        if len(wrong):
-            raise UserError(f"user {wrong[0]} is unknown: this run's users are 0 to {num_users - 1}")
-        return asked
-
-    def _search(
-        self, asked: npt.NDArray[Any], k: int, include_seen: bool, float_query: bool, rescore: int | None
+    def rank(
+        self,
+        rows: npt.NDArray[np.int64],
+        k: int = 10,
+        *,
+        include_seen: bool = False,
+        float_query: bool = False,
+        rescore: int | None = None,
     ) -> Hits:
-        """The best rows of items for rows of users."""
+        """What ``recommend`` says of users, in row numbers: ``rows`` (Q,) of users, ``Hits.ids`` those of items."""
         for name, count in (("k", k), ("rescore", 1 if rescore is None else rescore)):
             check_count(name, count)
         k = min(k, self.seen.num_items)
-        mask = None if include_seen else rows_of(self.seen, asked)
+        mask = None if include_seen else rows_of(self.seen, rows)
         if not float_query and rescore is None:
-            return open_index(self.items).search(take(self.users, asked), k, seen=mask)  # type: ignore[arg-type]
-        (coded, items), (real, real_items) = self.tables(), self.float_rows()
-        if float_query and not share_dims(items, real_items):
+            return open_index(self.items).search(take(self.users, rows), k, seen=mask)  # type: ignore[arg-type]
+        (coded, coded_items), (real, real_items) = self.tables(), self.float_rows()
+        if float_query and not share_dims(coded_items, real_items):
             raise UserError(
                 f"{self.path}: its quantizer rotates or projects a row before coding it, so float rows cannot be "
                 "multiplied with its codes; leave the float query out, or rescore the best by float rows"
             )
         if rescore is not None and rescore < k:
             raise UserError(f"rescore ({rescore}) is how many items to rank again, at least k ({k})")
-        again = None if rescore is None else Rescore(real[asked], real_items, rescore)
-        queries = real[asked] if float_query else coded.take(asked)
-        return Index(items).search(queries, k, seen=mask, rescore=again)
+        again = None if rescore is None else Rescore(real[rows], real_items, rescore)
+        queries = real[rows] if float_query else coded.take(rows)
+        return Index(coded_items).search(queries, k, seen=mask, rescore=again)
+
+    def _rank_new(self, lists: Sequence[Sequence[Id]], k: int, include_seen: bool, float_query: bool) -> Hits:
+        check_count("k", k)
+        if float_query:
+            self.tables()  # codes are what a float query is for
+        rows, mask = [np.unique(self._rows("item", one)) for one in lists], None
+        if not include_seen:
+            mask = (np.concatenate([[0], np.cumsum([len(row) for row in rows])]), np.concatenate(rows))
+        queries = self._embed(rows, float_query)
+        return open_index(self.items).search(queries, min(k, self.seen.num_items), seen=mask)  # type: ignore[arg-type]
+
+    def named(self, hits: Hits) -> Hits:
+        """``hits`` of row numbers with what the data calls these items."""
+        return hits if self.item_ids is None else replace(hits, ids=self.item_ids.named(hits.ids))
+
+    def _rows(self, kind: str, asked: Any) -> npt.NDArray[np.int64]:
+        """The row numbers of the users or items asked for, ``kind`` user or item."""
+        users = kind == "user"
+        ids, count = (self.user_ids, self.seen.num_users) if users else (self.item_ids, self.seen.num_items)
+        try:
+            given = np.atleast_1d(np.asarray(asked))
+        except ValueError:  # lists of unequal lengths
+            given = np.empty((1, 0))
+        if given.ndim != 1 or not len(given) or given.dtype.kind not in ("iu" if ids is None else "iuU"):
+            what = "integer ids" if ids is None else "ids, as the data has them"
+            raise UserError(f"{kind}s must be one or more {what}, got {asked!r}")
+        if ids is not None:
+            return ids.rows(given, kind)
+        wrong = given[(given < 0) | (given >= count)]
+        if len(wrong):
+            raise UserError(f"{kind} {wrong[0]} is unknown: this run's {kind}s are 0 to {count - 1}")
+        return given.astype(np.int64)
+
+    def embed(self, lists: Sequence[Sequence[Id]], *, as_floats: bool = False) -> CodeTable | npt.NDArray[np.float32]:
+        """Rows of users who were not there in training, from a list of item ids each, as ``users`` holds them.
+
+        Codes on the users' grid; float32 rows of a run without a quantizer, or ``as_floats``. Raises UserError for an
+        unknown item and an empty list, FormatError where the run was made before this could be done.
+        """
+        return self._embed([self._rows("item", one) for one in lists], as_floats)
+
+    def _embed(self, lists: Sequence[npt.NDArray[np.int64]], as_floats: bool) -> CodeTable | npt.NDArray[np.float32]:
+        rows = self.fold_in.rows(lists, self.items, self.seen.item_degrees, self.item_ids)
+        users = self.users
+        return self.fold_in.coded(rows, users) if isinstance(users, PackedTable) and not as_floats else rows
+
+    @cached_property
+    def fold_in(self) -> FoldIn:
+        """What new users get a row by."""
+        if (self.path / FOLD_IN).exists():
+            self._check(FOLD_IN)
+        fold, users = FoldIn.load(self.path / FOLD_IN), self.users
+        width = users.dim if isinstance(users, PackedTable) else users.shape[1]
+        if fold.map.shape[1] != width:
+            raise FormatError(f"{self.path / FOLD_IN}: rows of {fold.map.shape[1]} dims, users have {width}; run again")
+        return fold
+
+    def similar_items(self, items: Id | Sequence[Id], k: int = 10) -> Hits:
+        """The items most alike to each of ``items``, itself left out: by the cosine of what their codes stand for.
+
+        ``Hits`` as of ``recommend``, scores from -1 to 1. Raises UserError for an unknown item and k below 1.
+        """
+        return self.named(neighbours(self.items, self._rows("item", items), k))
 
     def tables(self) -> tuple[PackedTable, PackedTable]:
         """The packed codes of users and items. Raises UserError of a run without a quantizer."""
@@ -238,13 +308,13 @@ class Run:
                 self._checked.add(name)
 
 
-def _named(rows: npt.NDArray[Any], ids: Ids) -> npt.NDArray[Any]:
-    """Row numbers as ids, -1 where there is none: int64, or objects (None where there is none) for texts."""
-    if ids.values is not None:
-        return np.where(rows >= 0, np.asarray(ids.values)[np.maximum(rows, 0)], -1)
-    named = np.empty(rows.shape, object)
-    named.ravel()[:] = [ids[row] if row >= 0 else None for row in rows.ravel().tolist()]
-    return named
+def _as_lists(items: Any) -> Sequence[Sequence[Id]]:
+    """One user's items as a list of one; several users' as they are."""
+    try:
+        nested = len(items) > 0 and all(np.ndim(row) == 1 for row in items)
+    except TypeError:
+        raise UserError(f"items must be the item ids of a user, or a list of them a user, got {items!r}") from None
+    return items if nested else [items]
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,13 +16,15 @@ from rich.text import Text
 from rectoolkit.registry import REGISTRIES, settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
 
     from rectoolkit.data import Card, Dataset
+    from rectoolkit.lists import Ranked
     from rectoolkit.registry import Setting
     from rectoolkit.run import Run
+    from rectoolkit.tune.store import Trial
 
 console = Console(highlight=False, markup=False)
 REFRESH_SECONDS = 0.2
@@ -203,6 +206,40 @@ def print_run(run: Run) -> None:
         f"trained {_duration(figures['train_seconds'])} ({figures['seconds_per_epoch']:.2f} s an epoch) · "
         f"peak memory {figures['peak_memory_mb']:,.0f} MB"
     )
+
+
+@contextmanager
+def counting(of: str) -> Iterator[Callable[[int, int], None] | None]:
+    """What to tell how many ``of`` something are done, and how many there are; None where nobody looks."""
+    if not console.is_terminal:
+        yield None
+        return
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        yield lambda done, total: live.update(Text(f"{done:,} of {total:,} {of}"), refresh=True)
+
+
+def print_ranked(kind: str, answers: Sequence[Ranked]) -> None:
+    """A table of ranks for each answer."""
+    for answer in answers:
+        table = Table(title=Text(f"{kind} {answer.name}"), title_justify="left")
+        for column in ("rank", "item", "score"):
+            table.add_column(column, justify="right")
+        for rank, (item, score) in enumerate(zip(answer.items, answer.scores, strict=True), 1):
+            table.add_row(str(rank), str(item), f"{score:.4g}")
+        console.print(table)
+
+
+def print_trials(trials: Sequence[Trial], monitor: str) -> None:
+    """A study's trials, the best first: those that finished, by their validation metric."""
+    finished = sorted((trial for trial in trials if trial.state == "finished"), key=lambda t: -(t.best or 0.0))
+    others = len(trials) - len(finished)
+    settings = list(trials[0].values)
+    table = Table("trial", *settings, f"validation {monitor}", "epoch")
+    for trial in finished[:10]:
+        shown = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in trial.values.values()]
+        table.add_row(str(trial.number), *shown, f"{trial.best:.4f}", str(trial.best_epoch))
+    console.print(table)
+    console.print(f"{len(finished)} trials finished, {others} cut short or failed")
 
 
 def print_settings(title: str, settings: list[Setting], values: dict[str, Any]) -> None:

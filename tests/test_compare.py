@@ -20,13 +20,14 @@ import pytest
 from click.testing import CliRunner, Result
 from scipy.stats import t as student
 
+from rectoolkit import execute
 from rectoolkit.cli import main
 from rectoolkit.compare import Comparison, compare_runs, make_plan
 from rectoolkit.compare.breakdown import by_activity, by_popularity, groups_of
 from rectoolkit.compare.charts import LINE_HEIGHT, spread
 from rectoolkit.compare.page import pareto_front
 from rectoolkit.compare.significance import holm, paired
-from rectoolkit.compare.tables import cells
+from rectoolkit.compare.tables import cells, fitted, table_width
 from rectoolkit.data.planted import Planted, generate
 from rectoolkit.errors import UserError
 from rectoolkit.run import Run
@@ -208,7 +209,53 @@ def test_runs_begun_on_other_data_are_refused(place: Path, tmp_path: Path) -> No
         make_plan([place / "coded.toml", place / "floats.toml"], seeds=2, runs=runs)
 
 
+def test_a_setting_varied_is_a_row_a_value_named_by_it(place: Path) -> None:
+    plan = make_plan([place / "coded.toml"], vary=["quantizer.bits=1,2,4"], seeds=2)
+    assert [row.label for row in plan.rows] == ["coded bits=1", "coded bits=2", "coded bits=4"]
+    assert [[recipe["quantizer"]["bits"] for recipe in row.recipes] for row in plan.rows] == [[1, 1], [2, 2], [4, 4]]
+    both = make_plan([place / "coded.toml"], vary=["quantizer.name=ste,gste", "encoder.layers=0, 2"])
+    assert [row.label for row in both.rows] == [
+        f"coded name={name} layers={layers}" for name in ("ste", "gste") for layers in (0, 2)
+    ]
+    with_others = make_plan([place / "coded.toml", place / "floats.toml"], vary=["encoder.layers=1,2"])
+    assert [row.label for row in with_others.rows][2:] == ["floats layers=1", "floats layers=2"]
+    assert make_plan([place / "coded.toml"], vary=["quantizer.bits=1,2"], baseline="coded bits=1").rows
+
+
+@pytest.mark.parametrize(
+    ("vary", "told"),
+    [
+        (["quantizer.bits"], "must read section.key=value,value"),
+        (["quantizer.bits="], "must read section.key=value,value"),
+        (["quantizer.bits=1,1"], "given twice"),
+        (["quantizer.bits=1", "quantizer.bits=2"], "given twice"),
+        (["quantizer.bits=2,9"], "from 1 to 8"),
+        (["quantiser.bits=2"], "did you mean 'quantizer'"),
+    ],
+)
+def test_what_cannot_be_varied_is_told(place: Path, vary: list[str], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        make_plan([place / "coded.toml"], vary=vary)
+
+
 # The table and the files
+
+
+def test_a_piped_table_fits_and_keeps_what_was_asked_for(place: Path, compared: Comparison) -> None:
+    options = ("--seeds", 2, "--baseline", "coded", "--runs", place / "runs", "--device", "cpu")
+    narrow = rectool("compare", place / "coded.toml", place / "floats.toml", *options).output
+    table = [line for line in narrow.splitlines() if line[:1] in "┏┃┡│└"]
+    assert max(map(len, table)) <= 100
+    assert "recall@10 - coded" in narrow
+    assert "left out to fit 100 columns: train s" in narrow
+    wide = rectool("compare", place / "coded.toml", place / "floats.toml", *options, "--wide").output
+    for head in cells(compared)[0]:
+        assert head in wide
+    for width in (70, 80, 120, 1000):
+        heads, rows, left_out = fitted(compared, width)
+        assert sorted([*heads, *left_out]) == sorted(cells(compared)[0])
+        assert {"recipe", "recall@10"} <= set(heads)
+        assert table_width(heads, rows) <= width
 
 
 def test_the_table_holds_means_and_deviations_of_the_runs(place: Path, compared: Comparison) -> None:
@@ -385,7 +432,7 @@ def test_runs_are_listed_and_removed_after_asking(place: Path, tmp_path: Path) -
     (runs / "notes").mkdir()  # no run folder: neither listed nor removed
     listed = rectool("runs", "--runs", runs).output
     assert [name for name in names if name in listed] == names
-    assert "epoch 2 of 2" in listed
+    assert f"{names[0]}: interrupted: 2 of 2 epochs logged" in listed
     assert listed.count("finished") == 3
     assert "notes" not in listed
     assert names[0] not in rectool("runs", "floats*", "--runs", runs).output
@@ -395,6 +442,64 @@ def test_runs_are_listed_and_removed_after_asking(place: Path, tmp_path: Path) -
     assert (runs / names[0]).exists()
     assert rectool("runs", "--runs", runs, "--remove", names[0], input="y\n").exit_code == 0
     assert sorted(path.name for path in runs.iterdir()) == sorted([*names[1:], "notes"])
+
+
+def listed(runs: Path, *arguments: str) -> dict[str, dict[str, str]]:
+    result = rectool("runs", "--runs", runs, "--json", *arguments)
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.output.splitlines() if line.startswith("{")]
+    return {Path(row["folder"]).name: row for row in rows}
+
+
+def test_a_runs_state_is_told_from_its_files_and_its_lock(place: Path, tmp_path: Path) -> None:
+    import fcntl
+
+    runs = shutil.copytree(place / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("wild-*"))
+    one, two, three, four = sorted(runs.iterdir())
+    first = listed(runs)[one.name]
+    assert {key: first[key] for key in ("data", "encoder", "quantizer", "bits", "state", "detail")} == {
+        "data": "data", "encoder": "lightgcn", "quantizer": "ste", "bits": "1", "state": "finished", "detail": "",
+    }  # fmt: skip
+    assert first["seed"] in "56"
+    assert first["metric"] == f"recall@10 {Run.open(one).metrics['accuracy']['recall@10']:.4f}"
+    (one / "items.codes").write_bytes((one / "items.codes").read_bytes()[:-9])
+    for folder in (two, three, four):
+        (folder / "metrics.json").unlink()
+    (two / "log.jsonl").write_text('{"epoch": 1, "loss"')  # cut short: the state does not hang on it
+    (three / "failure.txt").write_text("epoch 1: NaN\n")
+    with open(four / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = listed(runs)
+    assert [found[path.name]["state"] for path in (one, two, three, four)] == [
+        "damaged", "interrupted", "failed", "running",
+    ]  # fmt: skip
+    assert found[three.name]["detail"] == "epoch 1: NaN"
+    assert "items.codes" in found[one.name]["detail"]
+    assert set(listed(runs, "--where", "state=failed")) == {three.name}
+    assert set(listed(runs, "--where", "quantizer=float32", "--where", "bits=32")) == {three.name, four.name}
+    for wrong, told in (("states=failed", "did you mean 'state'"), ("state=fail", "'failed'"), ("bits", "key=value")):
+        assert told in rectool("runs", "--runs", runs, "--where", wrong).output
+    assert rectool("runs", "--runs", runs, "--where", "state=failed", "--remove-listed", input="n\n").exit_code == 0
+    assert three.exists()
+    rectool("runs", "--runs", runs, "--where", "state=failed", "--remove-listed", "--yes")
+    assert sorted(path.name for path in runs.iterdir()) == sorted(path.name for path in (one, two, four))
+
+
+def test_a_failure_is_kept_until_the_next_attempt(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("run", place / "coded.toml", "--runs", tmp_path, "--quiet", "--threads", "1")
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(execute, "_measure", full)
+    assert rectool(*command).exit_code == 1
+    (found,) = listed(tmp_path).values()
+    assert (found["state"], "No space left" in found["detail"]) == ("failed", True)
+    monkeypatch.undo()
+    assert rectool(*command).exit_code == 0
+    (found,) = listed(tmp_path).values()
+    assert found["state"] == "finished"
+    assert not list(tmp_path.glob("*/failure.txt"))
 
 
 def test_a_run_is_measured_again_from_its_codes(place: Path, compared: Comparison, tmp_path: Path) -> None:

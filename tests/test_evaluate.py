@@ -89,3 +89,27 @@ def test_float_files_that_are_damaged_are_refused(tmp_path) -> None:  # type: ig
         FloatIndex.open(path)
     with pytest.raises(UserError, match=r"\(Q, 4\)"):
         FloatIndex(np.ones((3, 4), np.float32)).search(np.ones((1, 5), np.float32), 2)
+
+
+def test_what_is_recommended_is_measured_as_a_loop_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "USER_BLOCK", 7)
+    seen, held = random_interactions(30, 50, 200), random_interactions(30, 50, 60)
+    users, items = (CodeTable(DRAWS.integers(0, 4, (n, 9)).astype(np.uint8), bits=2) for n in (30, 50))
+    tables = PackedTable.pack(users), PackedTable.pack(items)
+    names = ["coverage@5", "gini@5", "popularity@5", "novelty@3", "recall@5", "coverage@2"]
+    means = evaluate(*tables, seen, held, names).means
+    scores, lists = dot(users, items), []
+    for user in np.flatnonzero(held.user_degrees).tolist():
+        rest = set(range(50)) - set(seen.row(user).tolist())
+        lists.append(sorted(rest, key=lambda i: (-scores[user, i], int(mix(i))))[:5])
+    counts = np.zeros(50)
+    for row in lists:
+        counts[row] += 1
+    degrees = [sum(item in seen.row(user) for user in range(30)) for item in range(50)]
+    assert means["coverage@5"] == len({item for row in lists for item in row}) / 50
+    assert means["coverage@2"] == len({item for row in lists for item in row[:2]}) / 50
+    assert means["gini@5"] == pytest.approx(np.abs(counts[:, None] - counts).mean() / (2 * counts.mean()))
+    assert means["popularity@5"] == pytest.approx(np.mean([[degrees[i] for i in row] for row in lists]))
+    rarity = [[-np.log2(max(1, degrees[i]) / 30) for i in row[:3]] for row in lists]
+    assert means["novelty@3"] == pytest.approx(np.mean(rarity))
+    assert means["recall@5"] == evaluate(*tables, seen, held, ["recall@5"]).means["recall@5"]

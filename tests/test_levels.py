@@ -16,16 +16,16 @@ LEVELS = [
     {"data", "metrics"},
     {"codes"},
     {"kernels"},
-    {"index", "graph"},
-    {"float_index", "export", "approximate"},
+    {"index", "graph", "fold"},
+    {"float_index", "export", "approximate", "neighbours"},
     {"encoders", "quantizers", "losses", "samplers"},
     {"recipe", "model", "evaluate"},
     {"train"},
     {"run"},
     {"identity"},
-    {"execute"},
-    {"compare", "bench"},
-    {"terminal"},
+    {"execute", "lists"},
+    {"compare", "bench", "tune", "doctor", "estimator"},
+    {"terminal", "events"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
@@ -64,7 +64,19 @@ def test_imports_go_down(path: Path) -> None:
             assert not {part, imported} <= COMPONENTS or imported == "losses", f"{part} imports {imported}"
 
 
-TORCH_FREE = ["codes", "index", "metrics", "evaluate", "float_index", "approximate", "data", "run", "cli"]
+TORCH_FREE = [
+    "codes",
+    "index",
+    "metrics",
+    "evaluate",
+    "float_index",
+    "approximate",
+    "fold",
+    "neighbours",
+    "data",
+    "run",
+    "cli",
+]
 
 
 @pytest.mark.parametrize("module", TORCH_FREE)

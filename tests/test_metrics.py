@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rectoolkit.errors import UserError
-from rectoolkit.metrics import METRICS, measure, parse
+from rectoolkit.metrics import METRICS, gini, measure, novelty, parse, parse_any, popularity
 
 
 def naive(name: str, hits: list[bool], relevant: int, k: int) -> float:
@@ -50,3 +50,30 @@ def test_what_is_no_metric_is_refused(wrong: str) -> None:
 def test_too_few_ranks_are_an_error() -> None:
     with pytest.raises(ValueError, match="needs 5 ranks"):
         measure("recall@5", np.zeros((1, 4), bool), np.array([1]))
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=40))
+def test_gini_is_the_mean_difference_of_all_pairs_over_twice_the_mean(counts: list[int]) -> None:
+    pairs = [abs(one - other) for one in counts for other in counts]
+    expected = sum(pairs) / len(counts) ** 2 / (2 * sum(counts) / len(counts)) if sum(counts) else 0.0
+    assert gini(np.array(counts)) == pytest.approx(expected)
+
+
+def test_gini_by_hand() -> None:
+    assert gini(np.array([5, 5, 5])) == 0
+    assert gini(np.array([0, 0, 0, 8])) == pytest.approx(3 / 4)
+
+
+def test_popularity_and_novelty_against_loops_over_the_ranks() -> None:
+    ids, degrees = np.array([[2, 0, -1], [1, 2, 3], [-1, -1, -1]]), np.array([8, 0, 2, 1])
+    assert popularity(ids, degrees, 16).tolist() == [5, 1, 0]
+    expected = [(math.log2(8) + math.log2(2)) / 2, (math.log2(16) + math.log2(8) + math.log2(16)) / 3, 0]
+    assert novelty(ids, degrees, 16) == pytest.approx(expected)
+
+
+def test_what_is_no_accuracy_is_refused_where_accuracy_is_asked_for() -> None:
+    assert parse_any("coverage@20") == ("coverage", 20)
+    with pytest.raises(UserError, match="rectool evaluate RUN --metrics gini@20"):
+        parse("gini@20")
+    with pytest.raises(UserError, match="did you mean 'coverage'"):
+        parse_any("coverag@5")

@@ -1,15 +1,20 @@
-"""Recommending from a run: by codes of both sides, by a float row against codes, and by floats among the best."""
+"""Recommending from a run: by codes, by float rows, items alike, and the lists of all users as a file."""
 
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from rectoolkit import codes
+from rectoolkit import codes, lists
 from rectoolkit.cli import main
 from rectoolkit.codes import CodeTable, PackedTable
 from rectoolkit.errors import UserError
@@ -79,3 +84,114 @@ def test_codes_of_rotated_rows_take_no_float_query(small_run: Path, monkeypatch:
     with pytest.raises(UserError, match="rotates or projects"):
         Run.open(small_run).recommend(3, float_query=True)
     assert Run.open(small_run).recommend(3, rescore=20).ids.shape == (1, 10)
+
+
+def test_items_alike_are_those_of_the_largest_cosine(small_run: Path, small_float_run: Path) -> None:
+    for path in (small_run, small_float_run):
+        run = Run.open(path)
+        values = run.items.unpack().decode() if isinstance(run.items, PackedTable) else np.array(run.items)
+        unit = values / np.linalg.norm(values, axis=1, keepdims=True)
+        hits = run.similar_items([7, 0, 7], 5)
+        for row, item in enumerate((7, 0, 7)):
+            cosines = unit @ unit[item]
+            cosines[item] = -np.inf
+            np.testing.assert_allclose(hits.scores[row], -np.sort(-cosines)[:5], atol=1e-6)
+            np.testing.assert_allclose(cosines[hits.ids[row]], hits.scores[row], atol=1e-6)
+        assert np.array_equal(hits.ids[0], hits.ids[2])
+        assert run.similar_items(7, 500).ids[0, -2:].min() == -1  # all others, and then nothing
+        assert sorted(run.similar_items(7, 500).ids[0, :-1].tolist()) == [i for i in range(90) if i != 7]
+        for wrong, told in ((90, "item 90 is unknown"), ("a", "integer ids")):
+            with pytest.raises(UserError, match=told):
+                run.similar_items(wrong)  # type: ignore[arg-type]
+
+
+def test_items_alike_do_not_depend_on_how_the_table_is_cut(monkeypatch: pytest.MonkeyPatch, small_run: Path) -> None:
+    from rectoolkit import neighbours
+
+    whole = Run.open(small_run).similar_items(list(range(90)), 8)
+    monkeypatch.setattr(neighbours, "BLOCK", 7)
+    monkeypatch.setattr(neighbours, "AT_ONCE", 11)
+    cut = Run.open(small_run).similar_items(list(range(90)), 8)
+    np.testing.assert_allclose(cut.scores, whole.scores, atol=1e-6)
+    assert (cut.ids == whole.ids).mean() > 0.95
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_lists_of_all_users_are_those_of_each(
+    small_run: Path, tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "BLOCK_HITS", 100)  # 16 blocks, the last one short
+    run, path = Run.open(small_run), tmp_path / f"lists.{ending}"
+    result = CliRunner().invoke(main, ["recommend", str(small_run), "--all", "-k", "10", "--to", str(path)])
+    assert result.exit_code == 0, result.output
+    assert "150 users" in result.output
+    expected = run.recommend(list(range(150)), 10)
+    if ending == "jsonl":
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        users, items = [row["user"] for row in rows], [row["items"] for row in rows]
+        scores = [row["scores"] for row in rows]
+    else:
+        frame = pd.read_csv(path) if ending == "csv" else pd.read_parquet(path)
+        assert frame["rank"].tolist() == list(range(1, 11)) * 150
+        grouped = frame.groupby("user", sort=False)
+        users, items = list(grouped.groups), grouped["item"].apply(list).tolist()
+        scores = grouped["score"].apply(list).tolist()
+    assert users == list(range(150))
+    assert items == expected.ids.tolist()
+    assert np.array_equal(np.float32(scores), expected.scores)
+
+
+def test_a_list_ends_where_nothing_is_left_to_rank(small_run: Path, tmp_path: Path) -> None:
+    run, path = Run.open(small_run), tmp_path / "lists.csv"
+    assert lists.write_lists(run, path, 90) == 150
+    counts = pd.read_csv(path)["user"].value_counts()
+    assert {user: 90 - len(run.seen.row(user)) for user in range(150)} == counts.to_dict()
+
+
+def test_lists_cut_short_leave_no_file(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: object, rows: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(lists.Csv, "write", full)
+    result = CliRunner().invoke(main, ["recommend", str(small_run), "--all", "--to", str(tmp_path / "a.csv")])
+    assert (result.exit_code, "No space left" in result.output) == (1, True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--all"], "--to names it"),
+        (["--user", "1", "--to", "a.csv"], "--to names it"),
+        (["--all", "--to", "a.xlsx"], "unknown kind of file '.xlsx'"),
+        (["--all", "--to", "none/a.csv"], "none: no such folder"),
+        (["--similar-to", "3", "--include-seen"], "--include-seen is for users"),
+    ],
+)
+def test_wrong_ways_to_ask_are_told(small_run: Path, arguments: list[str], told: str) -> None:
+    result = CliRunner().invoke(main, ["recommend", str(small_run), *arguments])
+    assert (result.exit_code, told in result.output) == (2, True), result.output
+
+
+def test_without_pyarrow_the_command_to_type_is_told(
+    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    result = CliRunner().invoke(main, ["recommend", str(small_run), "--all", "--to", str(tmp_path / "a.parquet")])
+    assert (result.exit_code, "pip install pyarrow" in result.output) == (2, True), result.output
+
+
+def test_a_terminal_shows_a_table_and_a_pipe_plain_lines(small_run: Path) -> None:
+    command = [sys.executable, "-m", "rectoolkit.cli", "recommend", str(small_run), "--similar-to", "3", "-k", "2"]
+    piped = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert piped.startswith("similar to 3: ")
+    assert len(piped.split()) == 5
+    leader, follower = pty.openpty()
+    shown = subprocess.run(command, stdout=follower, check=True)
+    os.close(follower)
+    text = os.read(leader, 10_000).decode()
+    os.close(leader)
+    assert shown.returncode == 0
+    assert "similar to 3" in text
+    assert "rank" in text
+    assert "┏" in text

@@ -1,6 +1,6 @@
 """The command line: ``rectool``. A file per group of commands; what is heavy is imported inside the command."""
 
-from rectoolkit.cli import comparing, data, measuring, serving, training
+from rectoolkit.cli import comparing, data, doctoring, measuring, serving, training, tuning
 from rectoolkit.cli.group import main
 
-__all__ = ["comparing", "data", "main", "measuring", "serving", "training"]
+__all__ = ["comparing", "data", "doctoring", "main", "measuring", "serving", "training", "tuning"]

@@ -87,16 +87,20 @@ def bench(
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use; all cores by default.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def evaluate_command(run: Path, metrics: str, threads: int | None, as_json: bool) -> None:
-    """Measure a finished RUN folder by other METRICS, from its packed codes; nothing is trained."""
+    """Measure a finished RUN folder by other METRICS, from its packed codes; nothing is trained.
+
+    Accuracy: recall, ndcg, precision, hit, mrr, map. What is recommended: coverage, gini, popularity, novelty.
+    """
     from rectoolkit.compare.folders import measure_again
-    from rectoolkit.metrics import parse
+    from rectoolkit.metrics import parse_any
 
     names = list(dict.fromkeys(name.strip() for name in metrics.split(",") if name.strip()))
     if not names:
         raise UserError("--metrics: name at least one, such as recall@20")
     for name in names:
-        parse(name)
+        parse_any(name)
     means = measure_again(run, names, threads).means
+    means = {name: means[name] for name in names}
     if as_json:
         click.echo(json.dumps(means))
         return

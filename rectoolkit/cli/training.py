@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -25,13 +26,23 @@ if TYPE_CHECKING:
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use; all cores by default.")
+@click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard into the run folder.")
 @click.option("--quiet", is_flag=True, help="Print the run's folder and nothing else.")
-def run(recipe: Path, overrides: Sequence[str], runs: Path, device: str, threads: int | None, quiet: bool) -> None:
+def run(
+    recipe: Path,
+    overrides: Sequence[str],
+    runs: Path,
+    device: str,
+    threads: int | None,
+    tensorboard: bool,
+    quiet: bool,
+) -> None:
     """Train RECIPE (a .toml file), pack its codes, evaluate them, and print the table.
 
     The same recipe again reuses its finished run; an unfinished one goes on from its checkpoint. A run folder stands
     for its own recipe.
     """
+    from rectoolkit.events import Events, Together
     from rectoolkit.execute import Circumstances, execute
     from rectoolkit.identity import finished_before, words
     from rectoolkit.recipe import Recipe
@@ -57,19 +68,23 @@ def run(recipe: Path, overrides: Sequence[str], runs: Path, device: str, threads
             )
         chosen, why = choose_device(device)
         around = Circumstances(runs, chosen, threads, asked=words(recipe, overrides))
-        if quiet:
-            finished, reused = execute(loaded, around), False
-        else:
-            _print_notes([*loaded.notes, *([why] if why else [])])
-            with TrainingBar(loaded["train"]["epochs"], loaded["train"]["monitor"]) as bar:
-                finished = execute(loaded, replace(around, watcher=bar))
-            reused = not bar.row
+        watchers: list[Any] = []
+        with ExitStack() as stack:
+            if tensorboard:
+                watchers.append(stack.enter_context(Events(runs / loaded.folder_name)))
+            if not quiet:
+                _print_notes([*loaded.notes, *([why] if why else [])])
+                watchers.append(stack.enter_context(TrainingBar(loaded["train"]["epochs"], loaded["train"]["monitor"])))
+            finished = execute(loaded, replace(around, watcher=Together(*watchers) if watchers else None))
+        reused = not quiet and not watchers[-1].row
     if quiet:
         click.echo(finished.path)
         return
     if reused:
         console.print("this run was finished before; its figures:")
     print_run(finished)
+    if tensorboard:
+        console.print(f"tensorboard --logdir {finished.path}", soft_wrap=True)
 
 
 def _print_notes(notes: Sequence[str]) -> None:

@@ -60,7 +60,7 @@ def by_popularity(run: Run, dataset: Dataset, k: int, groups: Groups) -> list[fl
     found = np.zeros(dataset.num_items)
     for start in range(0, len(asked), USER_BLOCK):
         block = asked[start : start + USER_BLOCK]
-        ids = run.recommend(block, k).ids  # type: ignore[arg-type]
+        ids = run.rank(block, k).ids
         hits = dataset.test.contains(block[:, None], ids)
         found += np.bincount(ids[hits], minlength=dataset.num_items)
     total = np.bincount(groups.group[wanted], minlength=len(groups.names))

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from rectoolkit.compare.plan import read_environment
 from rectoolkit.errors import FormatError, UserError, nearest
+from rectoolkit.execute import is_locked, load_data, locked
 from rectoolkit.recipe import read_toml
-from rectoolkit.run import METRICS, RECIPE, Run
+from rectoolkit.run import FAILURE, METRICS, RECIPE, Run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,21 +25,47 @@ LOG = "log.jsonl"
 
 @dataclass(frozen=True)
 class Entry:
-    """A run folder as ``rectool runs`` lists it; ``accuracy`` is its first metric, empty until it is finished."""
+    """A run folder as ``rectool runs`` lists it; ``metric`` is its first one, empty until it is finished.
+
+    ``state`` is one of ``STATES``: finished (all its files are there and whole), running (a process holds its lock),
+    failed (the last attempt ended with ``detail``), interrupted (it ended without a word), damaged.
+    """
 
     folder: Path  # named by the recipe and its digest
-    dataset: str
+    data: str
+    encoder: str
+    quantizer: str
     bits: str
-    accuracy: str
+    seed: str
+    metric: str
     state: str
+    detail: str
 
 
-def list_runs(runs: Path, pattern: str = "*") -> list[Entry]:
-    """The run folders in ``runs`` whose folder name matches ``pattern`` (``hqgnn*``), by name."""
+STATES = ("finished", "running", "interrupted", "failed", "damaged")
+FILTERS = ("data", "encoder", "quantizer", "bits", "seed", "state")
+
+
+def list_runs(runs: Path, pattern: str = "*", where: Sequence[str] = ()) -> list[Entry]:
+    """The run folders in ``runs`` whose folder name matches ``pattern`` (``hqgnn*``), by name.
+
+    ``where``: conditions ``key=value``, all of which hold. Raises UserError for a key that is none of ``FILTERS``.
+    """
+    wanted = [_condition(text) for text in where]
     if not runs.is_dir():
         return []
     folders = (path for path in sorted(runs.iterdir()) if path.is_dir() and fnmatch(path.name, pattern))
-    return [_entry(folder) for folder in folders if read_environment(folder).get("layout") is not None]
+    entries = [_entry(folder) for folder in folders if read_environment(folder).get("layout") is not None]
+    return [entry for entry in entries if all(getattr(entry, key) == value for key, value in wanted)]
+
+
+def _condition(text: str) -> tuple[str, str]:
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or key not in FILTERS:
+        raise UserError(f"--where {text!r}: must read key=value; {nearest(key, FILTERS)}")
+    if key == "state" and value not in STATES:
+        raise UserError(f"--where {text!r}: no such state; {nearest(value, STATES)}")
+    return key, value
 
 
 def find_run(runs: Path, name: str) -> Path:
@@ -51,8 +78,6 @@ def find_run(runs: Path, name: str) -> Path:
 
 def remove_run(folder: Path) -> None:
     """Delete a run folder. Raises UserError where a process works on it."""
-    from rectoolkit.execute import locked
-
     with locked(folder):
         shutil.rmtree(folder)
 
@@ -63,7 +88,6 @@ def measure_again(path: Path, metrics: Sequence[str], threads: int | None = None
     Raises UserError where the data has changed since the run was made.
     """
     from rectoolkit.evaluate import evaluate
-    from rectoolkit.execute import load_data
 
     run = Run.open(path)
     dataset = load_data(read_toml(path / RECIPE)[0]["dataset"])
@@ -82,23 +106,44 @@ def _entry(folder: Path) -> Entry:
         recipe = read_toml(folder / RECIPE)[0]
     except UserError:
         recipe = {}
-    bits = recipe.get("quantizer", {}).get("bits", 32)
-    data = environment.get("data", {})
-    accuracy, state = _progress(folder, recipe)
-    return Entry(folder, str(data.get("name", "")), str(bits), accuracy, state)
+    quantizer = recipe.get("quantizer", {})
+    metric, state, detail = _state(folder, recipe)
+    return Entry(
+        folder,
+        data=str(environment.get("data", {}).get("name", "")),
+        encoder=str(recipe.get("encoder", {}).get("name", "")),
+        quantizer=str(quantizer.get("name", "")),
+        bits=str(quantizer.get("bits", 32)),
+        seed=str(recipe.get("seed", "")),
+        metric=metric,
+        state=state,
+        detail=detail,
+    )
 
 
-def _progress(folder: Path, recipe: dict[str, Any]) -> tuple[str, str]:
-    """The first metric, and whether the run is finished or how far it came."""
+def _state(folder: Path, recipe: dict[str, Any]) -> tuple[str, str, str]:
+    """The first metric, the state, and what is to be said of it."""
     if (folder / METRICS).exists():
         try:
-            metric, value = next(iter(Run.open(folder).metrics["accuracy"].items()))
-        except (FormatError, KeyError, StopIteration) as error:
-            return "", f"unreadable: {error}"
-        return f"{metric} {value:.4f}", "finished"
+            run = Run.open(folder)
+            _ = run.users, run.items
+            metric, value = next(iter(run.metrics["accuracy"].items()), ("", 0.0))
+        except (FormatError, KeyError) as error:
+            return "", "damaged", str(error)
+        return f"{metric} {value:.4f}" if metric else "", "finished", ""
+    epochs = f"{_last_epoch(folder)} of {recipe.get('train', {}).get('epochs', '?')} epochs logged"
+    if is_locked(folder):
+        return "", "running", epochs
     try:
-        lines = (folder / LOG).read_text().splitlines()
-        reached = json.loads(lines[-1])["epoch"] if lines else 0
-    except (OSError, ValueError, KeyError):
-        reached = 0
-    return "", f"epoch {reached} of {recipe.get('train', {}).get('epochs', '?')}"
+        return "", "failed", (folder / FAILURE).read_text().strip()
+    except OSError:
+        return "", "interrupted", epochs
+
+
+def _last_epoch(folder: Path) -> int:
+    """The epoch of the log's last row; the checkpoint that a run goes on from may be some seconds older."""
+    try:
+        rows = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+        return int(rows[-1]["epoch"]) if rows else 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0

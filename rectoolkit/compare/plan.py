@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -47,15 +48,20 @@ def make_plan(
     sort: str = "",
     baseline: str | None = None,
     runs: Path | None = None,
+    vary: Sequence[str] = (),
 ) -> Plan:
     """Load every recipe with ``overrides``, take ``seeds`` seeds of each from its own on, and load the data.
+
+    ``vary``: settings ``section.key=value,value``; a recipe becomes a row for each value, named by it, and for each
+    combination where there are several.
 
     A folder among ``paths`` stands for the ``recipe.toml`` in it, so that run folders can be named. Raises UserError
     with the faults of all recipes at once, and where rows, or runs begun in the folder ``runs``, are on different data.
     """
-    recipes = _load_all(paths, overrides)
+    variations = _variations(vary)
+    recipes = _load_all(paths, overrides, variations)
     notes = [f"{recipe.name}: {note}" for recipe in recipes for note in recipe.notes]
-    rows = _rows(recipes, seeds)
+    rows = _rows(recipes, seeds, list(dict.fromkeys(key for variation in variations for key, _ in variation)))
     metrics, found = _common_metrics(rows)
     _check_names(rows, metrics, sort, baseline)
     dataset = _one_dataset(rows)
@@ -64,20 +70,38 @@ def make_plan(
     return Plan(rows, metrics, dataset, sort or metrics[0], baseline, tuple(dict.fromkeys(notes + found)))
 
 
-def _load_all(paths: Sequence[Path], overrides: Sequence[str]) -> list[Recipe]:
+def _variations(vary: Sequence[str]) -> list[tuple[tuple[str, str], ...]]:
+    """Every combination of the values of ``section.key=value,value``, as (key, value) pairs; one empty without any."""
+    settings: dict[str, list[tuple[str, str]]] = {}
+    for written in vary:
+        key, equals, text = (part.strip() for part in written.partition("="))
+        values = [value.strip() for value in text.split(",") if value.strip()]
+        if not equals or not values:
+            raise UserError(f"--vary {written!r}: must read section.key=value,value, such as quantizer.bits=1,2,4")
+        if key in settings or len(set(values)) < len(values):
+            raise UserError(f"--vary {written!r}: {'the key' if key in settings else 'a value'} is given twice")
+        settings[key] = [(key, value) for value in values]
+    return list(itertools.product(*settings.values()))
+
+
+def _load_all(
+    paths: Sequence[Path], overrides: Sequence[str], variations: Sequence[tuple[tuple[str, str], ...]]
+) -> list[Recipe]:
     recipes, faults = [], []
-    for path in paths:
+    for path, variation in itertools.product(paths, variations):
+        varied = [f"{key}={value}" for key, value in variation]
         try:
-            recipes.append(Recipe.load(path / "recipe.toml" if path.is_dir() else path, overrides))
+            recipes.append(Recipe.load(path / "recipe.toml" if path.is_dir() else path, [*overrides, *varied]))
         except UserError as error:
             faults.append(str(error))
     if faults:
-        count = f"{len(faults)} of {len(paths)} recipes cannot be used; nothing was run\n" if len(paths) > 1 else ""
-        raise UserError(count + "\n".join(faults))
+        number = len(paths) * len(variations)
+        count = f"{len(faults)} of {number} recipes cannot be used; nothing was run\n" if number > 1 else ""
+        raise UserError(count + "\n".join(dict.fromkeys(faults)))
     return recipes
 
 
-def _rows(recipes: Sequence[Recipe], seeds: int) -> tuple[Row, ...]:
+def _rows(recipes: Sequence[Recipe], seeds: int, varied: Sequence[str]) -> tuple[Row, ...]:
     """Recipes that differ in nothing but their seed are one row; every row has a label of its own."""
     groups: dict[str, dict[int, Recipe]] = {}
     for recipe in recipes:
@@ -87,18 +111,25 @@ def _rows(recipes: Sequence[Recipe], seeds: int) -> tuple[Row, ...]:
         for seed in range(recipe.seed, recipe.seed + seeds):
             group.setdefault(seed, replace(recipe, seed=seed))
     members = [tuple(group[seed] for seed in sorted(group)) for group in groups.values()]
-    labels = _labels([row[0] for row in members])
+    labels = _labels([row[0] for row in members], varied)
     return tuple(Row(label, row) for label, row in zip(labels, members, strict=True))
 
 
-def _labels(recipes: Sequence[Recipe]) -> list[str]:
-    """The recipes' names; where a name is shared, with the settings that tell its bearers apart."""
+def _labels(recipes: Sequence[Recipe], varied: Sequence[str]) -> list[str]:
+    """The recipes' names with the settings ``varied``; where that is shared, with what tells its bearers apart."""
+    short = {key: key.rpartition(".")[2] for key in varied}
+    if len(set(short.values())) < len(short):
+        short = dict(zip(varied, varied, strict=True))
+    flat = [_flat(recipe) for recipe in recipes]
+    named = [
+        " ".join([recipe.name, *(f"{short[key]}={own[key]}" for key in varied if key in own)])
+        for recipe, own in zip(recipes, flat, strict=True)
+    ]
     labels = []
-    for recipe in recipes:
-        same = [_flat(other) for other in recipes if other.name == recipe.name]
-        own = _flat(recipe)
+    for name, own in zip(named, flat, strict=True):
+        same = [other for other, label in zip(flat, named, strict=True) if label == name]
         telling = [key for key in own if any(other.get(key) != own[key] for other in same)]
-        labels.append(" ".join([recipe.name, *(f"{key}={own[key]}" for key in telling)]))
+        labels.append(" ".join([name, *(f"{key}={own[key]}" for key in telling)]))
     return [
         f"{label} {recipe.digest[:8]}" if labels.count(label) > 1 else label
         for label, recipe in zip(labels, recipes, strict=True)

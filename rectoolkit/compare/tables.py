@@ -61,9 +61,36 @@ def remarks(comparison: Comparison) -> list[str]:
     return lines + [f"failed: {job}: {why}" for job, why in comparison.failures.items()]
 
 
-def as_rich(comparison: Comparison) -> Table:
-    """The table for the terminal."""
+def fitted(comparison: Comparison, width: int) -> tuple[list[str], list[list[str]], list[str]]:
+    """The heads and rows of ``cells`` that go into ``width`` columns of a terminal, and the heads left out.
+
+    Costs go first, then the second test, then the metrics after the leading one, the last of them first.
+    """
     heads, rows = cells(comparison)
+    lead = leading(comparison)
+    others = [metric for metric in reversed(comparison.plan.metrics) if metric != lead]
+    droppable = ["train s", "bytes/user", "p (Wilcoxon)", "queries/s", *others, "p (t)", "seeds", "effect"]
+    left_out: list[str] = []
+    for head in [head for head in droppable if head in heads]:
+        if table_width(heads, rows) <= width:
+            break
+        place = heads.index(head)
+        heads, rows = _without(heads, place), [_without(row, place) for row in rows]
+        left_out.append(head)
+    return heads, rows, left_out
+
+
+def table_width(heads: list[str], rows: list[list[str]]) -> int:
+    """How many columns of a terminal a table takes: its cells, and a border and two spaces each."""
+    return 1 + sum(3 + max(map(len, column)) for column in zip(heads, *rows, strict=True))
+
+
+def _without(cells: list[str], place: int) -> list[str]:
+    return cells[:place] + cells[place + 1 :]
+
+
+def as_rich(comparison: Comparison, heads: list[str], rows: list[list[str]]) -> Table:
+    """The table for the terminal."""
     table = Table(title=f"{comparison.plan.dataset.name}, by {comparison.plan.sort}", title_justify="left")
     for place, head in enumerate(heads):
         table.add_column(escape(head), justify="right" if place else "left", overflow="fold")

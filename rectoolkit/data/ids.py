@@ -78,6 +78,22 @@ class Ids:
         near = get_close_matches(str(wanted), around, n=3, cutoff=0.6) or around[:3]
         raise DataError(f"{kind} '{wanted}' is unknown: there are {len(self):,}, such as {', '.join(near)}")
 
+    def rows(self, wanted: npt.NDArray[Any], kind: str = "id") -> Int64s:
+        """The rows of these ids (N,), integers or texts. Raises DataError as ``row`` does."""
+        if self.values is not None and len(self) and wanted.dtype.kind in "iu":
+            found = np.minimum(np.searchsorted(self.values, wanted), len(self) - 1)
+            if (self.values[found] == wanted).all():
+                return found
+        return np.array([self.row(one, kind) for one in wanted.tolist()], np.int64)
+
+    def named(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Row numbers of any shape as ids, -1 where there is none: int64, or objects (None for -1) of texts."""
+        if self.values is not None:
+            return np.where(rows >= 0, np.asarray(self.values)[np.maximum(rows, 0)], -1)
+        named = np.empty(rows.shape, object)
+        named.ravel()[:] = [self[row] if row >= 0 else None for row in rows.ravel().tolist()]
+        return named
+
     def kept(self, mask: npt.NDArray[np.bool_]) -> Ids:
         """The ids where ``mask`` bool (N,) is set."""
         if self.values is not None:
@@ -117,7 +133,7 @@ class Ids:
                 return int(np.searchsorted(self.values, np.int64(wanted)))
             except (ValueError, OverflowError):  # no number, or one beyond int64
                 return 0
-        low, high, key = 0, len(self), str(wanted).encode()
+        low, high, key = 0, len(self), str(wanted).encode(errors="surrogatepass")
         while low < high:
             middle = (low + high) // 2
             if self._bytes(middle) < key:

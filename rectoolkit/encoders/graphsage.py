@@ -25,7 +25,7 @@ rows are scaled to length 1 only under ``normalize``; users and items have separ
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -35,10 +35,13 @@ from torch.nn import functional
 
 from rectoolkit.encoders.base import Dim, Encoder, Init, Normalize, glorot, spawn
 from rectoolkit.errors import DataError, Fault
+from rectoolkit.fold import Aggregation, Step
 from rectoolkit.registry import Recipe, encoders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy.typing as npt
 
     from rectoolkit.graph import BipartiteGraph
 
@@ -140,6 +143,17 @@ class GraphSAGE(Encoder):
             layer = self._layer(index, layer, mean, len(rows))
         return self._output(layer)
 
+    @torch.no_grad()
+    def aggregation(self) -> Aggregation:
+        """What ``embed_users`` does, as arrays: the items' rows at each layer and the users' weights."""
+        layers, steps, none = self._all_layers(), [], torch.zeros(0, 0)
+        for index in range(self.layers):
+            step: Any = self.steps[2 * index]
+            parts = (self.graph.split(layers[index])[1], step.own, step.neighbours, step.bias)
+            steps.append(Step(*(_array(none if part is None else part) for part in parts)))
+        start = layers[0].new_zeros(self.dim) if self.users is None else self.users.mean(0)
+        return Aggregation(steps=tuple(steps), start=_array(start), normalize=self.normalize)
+
     def _all_layers(self) -> list[Tensor]:
         """h^(0) .. h^(K) of every node, the last one as the output."""
         device, graph = self.graph.device, self.graph
@@ -197,6 +211,10 @@ class _Step(nn.Module):
             if weights is not None:
                 output = torch.addmm(output, rows, weights)
         return output
+
+
+def _array(tensor: Tensor) -> npt.NDArray[np.float32]:
+    return np.ascontiguousarray(tensor.detach().float().cpu().numpy())
 
 
 def read_features(path: str, num_items: int) -> Tensor:

@@ -13,7 +13,7 @@ Departs from the paper: nothing by default. ``normalize`` scales output rows to 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -42,6 +42,8 @@ Precision = Annotated[
 @encoders.register("lightgcn")
 class LightGCN(Encoder):
     """The ego embeddings and their K propagations, averaged, (U, dim) and (I, dim), or side by side."""
+
+    item_weight: ClassVar[float] = 0.5
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ is the run.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -38,6 +38,8 @@ Dropout = Annotated[float, Field(ge=0, lt=1, description="share of a layer's ele
 @encoders.register("ngcf")
 class NGCF(Encoder):
     """Ego embeddings and K layers of neighbour sums and products, side by side, (U, D) and (I, D)."""
+
+    item_weight: ClassVar[float] = 0.5
 
     def __init__(
         self,

@@ -1,0 +1,58 @@
+"""Items alike: the k nearest by cosine, over packed codes or float rows, in bounded memory.
+
+The cosine is that of the values which codes stand for. The inner product, by which users' items are ranked, would
+put the longest rows, mostly the popular items, next to everything. Blocks of rows are decoded, scaled to length 1 and
+multiplied with the queries; ties go to the lower mixed id, as in ``index``. Imports neither torch nor dgl.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rectoolkit.codes import PackedTable
+from rectoolkit.index import Hits, check_count
+from rectoolkit.kernels.order import ids_of, mix, order_keys, scores_of
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
+
+BLOCK, AT_ONCE = 1 << 16, 64  # rows decoded and queries asked at a time: 32 MB of scores
+
+
+def neighbours(table: PackedTable | Floats, rows: npt.NDArray[np.int64], k: int) -> Hits:
+    """The k rows of ``table`` nearest to each of its ``rows`` (Q,), the row itself left out, best first.
+
+    k is at most the number of rows, and the last id then -1. A row of zeros has cosine 0 with all others.
+    """
+    check_count("k", k)
+    num_rows = table.num_rows if isinstance(table, PackedTable) else len(table)
+    parts = [
+        _nearest(table, rows[start : start + AT_ONCE], min(k, num_rows), num_rows)
+        for start in range(0, len(rows), AT_ONCE)
+    ]
+    best = np.concatenate(parts)
+    return Hits(ids_of(best), scores_of(best))
+
+
+def _nearest(table: PackedTable | Floats, rows: npt.NDArray[np.int64], k: int, num_rows: int) -> npt.NDArray[np.uint64]:
+    """The keys (Q, k) of the nearest rows, best first; 0 where there is none."""
+    queries = _units(table, rows)
+    best = np.zeros((len(rows), k), np.uint64)
+    for start in range(0, num_rows, BLOCK):
+        ids = np.arange(start, min(start + BLOCK, num_rows))
+        keys = order_keys((queries @ _units(table, ids).T).astype(np.float64), mix(ids))
+        own = np.flatnonzero((rows >= start) & (rows < start + len(ids)))
+        keys[own, rows[own] - start] = 0
+        both = np.concatenate([best, keys], axis=1)
+        best = np.partition(both, both.shape[1] - k, axis=1)[:, both.shape[1] - k :]
+    return np.sort(best, axis=1)[:, ::-1]
+
+
+def _units(table: PackedTable | Floats, rows: npt.NDArray[np.int64]) -> Floats:
+    """The values of these rows, scaled to length 1."""
+    values = table.take(rows).unpack().decode() if isinstance(table, PackedTable) else np.asarray(table[rows])
+    return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-30), np.float32)

@@ -1,0 +1,84 @@
+"""What a study remembers: one JSON file, replaced whole after every trial, so that a kill costs no finished trial."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from rectoolkit.atomic import write_text
+from rectoolkit.errors import FormatError, UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STUDY, BEST = "study.json", "best.toml"
+LAYOUT = 1
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: the settings tried, how it ended, and its validation metric by epoch, ``best`` the largest.
+
+    ``why`` says what ended a failed one. ``seconds`` are those of training alone, over all sessions.
+    """
+
+    number: int
+    values: dict[str, Any]
+    state: Literal["finished", "pruned", "failed"]
+    best: float | None
+    best_epoch: int
+    validation: dict[int, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Store:
+    """A study's file in ``folder``: ``identity`` is what it is a study of (recipe, search, data), for all time."""
+
+    folder: Path
+    identity: dict[str, dict[str, Any]]
+
+    def load(self) -> list[Trial]:
+        """The trials so far. Raises UserError, with the differences, where the file is of another study."""
+        path = self.folder / STUDY
+        if not path.exists():
+            return []
+        try:
+            content = json.loads(path.read_text())
+            identity, layout = content["identity"], content["layout"]
+            trials = [
+                Trial(**{**trial, "validation": {int(epoch): value for epoch, value in trial["validation"].items()}})
+                for trial in content["trials"]
+            ]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FormatError(f"{path}: not a whole study ({error!r}); remove it to begin anew") from None
+        if layout != LAYOUT:
+            raise FormatError(f"{path}: a study of layout {layout}; this release reads {LAYOUT}")
+        differing = _differences(identity, self.identity)
+        if differing:
+            raise UserError(
+                f"{self.folder}: holds a study of something else; name another folder with --out, or remove this "
+                "one\n" + "\n".join(differing)
+            )
+        return trials
+
+    def save(self, trials: list[Trial]) -> None:
+        """Write all trials."""
+        content = {"layout": LAYOUT, "identity": self.identity, "trials": [asdict(trial) for trial in trials]}
+        write_text(self.folder / STUDY, json.dumps(content, indent=1) + "\n")
+
+
+def _differences(then: Any, now: dict[str, dict[str, Any]]) -> list[str]:
+    """A line for each key that differs between two identities."""
+    found = []
+    for part, keys in now.items():
+        before = then.get(part, {}) if isinstance(then, dict) else {}
+        # through JSON, as the file went: a tuple is a list there
+        after = json.loads(json.dumps(keys))
+        for key in dict.fromkeys([*before, *after]):
+            was, is_now = (json.dumps(side[key]) if key in side else "not there" for side in (before, after))
+            if was != is_now:
+                found.append(f"  {part}: {key} was {was}, is {is_now}")
+    return found

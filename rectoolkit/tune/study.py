@@ -1,0 +1,225 @@
+"""A study: trials one after another, each a training that Optuna proposes settings for and may cut short.
+
+Settings come from Optuna's tree-structured Parzen estimator (Bergstra et al., NIPS 2011; the first ten trials are
+drawn at random), and a trial is cut short at an epoch where its best validation metric so far is below the median of
+the trials before it (not before five have ended). Settings that were tried before are not trained again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from rectoolkit.atomic import remove_parts, write_text
+from rectoolkit.errors import TrainingError, UserError
+from rectoolkit.execute import Circumstances, check_outside, load_data, locked, parts_of, train_model
+from rectoolkit.tune.space import Choice, Range, Search
+from rectoolkit.tune.store import BEST, Store, Trial
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rectoolkit.data import Dataset
+    from rectoolkit.execute import Parts
+    from rectoolkit.recipe import Recipe
+
+AT_RANDOM, UNCUT = 10, 5  # trials drawn at random, and trials ended before any is cut short
+
+
+class Watcher(Protocol):
+    """Who is told how a study goes."""
+
+    def began(self, number: int, values: dict[str, Any]) -> None: ...
+
+    def epoch(self, row: dict[str, Any]) -> None: ...
+
+    def ended(self, trial: Trial) -> None: ...
+
+
+def tune(
+    recipe: Recipe,
+    search: Search,
+    folder: Path,
+    watcher: Watcher | None = None,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> list[Trial]:
+    """Do what is left of the study in ``folder``; all its trials. The best one's recipe is ``best.toml`` there.
+
+    The same call after a kill goes on and ends in the same trials, given the same ``threads``. Raises UserError
+    where optuna is missing, where ``folder`` holds another study, or where every trial failed.
+    """
+    optuna = load_optuna()
+    dataset = load_data(recipe["dataset"])
+    parts = parts_of(recipe, dataset)
+    check_outside(recipe, dataset)
+    store = Store(folder, identity_of(recipe, search, dataset))
+    trials = store.load()
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        trials = store.load()  # as the process that held the lock until now left them
+        remove_parts(folder)
+        _clear(folder, f"trial-{len(trials)}-")  # of what a kill left, the next trial's is gone on with
+        while len(trials) < search.trials and sum(t.seconds for t in trials) < (search.timeout or np.inf):
+            asked = _ask(optuna, search, trials)
+            values = {key: asked.params[key] for key in search.space}
+            if watcher:
+                watcher.began(len(trials), values)
+            trial = _again(trials, values) or _try(recipe, values, asked, parts, folder, watcher, (device, threads))
+            trials.append(trial)
+            store.save(trials)
+            _clear(folder)
+            if trial == best_of(trials):
+                write_text(folder / BEST, winner(recipe, trials).toml())
+            if watcher:
+                watcher.ended(trial)
+        if best_of(trials) is None:
+            reasons = "".join(f"\n  trial {trial.number}: {trial.why}" for trial in trials)
+            raise UserError(f"{folder}: every trial failed, so there is no best one{reasons}")
+        write_text(folder / BEST, winner(recipe, trials).toml())
+    return trials
+
+
+def _clear(folder: Path, kept: str = "kept") -> None:
+    """Remove the folders of trials, but for one that begins with ``kept``."""
+    for left in folder.glob("trial-*"):
+        if not left.name.startswith(kept):
+            shutil.rmtree(left)
+
+
+def load_optuna() -> Any:
+    """The optional library. Raises UserError with the command to type where it is missing."""
+    try:
+        import optuna
+    except ImportError:
+        raise UserError("tuning needs optuna, which is optional: pip install 'rectoolkit[tune]'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def identity_of(recipe: Recipe, search: Search, dataset: Dataset) -> dict[str, dict[str, Any]]:
+    """What a study is of: a folder with another is refused."""
+    sections = {f"{section}.{key}": value for section, keys in recipe.sections.items() for key, value in keys.items()}
+    idle = ("evaluate.metrics", *search.space)  # what is searched is overwritten, what is reported plays no part
+    facts = {"name": recipe.name, "seed": recipe.seed, "plugins": recipe.plugins, **sections}
+    return {
+        "recipe": {key: value for key, value in facts.items() if key not in idle},
+        "search": search.facts(),
+        "data": {"name": dataset.name, "digest": dataset.digest},
+    }
+
+
+def best_of(trials: list[Trial]) -> Trial | None:
+    """The finished trial with the largest validation metric, the first of equals; None where none finished."""
+    return max((t for t in trials if t.state == "finished"), key=lambda t: (t.best or 0.0, -t.number), default=None)
+
+
+def winner(recipe: Recipe, trials: list[Trial]) -> Recipe:
+    """The complete recipe of the best trial."""
+    best = best_of(trials)
+    assert best is not None
+    monitor = recipe["train"]["monitor"]
+    told = f"{recipe.name} tuned: {monitor} {best.best:.4f} on the validation part, trial {best.number}"
+    name = recipe.name if recipe.name.endswith("-tuned") else f"{recipe.name[:58]}-tuned"
+    return replace(recipe.with_settings(best.values), name=name, description=told, expect={})
+
+
+def distributions(optuna: Any, search: Search) -> dict[str, Any]:
+    """The search's space in Optuna's words."""
+    made = optuna.distributions
+    found: dict[str, Any] = {}
+    for key, values in search.space.items():
+        match values:
+            case Choice():
+                found[key] = made.CategoricalDistribution(values.values)
+            case Range(whole=True):
+                found[key] = made.IntDistribution(int(values.low), int(values.high), values.log, values.step)
+            case _:
+                found[key] = made.FloatDistribution(values.low, values.high, values.log)
+    return found
+
+
+def _ask(optuna: Any, search: Search, trials: list[Trial]) -> Any:
+    """Optuna's next trial, as a function of the search and of the trials before it alone."""
+    seed = int(np.random.SeedSequence([search.seed, len(trials)]).generate_state(1)[0])
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=UNCUT) if search.prune else optuna.pruners.NopPruner()
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=AT_RANDOM)
+    study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
+    space, states = distributions(optuna, search), optuna.trial.TrialState
+    names = {"finished": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}
+    for trial in trials:
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=names[trial.state],
+                value=trial.best if trial.state == "finished" else None,
+                params=trial.values,
+                distributions=space,
+                intermediate_values=trial.validation,
+            )
+        )
+    return study.ask(space)
+
+
+def _again(trials: list[Trial], values: dict[str, Any]) -> Trial | None:
+    """What these very values came to before, as a trial of its own."""
+    same = next((trial for trial in trials if trial.values == values), None)
+    return same and replace(same, number=len(trials), seconds=0.0)
+
+
+class _Cut(Exception):
+    """A trial that the pruner ends."""
+
+
+class _Report:
+    """Tells Optuna and the watcher of every epoch, and raises _Cut where the trial is not worth going on with."""
+
+    def __init__(self, asked: Any, monitor: str, watcher: Watcher | None) -> None:
+        self.asked, self.monitor, self.watcher = asked, monitor, watcher
+        self.validation: dict[int, float] = {}
+        self.seconds = 0.0
+
+    def stage(self, what: str) -> None: ...
+
+    def step(self, epoch: int, batch: int, batches: int) -> None: ...
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        self.seconds = row["seconds"]
+        if self.watcher:
+            self.watcher.epoch(row)
+        if "validation" not in row:
+            return
+        value = self.validation[row["epoch"]] = row["validation"][self.monitor]
+        self.asked.report(value, row["epoch"])
+        if self.asked.should_prune():
+            raise _Cut
+
+
+def _try(
+    recipe: Recipe,
+    values: dict[str, Any],
+    asked: Any,
+    parts: Parts,
+    folder: Path,
+    watcher: Watcher | None,
+    around: tuple[str, int | None],
+) -> Trial:
+    """Train with ``values`` put into ``recipe``, or go on with a trial that was cut short by a kill."""
+    tried = recipe.with_settings(values)
+    report = _Report(asked, recipe["train"]["monitor"], watcher)
+    place = folder / f"trial-{asked.number}-{tried.digest[:8]}"
+    place.mkdir(exist_ok=True)
+    remove_parts(place)
+    state, why = "finished", ""
+    try:
+        train_model(place, tried, parts, Circumstances(folder, *around, report))
+    except _Cut:
+        state = "pruned"
+    except TrainingError as error:
+        state, why = "failed", str(error)
+    best = max(report.validation.values(), default=None)
+    epoch = next((epoch for epoch, value in report.validation.items() if value == best), 0)
+    return Trial(asked.number, values, state, best, epoch, report.validation, report.seconds, why)  # type: ignore[arg-type]

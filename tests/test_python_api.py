@@ -1,0 +1,180 @@
+"""The Python API: the estimator, what the package exports, its document, and its types."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import rectoolkit
+from rectoolkit import Estimator, Interactions, Run
+from rectoolkit.errors import DataError, FormatError, RecipeError, UserError
+
+ROOT = Path(__file__).parent.parent
+SMALL = {"encoder.dim": 16, "encoder.layers": 2, "train.epochs": 4, "sampler.batch": 256, "train.rate": 0.03}
+
+
+def checkerboard(names: bool) -> pd.DataFrame:
+    """40 users and items; a user has the items of its parity, but for its own number."""
+    pairs = [(user, item) for user in range(40) for item in range(user % 2, 40, 2) if user != item]
+    frame = pd.DataFrame(pairs, columns=["user", "item"])
+    if names:
+        frame["user"], frame["item"] = "u" + frame["user"].astype(str), "i" + frame["item"].astype(str)
+    return frame.sample(frac=1, random_state=1)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Estimator:
+    """Fitted to the checkerboard of names; kept in a folder."""
+    settings = {**SMALL, "train.epochs": 30, "quantizer.bits": 4}
+    return Estimator("ste", settings, folder=tmp_path_factory.mktemp("runs"), threads=1).fit(checkerboard(names=True))
+
+
+def test_it_answers_with_what_the_data_calls_its_items(model: Estimator) -> None:
+    hits = model.recommend([f"u{n}" for n in range(40)], k=1)
+    right = sum(hits.ids[n, 0] == f"i{n}" for n in range(40))
+    assert right >= 36
+    assert model.recommend("u3", k=2).ids.shape == (1, 2)
+    even = model.recommend(k=5, items=["i2", "i4", "i6"]).ids[0].tolist()
+    assert all(int(item[1:]) % 2 == 0 for item in even)
+    assert not set(even) & {"i2", "i4", "i6"}
+    assert model.recommend(k=5, items=[["i2", "i4", "i6"], ["i1"]]).ids[0].tolist() == even
+    alike = model.similar_items("i8", k=5).ids[0].tolist()
+    assert "i8" not in alike
+    assert all(int(item[1:]) % 2 == 0 for item in alike)
+    assert model.recommend("u3", k=40).ids[0, -1] is None
+
+
+def test_a_saved_one_opened_elsewhere_answers_the_same(model: Estimator, tmp_path: Path) -> None:
+    path = model.save(tmp_path / "model")
+    opened = Estimator.open(shutil.move(path, tmp_path / "moved"))
+    for ask in (lambda m: m.recommend(["u3", "u4"], 7), lambda m: m.similar_items("i3", 7)):
+        one, other = ask(model), ask(opened)
+        assert one.ids.tolist() == other.ids.tolist()
+        assert np.array_equal(one.scores, other.scores)
+    assert opened.recipe["quantizer"]["bits"] == 4
+    assert Run.open(tmp_path / "moved").items.bits == 4
+    with pytest.raises(UserError, match="exists already"):
+        model.save(tmp_path / "moved")
+    with pytest.raises(FormatError, match="no such run folder"):
+        Estimator.open(tmp_path / "model")
+
+
+def test_integer_ids_with_gaps_come_back_as_they_were() -> None:
+    frame = checkerboard(names=False)
+    frame["item"] = frame["item"] * 1000 + 7
+    hits = Estimator("mf", {"encoder.dim": 8, "train.epochs": 2}, threads=1).fit(frame).recommend([0, 1], k=40)
+    assert set(hits.ids.ravel().tolist()) - {-1} <= {item * 1000 + 7 for item in range(40)}
+
+
+def test_digits_that_are_strings_stay_strings() -> None:
+    frame = checkerboard(names=False).astype(str)
+    model = Estimator("mf", {"encoder.dim": 8, "train.epochs": 1}, threads=1).fit(frame)
+    assert {type(item) for item in model.recommend("7", k=3).ids[0]} == {str}
+
+
+def test_interactions_are_taken_as_they_are_and_a_test_part_is_measured(checkerboard_rows: Interactions) -> None:
+    test = Interactions.from_pairs(np.arange(40), np.arange(40), 40, 40)
+    model = Estimator("mf", {"encoder.dim": 8, "train.epochs": 2}, threads=1).fit(checkerboard_rows, test=test)
+    assert 0 <= model.run.metrics["accuracy"]["recall@20"] <= 1
+    assert model.recommend([3], k=2).ids.dtype == np.int64
+    untested = Estimator("mf", {"encoder.dim": 8, "train.epochs": 2}, threads=1).fit(checkerboard_rows)
+    assert untested.run.metrics["accuracy"] == {}
+    assert untested.run.metrics["queries_per_second"] > 0
+
+
+@pytest.fixture
+def checkerboard_rows() -> Interactions:
+    frame = checkerboard(names=False)
+    return Interactions.from_pairs(frame["user"].to_numpy(), frame["item"].to_numpy(), 40, 40)
+
+
+def test_the_same_fit_again_is_reused_and_other_data_is_not(tmp_path: Path) -> None:
+    frame = checkerboard(names=True)
+    settings = {"encoder.dim": 8, "train.epochs": 1}
+    first = Estimator("mf", settings, folder=tmp_path, threads=1).fit(frame).run.path
+    stamp = (first / "metrics.json").stat().st_mtime_ns
+    assert Estimator("mf", settings, folder=tmp_path, threads=1).fit(frame).run.path == first
+    assert (first / "metrics.json").stat().st_mtime_ns == stamp
+    assert Estimator("mf", settings, folder=tmp_path, threads=1).fit(frame.iloc[5:]).run.path != first
+
+
+def test_what_cannot_be_done_is_told(model: Estimator) -> None:
+    with pytest.raises(RecipeError, match=r"quantizer\.bits"):
+        Estimator("hqgnn", {"quantizer.bits": 9})
+    with pytest.raises(UserError, match="did you mean 'hqgnn'"):
+        Estimator("hqgn")
+    with pytest.raises(UserError, match="not fitted"):
+        Estimator("mf").recommend(1)
+    with pytest.raises(UserError, match="user 'u400' is unknown: there are 40, such as u"):
+        model.recommend("u400")
+    with pytest.raises(UserError, match="user '3' is unknown"):
+        model.recommend(3)
+    with pytest.raises(UserError, match="item 'x' is unknown"):
+        model.similar_items("x")
+    frame = checkerboard(names=True)
+    with pytest.raises(DataError, match=r"no column 'who' \(it has: user, item\)"):
+        Estimator("mf").fit(frame, user="who")
+    mixed = [(["a", None], "None"), ([None, "a"], "None"), (["a", 1], "1"), ([1, "a"], "'a'"), ([1, 0.5], "0.5")]
+    for entries, odd in mixed:
+        with pytest.raises(DataError, match=f"found {odd} among them"):
+            Estimator("mf").fit({"user": np.array(entries, object), "item": [1, 2]})
+    for entries, told in (
+        ([-1, 2], "from 0 to 2"),
+        (np.array([2**63, 2], np.uint64), "from 0 to 2"),
+        (["a", "\ud800"], "whole Unicode"),
+    ):
+        with pytest.raises(DataError, match=told):
+            Estimator("mf").fit({"user": entries, "item": [1, 2]})
+    with pytest.raises(DataError, match="2 user ids against 3 item ids"):
+        Estimator("mf").fit({"user": [1, 2], "item": [1, 2, 3]})
+    with pytest.raises(DataError, match="one column of integers or strings"):
+        Estimator("mf").fit({"user": [0.5, 1.5], "item": [1, 2]})
+    with pytest.raises(DataError, match="no interactions"):
+        Estimator("mf").fit(Interactions.from_pairs([], [], 3, 3))
+
+
+def test_it_is_cloned_as_scikit_learn_clones() -> None:
+    from sklearn.base import clone
+
+    model = Estimator("hqgnn", {"quantizer.bits": 2}, threads=1)
+    assert clone(model).recipe.digest == model.recipe.digest
+    changed = clone(model).set_params(quantizer__bits=4, threads=2)
+    assert (changed.recipe["quantizer"]["bits"], changed.threads, model.recipe["quantizer"]["bits"]) == (4, 2, 2)
+    assert repr(model) == "Estimator('hqgnn', not fitted)"
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = "import sys, rectoolkit; dir(rectoolkit); sys.exit(bool({'numpy', 'torch', 'pydantic'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    code = "import sys; from rectoolkit import Run, Index; sys.exit(bool({'torch', 'dgl'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_name_that_is_promised_is_there() -> None:
+    for name in rectoolkit.__all__:
+        assert getattr(rectoolkit, name) is not None
+        assert name in dir(rectoolkit)
+    with pytest.raises(AttributeError, match="no attribute 'Estimater'"):
+        _ = rectoolkit.Estimater
+
+
+def test_the_document_runs(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "python_api.md").read_text(), re.M | re.S)
+    ran = subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "quantizer.bits" in ran.stdout
+    assert "such as user-2" in ran.stdout
+
+
+def test_calls_as_users_write_them_are_typed() -> None:
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "tests/typed_calls.py"]
+    checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+    assert (ROOT / "rectoolkit" / "py.typed").exists()
