@@ -33,7 +33,7 @@ Top = Annotated[int, Field(ge=1, le=10000, description="length of the teacher's 
 
 
 class Taught:
-    """Mixed into a loss with the setting ``teacher``: its faults, files and data. ``refused`` samplers do not go with it."""
+    """Mixed into a loss with the setting ``teacher``: its faults, files and data; ``refused`` samplers do not fit."""
 
     refused: tuple[str, ...] = ()
     right_sampler = "uniform"
