@@ -150,13 +150,24 @@ def parts_of(recipe: Recipe, dataset: Dataset, tested: bool = True) -> Parts:
         return Parts(train, None, train)
     from rectoolkit.data.splits import hold_out
 
-    rest, held = hold_out(train, share, np.random.default_rng([recipe.seed, 1]))
+    times = _places(dataset) if recipe["train"]["held"] == "last" else None
+    rest, held = hold_out(train, share, np.random.default_rng([recipe.seed, 1]), times)
     if not held.num_interactions:
         raise DataError(
             f"{dataset.name}: train.validation = {share} holds nothing out, since users have too few train items; "
             "write a larger share, or 0 to train without validation"
         )
     return Parts(rest, held, train)
+
+
+def _places(dataset: Dataset) -> npt.NDArray[np.float64]:
+    """The train items' order in their file, as times (N,). Raises DataError where there is none."""
+    if dataset.places is None:
+        raise DataError(
+            f"{dataset.name}: train.held = 'last' needs a train file whose lines keep their order, and this data has "
+            "none; write 'random', or give a validation part"
+        )
+    return dataset.places().astype(np.float64)
 
 
 def check_outside(recipe: Recipe, dataset: Dataset) -> None:

@@ -79,6 +79,10 @@ class TrainSettings(Settings):
     validation: Annotated[
         float, Field(ge=0, le=0.5, description="share of each user's train items held out; 0 trains on all of train")
     ] = 0.1
+    held: Annotated[
+        Literal["random", "last"],
+        Field(description="which items validate: random ones, or those that each user's train line lists last"),
+    ] = "random"
     monitor: Annotated[str, Field(description="metric on the held-out share that picks the best epoch")] = "ndcg@20"
     every: Annotated[int, Field(ge=1, description="epochs between two validations")] = 1
     patience: Annotated[int, Field(ge=0, description="validations without a better one before stopping; 0: never")] = 0

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rectoolkit.data import Dataset, Interactions, hold_out, splits, with_validation
+from rectoolkit.data.catalog import load_dataset
 from rectoolkit.data.splits import user_blocks
 from rectoolkit.errors import DataError
+from rectoolkit.execute import parts_of
+from rectoolkit.recipe import Recipe
 
 
 def random_interactions(seed: int, users: int = 300, items: int = 200, pairs: int = 6000) -> Interactions:
@@ -75,3 +80,22 @@ def test_blocks_cover_every_user_once(degrees, size):
     blocks = list(user_blocks(indptr, size))
     assert [user for first, last in blocks for user in range(first, last)] == list(range(len(degrees)))
     assert all(last == first + 1 or indptr[last] - indptr[first] <= size for first, last in blocks)
+
+
+def test_the_last_items_of_each_line_validate(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("0 9 2 7 4 1\n1 5 3\n2 8\n3 0 6 2 9\n")
+    (tmp_path / "test.txt").write_text("0 3\n")
+    dataset = load_dataset(path=str(tmp_path))
+    assert dataset.places is not None
+    rest, held = hold_out(dataset.train, 0.4, np.random.default_rng(0), dataset.places().astype(np.float64))
+    assert set(zip(*held.pairs(), strict=True)) >= {(0, 4), (0, 1), (3, 9)}
+    assert (0, 9) in set(zip(*rest.pairs(), strict=True))
+    for user, last in ((1, 3), (3, 2)):
+        assert held.user_degrees[user] < 2 or (user, last) in set(zip(*held.pairs(), strict=True))
+    assert held.user_degrees[2] == 0
+
+
+def test_last_needs_a_train_file(tiny: Interactions) -> None:
+    recipe = Recipe.load("recipes/hqgnn.toml", ["train.held=last"])
+    with pytest.raises(DataError, match="needs a train file whose lines keep their order"):
+        parts_of(recipe, Dataset("tiny", tiny, tiny))

@@ -31,8 +31,10 @@ def teacher(tmp_path: Path) -> str:
 
 
 def make(name: str, teacher: str = "", **written: Any) -> Loss:
-    if name == "distill":
+    if "teacher" in losses.schema(name).model_fields:
         written |= {"teacher": teacher}
+    if name == "softmax_distill":
+        written = {"own": 0.999, **written}  # all rows but the last are the batch's own
     filled, faults = losses.check(name, written, "loss")
     assert not faults
     return losses.build(name, filled, {"train": Interactions.from_pairs([0], [0], USERS, ITEMS)})
@@ -57,7 +59,7 @@ def views_of(batch: Batch, dtype: torch.dtype = torch.float64, scale: float = 1.
 
 
 def shapes_of(name: str) -> list[str]:
-    return SHAPES[:1] if name == "distill" else SHAPES
+    return {"distill": SHAPES[:1], "softmax_distill": SHAPES[1:]}.get(name, SHAPES)
 
 
 EVERY = [(name, shape) for name in NAMES for shape in shapes_of(name)]
@@ -125,7 +127,7 @@ class TestEveryLoss:
     def test_settings_beyond_their_bounds_are_faults(self, name: str, shape: str, teacher: str) -> None:
         fields = losses.schema(name).model_fields
         bad = {"l2": -1.0, "temperature": 0.0, "margin": 0.0, "gamma": -1.0, "weight": -0.1, "top": 0, "draws": 0}
-        bad |= {"negative_weight": 0.0, "decay": -1.0}
+        bad |= {"negative_weight": 0.0, "decay": -1.0, "own": 1.0}
         for key in fields.keys() & bad.keys():
             _, faults = losses.check(name, {key: bad[key]}, "loss")
             assert [fault.where for fault in faults] == [f"loss.{key}"]
@@ -222,7 +224,7 @@ def test_softmax_over_shared_negatives_is_the_plain_formula(
 
 
 def test_which_losses_have_a_curvature() -> None:
-    assert CURVED == ["bce", "bpr", "hashgnn", "softmax"]
+    assert CURVED == ["bce", "bpr", "hashgnn", "softmax", "softmax_distill"]
     with pytest.raises(NotImplementedError, match="Hinge has no closed form"):
         make("hinge").curvature(views_of(batch_of("by row")), "users")
 

@@ -19,15 +19,26 @@ HQGNN = ROOT / "recipes" / "hqgnn.toml"
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT / "recipes")))
-def test_every_shipped_recipe_states_every_setting(path: Path) -> None:
+def test_every_shipped_recipe_states_every_setting(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = tomllib.loads(path.read_text())
+    if teacher := written["loss"].get("teacher"):
+        monkeypatch.chdir(tmp_path)
+        Path(teacher).mkdir(parents=True)
+        for side in ("users", "items"):
+            (Path(teacher) / f"{side}.npy").touch()
     recipe = Recipe.load(path)
-    assert recipe.as_dict() == tomllib.loads(path.read_text())
+    assert recipe.as_dict() == written
     assert recipe.description
+    folder = path.parent.name
+    assert recipe.name == (path.stem if folder == "recipes" else f"{folder}-{path.stem}")
 
 
-def test_names_of_shipped_recipes_are_their_files() -> None:
-    for path in RECIPES:
-        assert Recipe.load(path).name == path.stem
+def test_a_shipped_teacher_is_the_run_of_a_shipped_recipe() -> None:
+    runs = {
+        f"runs/{recipe.name}-{recipe.digest[:8]}" for recipe in map(Recipe.load, (ROOT / "recipes").glob("*/light*"))
+    }
+    taught = [tomllib.loads(path.read_text())["loss"].get("teacher") for path in RECIPES]
+    assert {teacher for teacher in taught if teacher} <= runs
 
 
 def test_a_filled_recipe_loads_to_itself(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def assemble(
     for index, part in enumerate(order):
         for other in order[:index]:
             _check_apart(files[other], parts[other], files[part], parts[part], offsets)
-    return Dataset(name, parts["train"], parts["test"], parts.get("validation"))
+    return Dataset(name, parts["train"], parts["test"], parts.get("validation"), places=files["train"].places)
 
 
 def split_one(

@@ -86,9 +86,9 @@ def _load_text(card: Card) -> Dataset:
 
 def _load_binary(card: Card) -> Dataset:
     files = _verified_files(card)
-    ids = {key: Ids.load(files.pop(key)) for key in ("user_ids", "item_ids") if key in files}
+    user_ids, item_ids = (Ids.load(files.pop(key)) if key in files else None for key in ("user_ids", "item_ids"))
     parts = {part: stored.load(file) for part, file in files.items()}
-    return Dataset(card.name, parts["train"], parts["test"], parts.get("validation"), **ids)
+    return Dataset(card.name, parts["train"], parts["test"], parts.get("validation"), user_ids, item_ids)
 
 
 def find_card(name: str) -> Card:

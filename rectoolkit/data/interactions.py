@@ -27,6 +27,8 @@ import numpy as np
 from rectoolkit.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
     from rectoolkit.data.ids import Ids
@@ -175,7 +177,8 @@ class Dataset:
 
     ``test`` is never looked at for a choice of model or epoch; ``validation`` is held out of train for that
     (``splits.hold_out``). ``user_ids`` (U,) and ``item_ids`` (I,) give the ids of the source (``data.ids``), where
-    they are not the row numbers themselves. Raises DataError where the parts' id spaces differ.
+    they are not the row numbers themselves. ``places`` tells where each train interaction stands in the file that it
+    was read from, int64 (N,), where it was read from a text. Raises DataError where the parts' id spaces differ.
     """
 
     name: str
@@ -184,6 +187,7 @@ class Dataset:
     validation: Interactions | None = None
     user_ids: Ids | None = field(default=None, repr=False)
     item_ids: Ids | None = field(default=None, repr=False)
+    places: Callable[[], Int64s] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         space = (self.train.num_users, self.train.num_items)

@@ -33,16 +33,17 @@ BLOCK = 1 << 20  # interactions sorted at a time: 40 MB of keys and orders
 
 
 def hold_out(
-    interactions: Interactions, share: float, generator: np.random.Generator
+    interactions: Interactions, share: float, generator: np.random.Generator, times: Floats | None = None
 ) -> tuple[Interactions, Interactions]:
-    """``(rest, held)``: a random ``share`` (0..1) of every user's items is held out, at least one stays.
+    """``(rest, held)``: a ``share`` (0..1) of every user's items is held out, random ones or the latest by ``times``
+    (N,); at least one stays.
 
     The two parts are disjoint, together they are ``interactions``, and their id space is the same. The same
     generator state gives the same split. Raises DataError for a share outside 0 <= share < 1.
     """
     if not 0 <= share < 1:
         raise DataError(f"the share to hold out must be at least 0 and below 1, got {share}")
-    mask = held_share(interactions, share, generator)
+    mask = held_share(interactions, share, generator, times)
     return part(interactions, ~mask), part(interactions, mask)
 
 

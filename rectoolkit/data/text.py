@@ -74,6 +74,14 @@ class PairFile:
     meaning: Meaning
     lines: Callable[[], Iterator[Lines]]
 
+    def places(self) -> Int64s:
+        """Where each of ``keys`` stands among the file's pairs, int64 (N,): the file is read again, on demand only."""
+        keys = np.concatenate([pair_keys(*self.meaning(block)[:2]) for block in self.lines()])
+        order = np.argsort(keys, kind="stable")
+        keys = keys[order]
+        places: Int64s = order[np.concatenate([np.ones(1, np.bool_), keys[1:] != keys[:-1]])]
+        return places
+
     def lines_of(self, user: int, item: int) -> list[int]:
         """The line numbers at which a pair stands: the file is read again, for messages only."""
         found: list[int] = []

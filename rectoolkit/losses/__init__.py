@@ -6,6 +6,7 @@ from rectoolkit.losses.distill import Distill
 from rectoolkit.losses.pairwise import BPR, Hinge
 from rectoolkit.losses.pointwise import BCE, HashGNNLoss
 from rectoolkit.losses.softmax import Softmax
+from rectoolkit.losses.softmax_distill import SoftmaxDistill
 
 __all__ = [
     "BCE",
@@ -18,6 +19,7 @@ __all__ = [
     "Loss",
     "Side",
     "Softmax",
+    "SoftmaxDistill",
     "Triple",
     "Views",
 ]

@@ -1,0 +1,78 @@
+"""Sampled softmax in which the teacher says what is liked: a ranking taught where data alone is learned by heart.
+
+    L = mean over rows of  -z_i + log(exp z_i + sum_j exp z_j),    i drawn from the teacher's list of the user
+
+The list holds the ``top`` items that the teacher ranks highest among those the user has not in train: what is served.
+Rank r is drawn with odds exp(-decay (r + 1)); a row's user is drawn evenly, since metrics are means over users. With
+``own`` > 0 that share of the rows keeps the user and item that the sampler drew. Codes of one bit have no lengths to
+say what is popular with, and under the data's own pairs they learn what is near in train instead; the list says what
+a smooth, regularised float model concludes (ranking distillation, Tang and Wang, KDD 2018).
+
+Negatives are the sampler's, shared by the batch. Some are items of the user's own list or train: at 1024 of 41,000
+items about 3 in a row, and they are not left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from rectoolkit.losses.base import L2
+from rectoolkit.losses.softmax import Softmax
+from rectoolkit.losses.teacher import Decay, Taught, Teacher, Top, rank_odds, teacher_lists
+from rectoolkit.registry import losses
+
+if TYPE_CHECKING:
+    from rectoolkit.data import Interactions
+    from rectoolkit.samplers import Batch
+
+
+@losses.register("softmax_distill")
+class SoftmaxDistill(Taught, Softmax):
+    """Sampled softmax over shared negatives whose positives a float teacher draws."""
+
+    refused = ("uniform", "popularity", "hard", "in_batch")
+    right_sampler = "shared"
+    why = "loss 'softmax_distill' draws other users, so negatives must not depend on the row"
+
+    def __init__(
+        self,
+        train: Interactions,
+        *,
+        teacher: Teacher = "",
+        temperature: Annotated[float, Field(gt=0, description="scores are divided by it")] = 0.3,
+        correct: Annotated[bool, Field(description="undo the sampler's preference for popular items")] = True,
+        decay: Decay = 0.03,
+        top: Top = 100,
+        own: Annotated[float, Field(ge=0, lt=1, description="share of rows that keep the data's pair")] = 0.0,
+        l2: L2 = 0.0,
+    ) -> None:
+        super().__init__(temperature=temperature, correct=correct, l2=l2)
+        self.train_part, self.teacher, self.decay, self.top, self.own = train, teacher, decay, top, own
+        self.steps: Tensor
+        self.register_buffer("steps", torch.tensor(0))  # seeds each batch's draws, so that a resumed run draws on
+        self._lists: Tensor | None = None
+
+    def prepare(self, batch: Batch) -> Batch:
+        """The batch with all but the first ``own`` of its rows drawn from the teacher's lists."""
+        if self._lists is None:
+            size = self.train_part.num_users, self.train_part.num_items
+            self._lists = teacher_lists(Path(self.teacher), self.top, size, self.train_part)
+        generator = torch.Generator().manual_seed(int(self.steps))
+        self.steps += 1
+        kept = int(self.own * len(batch.users))
+        number = len(batch.users) - kept
+        users = torch.randint(len(self._lists), (number,), generator=generator)
+        ranks = torch.multinomial(rank_odds(self._lists.shape[1], self.decay), number, True, generator=generator)
+        items = self._lists[users, ranks]
+        return replace(
+            batch,
+            users=torch.cat([batch.users[:kept], users.to(batch.users)]),
+            positives=torch.cat([batch.positives[:kept], items.to(batch.positives)]),
+            collisions=None if batch.collisions is None else batch.collisions[:, batch.collisions[0] < kept],
+        )

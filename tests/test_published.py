@@ -1,0 +1,42 @@
+"""What tuned recipes promise under [expect], run whole: ``pytest -m slow``, with RECTOOL_DATA; minutes a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rectoolkit.errors import UserError
+from rectoolkit.execute import Circumstances, execute, load_data
+from rectoolkit.recipe import Recipe, tomllib
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+WRITTEN = {path: tomllib.loads(path.read_text()) for path in RECIPES.rglob("*.toml")}
+# teachers first: those they teach find them under runs/
+TUNED = sorted(
+    (path for path in WRITTEN if "expect" in WRITTEN[path]), key=lambda path: "teacher" in WRITTEN[path]["loss"]
+)
+TOLERANCE = 0.002  # between machines: another order of sums is another training
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("published")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", TUNED, ids=lambda path: str(path.relative_to(RECIPES)))
+def test_a_tuned_recipe_reaches_what_it_expects(path: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    try:
+        load_data(WRITTEN[path]["dataset"])
+    except UserError as error:
+        pytest.skip(str(error))
+    recipe = Recipe.load(path)
+    reached = execute(recipe, Circumstances(Path("runs"))).metrics["accuracy"]
+    for metric, value in recipe.expect.items():
+        assert reached[metric] >= value - TOLERANCE, (metric, reached)
+
+
+def test_the_tuned_recipes_are_there() -> None:
+    assert RECIPES / "gowalla" / "lightgcn.toml" in TUNED
