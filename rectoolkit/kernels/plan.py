@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from rectoolkit.kernels.lookup import LOOKUPS
 from rectoolkit.kernels.machine import INSTRUCTION_SET
+from rectoolkit.kernels.tables import aligned, tables_of
 from rectoolkit.kernels.vectors import LANES, QUERY_TILE
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from rectoolkit.codes import Integers, PackedTable
 
     Array = npt.NDArray[Any]
+
+
+TABLE_TILES, TABLE_QUERIES = 16, 16  # 22 KB of indices and of tables each, at 2 bits and 64 dims: the tables stay in L1
 
 
 class Layout(NamedTuple):
@@ -59,8 +64,9 @@ class Asked(NamedTuple):
 
     For the filters: ``signed`` int8 (Q, width), ``planes`` uint64 (Q, words, query bits), ``coefficients`` float32
     (S, Q, 3), ``margin`` float64 (Q). For exact scores: ``values`` int64 (Q, width), equal to ``signed`` + ``centre``
-    (int64, Q) where that is not -1; ``scale``, ``offset`` and ``sums`` float64 (Q, S). The items excluded query by
-    query: ``indptr`` (empty for none) and ``seen``, int64, sorted.
+    (int64, Q) where that is not -1; ``scale``, ``offset`` and ``sums`` float64 (Q, S). ``tables`` uint8 (Q, L, 64) and
+    ``line`` float64 (Q, 2) are those of ``tables_of``, empty elsewhere. The items excluded query by query: ``indptr``
+    (empty for none) and ``seen``, int64, sorted.
     """
 
     signed: Any
@@ -72,6 +78,8 @@ class Asked(NamedTuple):
     scale: Any
     offset: Any
     sums: Any
+    tables: Any
+    line: Any
     indptr: Any
     seen: Any
 
@@ -79,7 +87,8 @@ class Asked(NamedTuple):
 class Work(NamedTuple):
     """What a scan works in. Of one tile of 64 items: ``words`` uint64 (bits * words, 64), ``side`` float32 (S, 3, 64),
     ``rows`` and ``tile`` uint8 (64, width) and (width / 4, 64, 4), ``out`` float32 (4, 64), ``totals`` int32 (S, 64).
-    By query: ``limits`` float64.
+    By query: ``limits`` float64 and, for tables, ``least`` uint8. For tables: ``indices`` uint8 (TILES, L, 64), ``hits``
+    int64 and ``masks`` uint64 (QUERIES).
     """
 
     words: Any
@@ -89,19 +98,27 @@ class Work(NamedTuple):
     out: Any
     limits: Any
     totals: Any
+    least: Any
+    indices: Any
+    hits: Any
+    masks: Any
 
     @classmethod
     def of(cls, bits: int, layout: Layout, queries: int) -> Work:
         """Room for a scan of items of ``bits`` bits for so many queries."""
         segments, words = len(layout.widths), int(layout.words.sum())
         return cls(
-            np.zeros(words * bits * LANES, np.uint64),
-            np.zeros((segments, 3, LANES), np.float32),
-            np.zeros(LANES * LANES * words, np.uint8),
-            np.zeros(LANES * LANES * words, np.uint8),
-            np.zeros(QUERY_TILE * LANES, np.float32),
+            aligned((words * bits * LANES,), np.uint64),
+            aligned((segments, 3, LANES), np.float32),
+            aligned((LANES * LANES * words,), np.uint8),
+            aligned((LANES * LANES * words,), np.uint8),
+            aligned((QUERY_TILE * LANES,), np.float32),
             np.zeros(queries),
-            np.zeros((segments, LANES), np.int32),
+            aligned((segments, LANES), np.int32),
+            np.zeros(queries, np.uint8),
+            aligned((TABLE_TILES * words * LOOKUPS.get(bits, 0) * LANES,), np.uint8),
+            np.zeros(TABLE_QUERIES, np.int64),
+            np.zeros(TABLE_QUERIES, np.uint64),
         )
 
 
@@ -146,9 +163,15 @@ def small_integers(values: Array, limit: int) -> tuple[Array, Array, Array, Arra
 
 
 def ask(
-    queries: Integers, items: PackedTable, layout: Layout, bounds: Bounds, seen: tuple[Array, Array], planes: bool
+    queries: Integers,
+    items: PackedTable,
+    layout: Layout,
+    bounds: Bounds,
+    seen: tuple[Array, Array],
+    planes: bool,
+    tables: bool = False,
 ) -> Asked:
-    """The queries as the filters take them: byte products, or bit-planes where ``planes`` is set."""
+    """The queries as the filters take them: byte products, or bit-planes, or tables, where one of them is set."""
     limit = 128
     if planes:
         small, step, centre, error = _unsigned(queries.values)
@@ -184,6 +207,10 @@ def ask(
     signed = np.zeros((padded, 64 * int(layout.words.sum())), np.int8)
     signed[:num] = spread_dims(near, layout)
     exact = (near_step == 1) & (near_error == 0)
+    looked_up, line = np.zeros((0, 0, LANES), np.uint8), np.zeros((0, 2))
+    if tables:
+        looked_up, line, rounding = tables_of(queries, items)
+        margin = np.minimum(margin, rounding)
     return Asked(
         signed,
         _planes(spread_dims(small, layout)) if planes else np.zeros((0, 0, 1), np.uint64),
@@ -194,6 +221,8 @@ def ask(
         np.array(scale, order="C"),  # copies: numba compiles anew for a read-only array
         np.array(offset, order="C"),
         np.array(queries.sums, order="C"),
+        looked_up,
+        line,
         *seen,
     )
 

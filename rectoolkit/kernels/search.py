@@ -14,6 +14,7 @@ import numpy as np
 from rectoolkit.codes import Integers
 from rectoolkit.kernels import scan
 from rectoolkit.kernels.plan import Asked, Bounds, Items, Layout, Work, ask, is_hamming, layout_of, tame
+from rectoolkit.kernels.tables import has_tables
 from rectoolkit.kernels.vectors import LANES, QUERY_TILE
 
 if TYPE_CHECKING:
@@ -84,9 +85,9 @@ def keys_in_ranges(question: Question, bounds: Bounds, ranges: npt.NDArray[np.in
 
 def _block(question: Question, bounds: Bounds, rows: slice, kept: int) -> Keys:
     queries, seen = _part(question, rows)
-    kernel, planes = _choose(queries, question)
+    kernel, planes, tables = _choose(queries, question)
     layout = layout_of(queries.segments)
-    asked = ask(queries, question.items, layout, bounds, seen, planes)
+    asked = ask(queries, question.items, layout, bounds, seen, planes, tables)
     run = _Run(kernel, _items(question), layout, asked, question.threads, len(queries.values))
     floors = run.sampled(kept)
     found = run.over(kept, floors)
@@ -161,16 +162,19 @@ def _items(question: Question) -> Items:
     )
 
 
-def _choose(queries: Integers, question: Question) -> tuple[Callable[..., None], bool]:
+def _choose(queries: Integers, question: Question) -> tuple[Callable[..., None], bool, bool]:
+    """The kernel, and whether it takes the queries' bit-planes or their tables."""
     if is_hamming(queries, question.items):
-        return scan.scan_hamming, True
+        return scan.scan_hamming, True, False
+    if has_tables(queries, question.items):
+        return scan.scan_tables, False, True
     values, num = queries.values, len(queries.values)
     coded = values.size and values.min() >= 0 and values.max() <= 255
     query_bits = int(values.max()).bit_length() if coded else 8
     by_planes = PLANE_QUERY + PLANE_PRODUCT * query_bits * question.items.bits
     if by_planes * num < UNPACKING + BYTE_PRODUCT * num:
-        return scan.scan_planes, True
-    return scan.scan_bytes, False
+        return scan.scan_planes, True, False
+    return scan.scan_bytes, False, False
 
 
 def _part(question: Question, rows: slice) -> tuple[Integers, tuple[Any, Any]]:

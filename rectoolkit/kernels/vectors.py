@@ -6,11 +6,10 @@ editing either, delete the ``__pycache__`` beside it (a new installation starts 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from rectoolkit.kernels.machine import (
     F32,
@@ -22,6 +21,7 @@ from rectoolkit.kernels.machine import (
     INSTRUCTION_SET,
     Loop,
     call,
+    inlined,
     load,
     pointer,
     splat,
@@ -29,22 +29,12 @@ from rectoolkit.kernels.machine import (
     vector,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 LANES = 64
 QUERY_TILE = 4
 FMA = ("contract",)
 DOT_LANES = {"vnni512": 16, "vnni256": 8, "avx2": 8, "plain": 8}[INSTRUCTION_SET]
 DOT_VECTORS = {"vnni512": 4, "vnni256": 2, "avx2": 2, "plain": 1}[INSTRUCTION_SET]
 PLANE_LANES = 32 if INSTRUCTION_SET == "vnni512" else 16
-DOT_VECTORS = {"vnni512": 4, "vnni256": 2, "avx2": 2, "plain": 1}[INSTRUCTION_SET]
-PLANE_LANES = 32 if INSTRUCTION_SET == "vnni512" else 16
-
-
-def inlined(function: Callable[..., Any]) -> Any:
-    """``function``, which gives a numba signature and writes the code for it, as a function of compiled code."""
-    return intrinsic(function)
 
 
 def _dot4(builder: Any, total: Any, items: Any, query: Any) -> Any:
