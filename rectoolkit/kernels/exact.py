@@ -215,3 +215,12 @@ def least_sum(asked: Any, num_words: int, query: int, key: Any) -> Any:
     if not least > 0:
         return np.uint8(0)
     return np.uint8(min(np.ceil(least - 1e-6), 255.0))
+
+
+@part
+def lower_limit(asked: Any, query: int, key: Any) -> Any:
+    """The product with ``asked.small`` below which no item can beat ``key``."""
+    score = score_of(key)
+    lowest = score - asked.margin[query] - abs(score) * 2.0**-22 - 1e-37
+    least = (lowest - asked.line[query, 1]) / asked.line[query, 0]
+    return np.int32(np.ceil(min(max(least - 1e-6, -1e9), 1e9)))

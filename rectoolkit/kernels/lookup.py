@@ -25,7 +25,7 @@ SUMS = 3  # of bytes, each over a third of the lookups
 LOOKUP_WORDS = (1, 2, 4)  # the rows that have a loop: 64, 128 and 256 dims
 
 
-def _shuffle(builder: Any, first: Any, second: Any, places: list[int]) -> Any:
+def shuffle(builder: Any, first: Any, second: Any, places: list[int]) -> Any:
     return builder.shuffle_vector(first, second, ir.Constant(vector(I32, len(places)), places))
 
 
@@ -39,15 +39,15 @@ def transposed(builder: Any, rows: list[Any]) -> list[Any]:
         for n in range(size):
             if not n & step:
                 pair = rows[n], rows[n + step]
-                following[n], following[n + step] = _shuffle(builder, *pair, low), _shuffle(builder, *pair, high)
+                following[n], following[n + step] = shuffle(builder, *pair, low), shuffle(builder, *pair, high)
         rows, step = following, step // 2
     return rows
 
 
-def _cases(builder: Any, value: Any, cases: list[tuple[int, Callable[[], None]]]) -> None:
+def cases(builder: Any, value: Any, chosen: list[tuple[int, Callable[[], None]]]) -> None:
     """The code of the case that ``value`` is, or of none."""
     done = builder.append_basic_block("done")
-    for case, generate in cases:
+    for case, generate in chosen:
         matching, following = builder.append_basic_block("case"), builder.append_basic_block("next")
         builder.cbranch(builder.icmp_signed("==", value, I64(case)), matching, following)
         builder.position_at_end(matching)
@@ -92,14 +92,14 @@ def index_tile(typing: Any, flat: Any, at: Any, bits: Any, words: Any, out: Any,
                             chosen = builder.or_(
                                 builder.and_(low, seven), builder.and_(high, ir.Constant(bytes_, [0xF8 - 256] * LANES))
                             )
-                        turned = _shuffle(builder, chosen, chosen, [n % 8 * 8 + n // 8 for n in range(LANES)])
+                        turned = shuffle(builder, chosen, chosen, [n % 8 * 8 + n // 8 for n in range(LANES)])
                         column.append(builder.bitcast(turned, eight))
                 for column, first in zip(columns, rounds, strict=True):
                     for n, row in enumerate(transposed(builder, column)):
                         if first + n < LOOKUPS[bits]:
                             store(builder, row, out, (word * LOOKUPS[bits] + first + n) * LANES)
 
-        _cases(
+        cases(
             builder,
             builder.add(builder.mul(values[2], I64(8)), values[3]),
             [(8 * bits + words, lambda b=bits, w=words: written(b, w)) for bits in LOOKUPS for words in LOOKUP_WORDS],
@@ -121,7 +121,7 @@ def _columns(builder: Any, data: Any, start: int, stride: int, places: list[int]
         chosen = [n * stride + place for n in range(each)]
         while len(column) > 1:  # pairwise, so that each step is one instruction
             every = [*chosen, *(8 + n for n in chosen)]
-            column = [_shuffle(builder, *column[n : n + 2], _filled(every)) for n in range(0, len(column), 2)]
+            column = [shuffle(builder, *column[n : n + 2], _filled(every)) for n in range(0, len(column), 2)]
             chosen = list(range(len(every)))
         columns.append(column[0])
     return columns
@@ -189,7 +189,7 @@ def lookup_tile(
             builder.position_at_end(tail)
             builder.store(following, count)
 
-        _cases(
+        cases(
             builder,
             builder.add(builder.mul(values[2], I64(8)), values[3]),
             [(8 * bits + words, lambda b=bits, w=words: written(b, w)) for bits in LOOKUPS for words in LOOKUP_WORDS],

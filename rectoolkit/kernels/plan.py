@@ -13,12 +13,15 @@ where each of them is rounded at most six times at 2^-24.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from rectoolkit.kernels.lookup import LOOKUPS
 from rectoolkit.kernels.machine import INSTRUCTION_SET
+from rectoolkit.kernels.small import line_of
+from rectoolkit.kernels.sums import sum_range
 from rectoolkit.kernels.tables import aligned, tables_of
 from rectoolkit.kernels.vectors import LANES, QUERY_TILE
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     Array = npt.NDArray[Any]
 
 
+Form = Literal["bytes", "planes", "tables", "small"]
 TABLE_TILES, TABLE_QUERIES = 16, 16  # 22 KB of indices and of tables each, at 2 bits and 64 dims: the tables stay in L1
 
 
@@ -65,7 +69,8 @@ class Asked(NamedTuple):
     For the filters: ``signed`` int8 (Q, width), ``planes`` uint64 (Q, words, query bits), ``coefficients`` float32
     (S, Q, 3), ``margin`` float64 (Q). For exact scores: ``values`` int64 (Q, width), equal to ``signed`` + ``centre``
     (int64, Q) where that is not -1; ``scale``, ``offset`` and ``sums`` float64 (Q, S). ``tables`` uint8 (Q, L, 64) and
-    ``line`` float64 (Q, 2) are those of ``tables_of``, empty elsewhere. The items excluded query by query: ``indptr``
+    ``line`` float64 (Q, 2) are those of ``tables_of``, ``small`` int8 (Q, 64) and again ``line`` those of ``line_of``,
+    empty elsewhere. The items excluded query by query: ``indptr``
     (empty for none) and ``seen``, int64, sorted.
     """
 
@@ -79,6 +84,7 @@ class Asked(NamedTuple):
     offset: Any
     sums: Any
     tables: Any
+    small: Any
     line: Any
     indptr: Any
     seen: Any
@@ -87,7 +93,7 @@ class Asked(NamedTuple):
 class Work(NamedTuple):
     """What a scan works in. Of one tile of 64 items: ``words`` uint64 (bits * words, 64), ``side`` float32 (S, 3, 64),
     ``rows`` and ``tile`` uint8 (64, width) and (width / 4, 64, 4), ``out`` float32 (4, 64), ``totals`` int32 (S, 64).
-    By query: ``limits`` float64 and, for tables, ``least`` uint8. For tables: ``indices`` uint8 (TILES, L, 64), ``hits``
+    By query: ``limits`` float64, for tables ``least`` uint8, for small integers ``lower`` int32. For tables: ``indices`` uint8 (TILES, L, 64), ``hits``
     int64 and ``masks`` uint64 (QUERIES).
     """
 
@@ -99,6 +105,7 @@ class Work(NamedTuple):
     limits: Any
     totals: Any
     least: Any
+    lower: Any
     indices: Any
     hits: Any
     masks: Any
@@ -108,7 +115,7 @@ class Work(NamedTuple):
         """Room for a scan of items of ``bits`` bits for so many queries."""
         segments, words = len(layout.widths), int(layout.words.sum())
         return cls(
-            aligned((words * bits * LANES,), np.uint64),
+            aligned(((words * bits + 1) * LANES,), np.uint64),
             aligned((segments, 3, LANES), np.float32),
             aligned((LANES * LANES * words,), np.uint8),
             aligned((LANES * LANES * words,), np.uint8),
@@ -116,6 +123,7 @@ class Work(NamedTuple):
             np.zeros(queries),
             aligned((segments, LANES), np.int32),
             np.zeros(queries, np.uint8),
+            np.zeros(queries + QUERY_TILE, np.int32),
             aligned((TABLE_TILES * words * LOOKUPS.get(bits, 0) * LANES,), np.uint8),
             np.zeros(TABLE_QUERIES, np.int64),
             np.zeros(TABLE_QUERIES, np.uint64),
@@ -168,10 +176,10 @@ def ask(
     layout: Layout,
     bounds: Bounds,
     seen: tuple[Array, Array],
-    planes: bool,
-    tables: bool = False,
+    form: Form,
 ) -> Asked:
-    """The queries as the filters take them: byte products, or bit-planes, or tables, where one of them is set."""
+    """The queries as the filters take them."""
+    planes = form == "planes"
     limit = 128
     if planes:
         small, step, centre, error = _unsigned(queries.values)
@@ -208,9 +216,11 @@ def ask(
     signed[:num] = spread_dims(near, layout)
     exact = (near_step == 1) & (near_error == 0)
     looked_up, line = np.zeros((0, 0, LANES), np.uint8), np.zeros((0, 2))
-    if tables:
-        looked_up, line, rounding = tables_of(queries, items)
-        margin = np.minimum(margin, rounding)
+    least = np.zeros((padded if form == "small" else 0, LANES), np.int8)
+    if form == "tables":
+        looked_up, line, margin = tables_of(queries, items)
+    if form == "small":
+        least[:num], line, margin = line_of(queries, items, bounds.sums)
     return Asked(
         signed,
         _planes(spread_dims(small, layout)) if planes else np.zeros((0, 0, 1), np.uint64),
@@ -222,18 +232,27 @@ def ask(
         np.array(offset, order="C"),
         np.array(queries.sums, order="C"),
         looked_up,
+        least,
         line,
         *seen,
     )
 
 
 class Bounds:
-    """The largest scale and offset of each segment of a catalogue, and where no scale is negative."""
+    """The largest scale and offset of each segment of a catalogue, where no scale is negative, and the range of sums."""
 
     def __init__(self, items: PackedTable) -> None:
+        self._items = items
         self.scale = np.abs(items.scale).max(axis=0, initial=0.0).astype(np.float64)
         self.offset = np.abs(items.offset).max(axis=0, initial=0.0).astype(np.float64)
         self.rising = items.scale.min(axis=0, initial=0.0) >= 0
+
+    @cached_property
+    def sums(self) -> tuple[int, int]:
+        """The least and the largest sum of an item's codes."""
+        planes = np.ascontiguousarray(self._items.planes)
+        low, high = sum_range(planes.reshape(-1), *planes.shape[1:])
+        return int(low), int(high)
 
 
 def _is_small_code(values: Array) -> bool:

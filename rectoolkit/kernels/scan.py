@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 
 from rectoolkit.kernels.compiling import compiled, part
-from rectoolkit.kernels.exact import consider, consider_rows, consider_words, farthest, least_sum, threshold
+from rectoolkit.kernels.exact import consider, consider_rows, consider_words, farthest, least_sum, lower_limit, threshold
 from rectoolkit.kernels.lookup import index_tile, lookup_tile
+from rectoolkit.kernels.matrices import MATRIX_QUERIES, near_rows, near_tile, unpack_rows
 from rectoolkit.kernels.plan import TABLE_QUERIES, TABLE_TILES
-from rectoolkit.kernels.tiles import load_side, load_tile, unpack_lane
+from rectoolkit.kernels.tiles import load_side, load_tile, padded_tile, unpack_lane
 from rectoolkit.kernels.vectors import LANES, QUERY_TILE, dot_tile, interleave, near, planes_tile, reached
 
 
@@ -115,9 +116,8 @@ def scan_tables(
             if base + LANES <= last:
                 index_tile(items.flat, base * row, bits, num_words, work.indices, at)
             else:  # past its end the rows may have no memory
-                for byte in range((last - base) * row):
-                    work.rows[byte] = items.flat[base * row + byte]
-                index_tile(work.rows, 0, bits, num_words, work.indices, at)
+                padded_tile(items, base, last - base, work.words)
+                index_tile(work.words, 0, bits, num_words, work.indices, at)
         for query in range(start, stop, TABLE_QUERIES):
             num = min(TABLE_QUERIES, stop - query)
             for n in range(block, end):
@@ -130,6 +130,57 @@ def scan_tables(
                     mask = work.masks[hit] & (~np.uint64(0) >> np.uint64(LANES - min(LANES, last - base)))
                     if consider_rows(items, layout, asked, q, base, mask, work.rows, work.totals, heaps[q]):
                         least[q] = max(least[q], least_sum(asked, num_words, q, heaps[q, 0]))
+
+
+@compiled
+def scan_rows(
+    items: Any, layout: Any, asked: Any, heaps: Any, floors: Any, work: Any,
+    first: int, last: int, step: int, start: int, stop: int,
+) -> None:  # fmt: skip
+    """The same for rows of one word and one scale and offset, by products of small integers as the codes come."""
+    bits, lower = items.planes.shape[1], work.lower
+    for query in range(start, stop):
+        lower[query] = lower_limit(asked, query, floors[query])
+    for base in range(first, last, step * LANES):
+        count = min(LANES, last - base)
+        whole = base + LANES + 8 <= len(items.planes)
+        if not whole:
+            padded_tile(items, base, count, work.words)
+        for query in range(start, stop):
+            if whole:
+                mask = near_rows(items.flat, base * bits * 8, bits, asked.small, query * LANES, lower[query])
+            else:
+                mask = near_rows(work.words, 0, bits, asked.small, query * LANES, lower[query])
+            mask &= ~np.uint64(0) >> np.uint64(LANES - count)
+            if mask and consider_rows(items, layout, asked, query, base, mask, work.rows, work.totals, heaps[query]):
+                lower[query] = max(lower[query], lower_limit(asked, query, heaps[query, 0]))
+
+
+@compiled
+def scan_small(
+    items: Any, layout: Any, asked: Any, heaps: Any, floors: Any, work: Any,
+    first: int, last: int, step: int, start: int, stop: int,
+) -> None:  # fmt: skip
+    """The same for many queries: the codes of a tile are written out and multiplied with four queries at a time."""
+    bits, lower = items.planes.shape[1], work.lower
+    for query in range(start, stop):
+        lower[query] = lower_limit(asked, query, floors[query])
+    for base in range(first, last, step * LANES):
+        count = min(LANES, last - base)
+        if base + LANES + 8 <= len(items.planes):
+            unpack_rows(items.flat, base * bits * 8, bits, work.rows, 0)
+        else:
+            padded_tile(items, base, count, work.words)
+            unpack_rows(work.words, 0, bits, work.rows, 0)
+        for lane in range(0, LANES, 16):
+            interleave(work.rows, lane * LANES, LANES, work.tile, lane * 4)
+        valid = ~np.uint64(0) >> np.uint64(LANES - count)
+        for query in range(start, stop, MATRIX_QUERIES):
+            near_tile(work.tile, 0, 16, asked.small, query * LANES, LANES, lower, query * 4, work.masks, 0)
+            for q in range(query, min(query + MATRIX_QUERIES, stop)):
+                mask = work.masks[q - query] & valid
+                if mask and consider_rows(items, layout, asked, q, base, mask, work.rows, work.totals, heaps[q]):
+                    lower[q] = max(lower[q], lower_limit(asked, q, heaps[q, 0]))
 
 
 @part

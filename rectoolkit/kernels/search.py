@@ -13,7 +13,8 @@ import numpy as np
 
 from rectoolkit.codes import Integers
 from rectoolkit.kernels import scan
-from rectoolkit.kernels.plan import Asked, Bounds, Items, Layout, Work, ask, is_hamming, layout_of, tame
+from rectoolkit.kernels.plan import Asked, Bounds, Form, Items, Layout, Work, ask, is_hamming, layout_of, tame
+from rectoolkit.kernels.small import has_matrices
 from rectoolkit.kernels.tables import has_tables
 from rectoolkit.kernels.vectors import LANES, QUERY_TILE
 
@@ -34,6 +35,7 @@ MOST_DIMS = (1 << 15) + 1  # beyond it the 32-bit sums of a filter could overflo
 # Nanoseconds an item of 64 dims costs on one core: unpacking it to bytes, then a byte product for each query, or
 # instead a little for each query and a product of each pair of planes. Measured with AVX-512; the ratios with AVX2
 # are alike.
+FEW_QUERIES = 2  # up to so many, codes are multiplied as they come and not written out
 UNPACKING, BYTE_PRODUCT, PLANE_QUERY, PLANE_PRODUCT = 6.0, 0.43, 0.25, 0.08
 
 
@@ -66,7 +68,7 @@ def keys_in_ranges(question: Question, bounds: Bounds, ranges: npt.NDArray[np.in
     queries, seen = _part(question, slice(0, num))
     layout = layout_of(queries.segments)
     kernel = scan.hamming_ranges if is_hamming(queries, question.items) else scan.planes_ranges
-    asked, items = ask(queries, question.items, layout, bounds, seen, True), _items(question)
+    asked, items = ask(queries, question.items, layout, bounds, seen, "planes"), _items(question)
     heaps, floors = np.zeros((num, kept), np.uint64), np.zeros(num, np.uint64)
     threads = 1 if num * ranges.shape[1] < LEAST_RANGES else question.threads
 
@@ -85,9 +87,9 @@ def keys_in_ranges(question: Question, bounds: Bounds, ranges: npt.NDArray[np.in
 
 def _block(question: Question, bounds: Bounds, rows: slice, kept: int) -> Keys:
     queries, seen = _part(question, rows)
-    kernel, planes, tables = _choose(queries, question)
+    kernel, form = _choose(queries, question)
     layout = layout_of(queries.segments)
-    asked = ask(queries, question.items, layout, bounds, seen, planes, tables)
+    asked = ask(queries, question.items, layout, bounds, seen, form)
     run = _Run(kernel, _items(question), layout, asked, question.threads, len(queries.values))
     floors = run.sampled(kept)
     found = run.over(kept, floors)
@@ -162,19 +164,21 @@ def _items(question: Question) -> Items:
     )
 
 
-def _choose(queries: Integers, question: Question) -> tuple[Callable[..., None], bool, bool]:
-    """The kernel, and whether it takes the queries' bit-planes or their tables."""
+def _choose(queries: Integers, question: Question) -> tuple[Callable[..., None], Form]:
+    """The kernel, and the form in which it takes the queries."""
     if is_hamming(queries, question.items):
-        return scan.scan_hamming, True, False
+        return scan.scan_hamming, "planes"
     if has_tables(queries, question.items):
-        return scan.scan_tables, False, True
+        return scan.scan_tables, "tables"
     values, num = queries.values, len(queries.values)
+    if has_matrices(queries, question.items):
+        return (scan.scan_rows if num <= FEW_QUERIES else scan.scan_small), "small"
     coded = values.size and values.min() >= 0 and values.max() <= 255
     query_bits = int(values.max()).bit_length() if coded else 8
     by_planes = PLANE_QUERY + PLANE_PRODUCT * query_bits * question.items.bits
     if by_planes * num < UNPACKING + BYTE_PRODUCT * num:
-        return scan.scan_planes, True, False
-    return scan.scan_bytes, False, False
+        return scan.scan_planes, "planes"
+    return scan.scan_bytes, "bytes"
 
 
 def _part(question: Question, rows: slice) -> tuple[Integers, tuple[Any, Any]]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-ROUNDED = 1e-9  # of a step: what a quotient may be off by
+ROUNDED = 1e-5  # of a step, granted to what a grid's float32 offset is off its lattice
 
 
 def aligned(shape: tuple[int, ...], kind: type) -> Array:
@@ -61,7 +61,7 @@ def tables_of(queries: Integers, items: PackedTable) -> tuple[Array, Array, Arra
     doubled = 2 * np.broadcast_to(queries.offset[:, 0], num)
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = doubled / (2 * lattice)
-        fits = (steps == np.rint(steps)) & (widest <= lattice * most)
+        fits = (np.abs(steps - np.rint(steps)) < ROUNDED / 64) & (widest <= lattice * most * (1 + ROUNDED / 2))
     step = np.where(fits, lattice, widest / most)
     step = np.where(step > 0, step, 1.0)[:, None, None]
     sums = groups @ levels.astype(np.float64)

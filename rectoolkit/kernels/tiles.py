@@ -82,3 +82,11 @@ def unpack_lane(layout: Any, words: Any, bits: int, lane: int, row: Any, at: int
         for word in range(num_words):
             first = (layout.word_at[segment] * bits + word) * LANES + lane
             unpack_word(words, first * 8, num_words * LANES * 8, bits, row, at + (layout.word_at[segment] + word) * 64)
+
+
+@part
+def padded_tile(items: Any, base: int, count: int, words: Any) -> None:
+    """Copy the rows of ``count`` items, of whole words, where reading past their end does no harm."""
+    row = items.planes.shape[1] * items.planes.shape[2]
+    for word in range(count * row // 8):
+        words[word] = word_at(items.flat, base * row + 8 * word)
