@@ -8,6 +8,7 @@ bounds the product from above.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
@@ -44,10 +45,10 @@ def transposed(builder: Any, rows: list[Any]) -> list[Any]:
     return rows
 
 
-def cases(builder: Any, value: Any, chosen: list[tuple[int, Callable[[], None]]]) -> None:
+def cases(builder: Any, value: Any, chosen: dict[int, Callable[[], None]]) -> None:
     """The code of the case that ``value`` is, or of none."""
     done = builder.append_basic_block("done")
-    for case, generate in chosen:
+    for case, generate in chosen.items():
         matching, following = builder.append_basic_block("case"), builder.append_basic_block("next")
         builder.cbranch(builder.icmp_signed("==", value, I64(case)), matching, following)
         builder.position_at_end(matching)
@@ -102,7 +103,7 @@ def index_tile(typing: Any, flat: Any, at: Any, bits: Any, words: Any, out: Any,
         cases(
             builder,
             builder.add(builder.mul(values[2], I64(8)), values[3]),
-            [(8 * bits + words, lambda b=bits, w=words: written(b, w)) for bits in LOOKUPS for words in LOOKUP_WORDS],
+            {8 * bits + words: partial(written, bits, words) for bits in LOOKUPS for words in LOOKUP_WORDS},
         )
         return context.get_dummy_value()
 
@@ -121,7 +122,7 @@ def _columns(builder: Any, data: Any, start: int, stride: int, places: list[int]
         chosen = [n * stride + place for n in range(each)]
         while len(column) > 1:  # pairwise, so that each step is one instruction
             every = [*chosen, *(8 + n for n in chosen)]
-            column = [shuffle(builder, *column[n : n + 2], _filled(every)) for n in range(0, len(column), 2)]
+            column = [shuffle(builder, column[n], column[n + 1], _filled(every)) for n in range(0, len(column), 2)]
             chosen = list(range(len(every)))
         columns.append(column[0])
     return columns
@@ -192,7 +193,7 @@ def lookup_tile(
         cases(
             builder,
             builder.add(builder.mul(values[2], I64(8)), values[3]),
-            [(8 * bits + words, lambda b=bits, w=words: written(b, w)) for bits in LOOKUPS for words in LOOKUP_WORDS],
+            {8 * bits + words: partial(written, bits, words) for bits in LOOKUPS for words in LOOKUP_WORDS},
         )
         return builder.load(count)
 

@@ -11,6 +11,7 @@ nothing is scaled (``plan.line_of``).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
@@ -84,7 +85,7 @@ def near_rows(typing: Any, flat: Any, at: Any, bits: Any, query: Any, query_at: 
 
             builder.store(Loop(builder, I64(4), [I64(0)], sixteen).values[0], mask)
 
-        cases(builder, values[2], [(bits, lambda b=bits: compared(b)) for bits in MATRIX_BITS])  # type: ignore[misc]
+        cases(builder, values[2], {bits: partial(compared, bits) for bits in MATRIX_BITS})
         return builder.load(mask)
 
     return types.uint64(flat, at, bits, query, query_at, least), generate
@@ -110,7 +111,7 @@ def _codes(builder: Any, start: Any, item: int, share: int, bits: int) -> list[A
             plane, matrix = min(7 - n % 8, bits - 1), n // 8
             owner, byte = matrix // each, part * each + matrix % each
             places.append(owner // held * LANES + (owner % held * bits + plane) * 8 + byte)
-        matrices = shuffle(builder, *rows, places)
+        matrices = shuffle(builder, rows[0], rows[1], places)
         if bits < 8:
             matrices = builder.select(keep, matrices, ir.Constant(BYTES, [0] * LANES))
         found.append(_transposed(builder, matrices))
@@ -124,14 +125,16 @@ def _summed(builder: Any, sums: list[Any], share: int) -> Any:
         even = [place for quad in quads for place in (quad[0], quad[2], 16 + quad[0], 16 + quad[2])]
         odd = [place + 1 for place in even]
         sums = [
-            builder.add(shuffle(builder, *sums[n : n + 2], even), shuffle(builder, *sums[n : n + 2], odd))
+            builder.add(shuffle(builder, sums[n], sums[n + 1], even), shuffle(builder, sums[n], sums[n + 1], odd))
             for n in range(0, len(sums), 2)
         ]
     if share == 4:
         (total,) = sums
         return shuffle(builder, total, total, [4 * (n % 4) + n // 4 for n in range(16)])
     first = [*quads[0], *quads[2], *(16 + n for n in (*quads[0], *quads[2]))]
-    total = builder.add(shuffle(builder, *sums, first), shuffle(builder, *sums, [n + 4 for n in first]))
+    total = builder.add(
+        shuffle(builder, sums[0], sums[1], first), shuffle(builder, sums[0], sums[1], [n + 4 for n in first])
+    )
     return shuffle(builder, total, total, [8 * (n // 8) + 4 * (n % 2) + n % 8 // 2 for n in range(16)])
 
 

@@ -171,22 +171,55 @@ def small_integers(values: Array, limit: int) -> tuple[Array, Array, Array, Arra
 
 
 def ask(
-    queries: Integers,
-    items: PackedTable,
-    layout: Layout,
-    bounds: Bounds,
-    seen: tuple[Array, Array],
-    form: Form,
+    queries: Integers, items: PackedTable, layout: Layout, bounds: Bounds, seen: tuple[Array, Array], form: Form
 ) -> Asked:
     """The queries as the filters take them."""
-    planes = form == "planes"
-    limit = 128
-    if planes:
-        small, step, centre, error = _unsigned(queries.values)
+    num, segments = len(queries.values), len(queries.segments)
+    padded = -(-num // QUERY_TILE) * QUERY_TILE
+    near, step, centre, error = small_integers(queries.values, _most_signed(items) if form == "bytes" else 128)
+    signed = np.zeros((padded, 64 * int(layout.words.sum())), np.int8)
+    signed[:num] = spread_dims(near, layout)
+    planes, looked_up = np.zeros((0, 0, 1), np.uint64), np.zeros((0, 0, LANES), np.uint8)
+    coefficients, line = np.zeros((segments, 0, 3), np.float32), np.zeros((0, 2))
+    small = np.zeros((padded if form == "small" else 0, LANES), np.int8)
+    if form == "tables":
+        looked_up, line, margin = tables_of(queries, items)
+    elif form == "small":
+        small[:num], line, margin = line_of(queries, items, bounds.sums)
     else:
-        if INSTRUCTION_SET == "avx2":  # two products must fit the 16 bits of vpmaddubsw
-            limit = min(127, 32767 // (2 * ((1 << items.bits) - 1)))
-        small, step, centre, error = small_integers(queries.values, limit)
+        fitted = near, step, centre, error
+        if form == "planes":
+            fitted = _unsigned(queries.values)
+            planes = _planes(spread_dims(fitted[0], layout))
+        coefficients, margin = _estimates(queries, items, bounds, *fitted)
+    scale, offset = (np.broadcast_to(a, (num, segments)) for a in (queries.scale, queries.offset))
+    exact = (step == 1) & (error == 0)
+    return Asked(
+        signed,
+        planes,
+        coefficients,
+        margin,
+        spread_dims(queries.values.astype(np.int64), layout),
+        np.where(exact, centre, -1)[:, 0].astype(np.int64),
+        np.array(scale, order="C"),  # copies: numba compiles anew for a read-only array
+        np.array(offset, order="C"),
+        np.array(queries.sums, order="C"),
+        looked_up,
+        small,
+        line,
+        *seen,
+    )
+
+
+def _most_signed(items: PackedTable) -> int:
+    """The largest signed byte of a query: two products must fit the 16 bits of vpmaddubsw."""
+    return min(127, 32767 // (2 * ((1 << items.bits) - 1))) if INSTRUCTION_SET == "avx2" else 128
+
+
+def _estimates(
+    queries: Integers, items: PackedTable, bounds: Bounds, small: Array, step: Array, centre: Array, error: Array
+) -> tuple[Array, Array]:
+    """The coefficients a, b and c (S, Q padded, 3) of queries fitted by small integers, and their margin (Q)."""
     num, segments = len(queries.values), len(queries.segments)
     scale, offset = (np.broadcast_to(a, (num, segments)) for a in (queries.scale, queries.offset))
     widths = np.array(queries.segments, np.float64)
@@ -205,37 +238,10 @@ def ask(
     largest = np.abs(queries.values).max(axis=1, initial=0.0, keepdims=True)
     lost = lost + (np.abs(scale) * largest + np.abs(offset)) * top * widths * bounds.scale
     margin = margin + lost.sum(axis=1) * (segments + 1) * 2.0**-50
-    padded = -(-num // QUERY_TILE) * QUERY_TILE
-    coefficients = np.zeros((segments, padded, 3), np.float32)
+    coefficients = np.zeros((segments, -(-num // QUERY_TILE) * QUERY_TILE, 3), np.float32)
     with np.errstate(over="ignore"):
         coefficients[:, :num] = np.stack((a, b, c), axis=2).transpose(1, 0, 2)
-    near, near_step, near_centre, near_error = small, step, centre, error
-    if planes:
-        near, near_step, near_centre, near_error = small_integers(queries.values, 128)
-    signed = np.zeros((padded, 64 * int(layout.words.sum())), np.int8)
-    signed[:num] = spread_dims(near, layout)
-    exact = (near_step == 1) & (near_error == 0)
-    looked_up, line = np.zeros((0, 0, LANES), np.uint8), np.zeros((0, 2))
-    least = np.zeros((padded if form == "small" else 0, LANES), np.int8)
-    if form == "tables":
-        looked_up, line, margin = tables_of(queries, items)
-    if form == "small":
-        least[:num], line, margin = line_of(queries, items, bounds.sums)
-    return Asked(
-        signed,
-        _planes(spread_dims(small, layout)) if planes else np.zeros((0, 0, 1), np.uint64),
-        coefficients,
-        margin,
-        spread_dims(queries.values.astype(np.int64), layout),
-        np.where(exact, near_centre, -1)[:, 0].astype(np.int64),
-        np.array(scale, order="C"),  # copies: numba compiles anew for a read-only array
-        np.array(offset, order="C"),
-        np.array(queries.sums, order="C"),
-        looked_up,
-        least,
-        line,
-        *seen,
-    )
+    return coefficients, margin
 
 
 class Bounds:

@@ -20,7 +20,15 @@ from typing import Any
 import numpy as np
 
 from rectoolkit.kernels.compiling import compiled, part
-from rectoolkit.kernels.exact import consider, consider_rows, consider_words, farthest, least_sum, lower_limit, threshold
+from rectoolkit.kernels.exact import (
+    consider,
+    consider_rows,
+    consider_words,
+    farthest,
+    least_sum,
+    lower_limit,
+    threshold,
+)
 from rectoolkit.kernels.lookup import index_tile, lookup_tile
 from rectoolkit.kernels.matrices import MATRIX_QUERIES, near_rows, near_tile, unpack_rows
 from rectoolkit.kernels.plan import TABLE_QUERIES, TABLE_TILES

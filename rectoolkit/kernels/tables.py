@@ -54,7 +54,9 @@ def tables_of(queries: Integers, items: PackedTable) -> tuple[Array, Array, Arra
     weights[:, :, :64] = decoded.reshape(num, words, 64)
     groups = weights.reshape(num, words * lookups, group)
     index = np.arange(64)
-    levels = sum(((index >> (group * bit + np.arange(group)[:, None])) & 1) << bit for bit in range(bits))
+    bit = np.arange(bits)
+    taken = (index >> (group * bit[:, None] + np.arange(group))[:, :, None]) & 1
+    levels = np.tensordot(1 << bit, taken, 1)
     least = top * np.minimum(groups, 0).sum(axis=2, keepdims=True)
     widest = top * np.abs(groups).sum(axis=2).max(axis=1, initial=0.0)
     lattice = np.broadcast_to(np.abs(queries.scale[:, 0]) / 2, num)
