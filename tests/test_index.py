@@ -358,15 +358,6 @@ def test_an_installation_that_cannot_be_written_still_searches(tmp_path: Any, ho
     assert run.returncode == 0
 
 
-OLDER = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+avx,+fma,+popcnt,+bmi,+bmi2,+sse4.2,+ssse3"}
-
-
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="names a processor of that family")
-def test_an_older_processor_gives_the_same_hits() -> None:
-    command = [sys.executable, "-m", "pytest", __file__, "-k", "widths", "-p", "no:cacheprovider"]
-    assert subprocess.run(command, env={**os.environ, **OLDER}, check=False).returncode == 0
-
-
 @pytest.mark.parametrize("bits", [1, 4])
 def test_terms_of_the_reference_that_cancel_keep_their_ties(bits: int) -> None:
     """A user whose code sum meets the middle of its grid: item offsets cancel, but not their rounding."""

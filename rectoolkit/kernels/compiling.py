@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound="Callable[..., Any]")
 
 
-def _digest_of_sources() -> str:
+def digest_of_sources() -> str:
     """One digest of every file in this folder: a loop is made of many of them, and numba looks at its own alone."""
     digest = sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
@@ -22,7 +22,7 @@ def _digest_of_sources() -> str:
     return digest.hexdigest()
 
 
-SOURCES = _digest_of_sources()
+SOURCES = digest_of_sources()
 
 
 def compiled(function: Function) -> Function:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from rectoolkit.kernels.compiling import part
+from rectoolkit.kernels.products import dot_bytes
 from rectoolkit.kernels.tiles import unpack_lane
 from rectoolkit.kernels.vectors import (
     LANES,
     bits_float,
     count_bits,
-    dot_bytes,
     float_bits,
     lowest_bit,
     unpack_word,

@@ -139,8 +139,8 @@ def lookup_tile(
     num: Any, hits: Any, hits_at: Any, masks: Any, masks_at: Any,
 ) -> Any:  # fmt: skip
     """Which of ``num`` queries have some of 64 items at or above their limit: how many queries, their numbers (int64)
-    in ``hits`` and the 64-bit masks of items in ``masks``. ``tables`` uint8 (num, words * lookups, 64); ``limits`` uint8
-    are of the sum of what is looked up, divided by twice the words and rounded up.
+    in ``hits`` and the 64-bit masks of items in ``masks``. ``tables`` uint8 (num, words * lookups, 64); ``limits``
+    uint8 are of the sum of what is looked up, divided by twice the words and rounded up.
     """
     arguments = (
         indices, at, bits, words, tables, tables_at, limits, limits_at, num, hits, hits_at, masks, masks_at,

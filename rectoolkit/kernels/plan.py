@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from rectoolkit.kernels.hamming import ranks_by_hamming
 from rectoolkit.kernels.lookup import LOOKUPS
 from rectoolkit.kernels.machine import INSTRUCTION_SET
+from rectoolkit.kernels.products import QUERY_TILE
 from rectoolkit.kernels.small import line_of
 from rectoolkit.kernels.sums import sum_range
 from rectoolkit.kernels.tables import aligned, tables_of
-from rectoolkit.kernels.vectors import LANES, QUERY_TILE
+from rectoolkit.kernels.vectors import LANES
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -93,8 +95,8 @@ class Asked(NamedTuple):
 class Work(NamedTuple):
     """What a scan works in. Of one tile of 64 items: ``words`` uint64 (bits * words, 64), ``side`` float32 (S, 3, 64),
     ``rows`` and ``tile`` uint8 (64, width) and (width / 4, 64, 4), ``out`` float32 (4, 64), ``totals`` int32 (S, 64).
-    By query: ``limits`` float64, for tables ``least`` uint8, for small integers ``lower`` int32. For tables: ``indices`` uint8 (TILES, L, 64), ``hits``
-    int64 and ``masks`` uint64 (QUERIES).
+    By query: ``limits`` float64, for tables ``least`` uint8, for small integers
+    ``lower`` int32. For tables: ``indices`` uint8 (TILES, L, 64), ``hits`` int64 and ``masks`` uint64 (QUERIES).
     """
 
     words: Any
@@ -147,11 +149,8 @@ def spread_dims(values: Array, layout: Layout) -> Array:
 
 def is_hamming(queries: Integers, items: PackedTable) -> bool:
     """Whether scores fall with Hamming distance: one bit on both sides, query grids symmetric, one item scale."""
-    if items.bits > 1 or len(queries.segments) > 1 or len(items.scale) > 1 or len(items.offset) > 1:
-        return False
-    codes = bool(((queries.values == 0) | (queries.values == 1)).all())
-    symmetric = (queries.offset * 2 == -queries.scale).all() and (queries.scale > 0).all()
-    return codes and bool(symmetric) and float(items.scale[0, 0]) > 0
+    codes = items.bits == 1 and bool(((queries.values == 0) | (queries.values == 1)).all())
+    return codes and ranks_by_hamming(queries.scale, queries.offset, items)
 
 
 def small_integers(values: Array, limit: int) -> tuple[Array, Array, Array, Array]:
@@ -245,7 +244,7 @@ def _estimates(
 
 
 class Bounds:
-    """The largest scale and offset of each segment of a catalogue, where no scale is negative, and the range of sums."""
+    """The largest scale and offset of each segment of a catalogue, where no scale is negative, the range of sums."""
 
     def __init__(self, items: PackedTable) -> None:
         self._items = items

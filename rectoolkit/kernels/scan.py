@@ -32,8 +32,9 @@ from rectoolkit.kernels.exact import (
 from rectoolkit.kernels.lookup import index_tile, lookup_tile
 from rectoolkit.kernels.matrices import MATRIX_QUERIES, near_rows, near_tile, unpack_rows
 from rectoolkit.kernels.plan import TABLE_QUERIES, TABLE_TILES
+from rectoolkit.kernels.products import QUERY_TILE, dot_tile, near, planes_tile, reached
 from rectoolkit.kernels.tiles import load_side, load_tile, padded_tile, unpack_lane
-from rectoolkit.kernels.vectors import LANES, QUERY_TILE, dot_tile, interleave, near, planes_tile, reached
+from rectoolkit.kernels.vectors import LANES, interleave
 
 
 @compiled

@@ -15,9 +15,10 @@ import numpy as np
 from rectoolkit.codes import Integers
 from rectoolkit.kernels import scan
 from rectoolkit.kernels.plan import Asked, Bounds, Form, Items, Layout, Work, ask, is_hamming, layout_of, tame
+from rectoolkit.kernels.products import QUERY_TILE
 from rectoolkit.kernels.small import has_matrices
 from rectoolkit.kernels.tables import has_tables
-from rectoolkit.kernels.vectors import LANES, QUERY_TILE
+from rectoolkit.kernels.vectors import LANES
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -85,7 +86,7 @@ def keys_in_ranges(question: Question, bounds: Bounds, ranges: npt.NDArray[np.in
 
 def _block(question: Question, bounds: Bounds, rows: slice, kept: int) -> Keys:
     queries, seen = _part(question, rows)
-    kernel, form = _choose(queries, question)
+    kernel, form = choose(queries, question.items)
     layout = layout_of(queries.segments)
     asked = ask(queries, question.items, layout, bounds, seen, form)
     run = _Run(kernel, _items(question), layout, asked, question.threads, len(queries.values))
@@ -157,21 +158,21 @@ def _items(question: Question) -> Items:
     )
 
 
-def _choose(queries: Integers, question: Question) -> tuple[Callable[..., None], Form]:
+def choose(queries: Integers, items: PackedTable) -> tuple[Callable[..., None], Form]:
     """The kernel, and the form in which it takes the queries."""
-    if is_hamming(queries, question.items):
+    if is_hamming(queries, items):
         return scan.scan_hamming, "planes"
     values, num = queries.values, len(queries.values)
-    matrices = has_matrices(queries, question.items)
+    matrices = has_matrices(queries, items)
     if matrices and num <= FEW_QUERIES:
         return scan.scan_rows, "small"
-    if has_tables(queries, question.items):
+    if has_tables(queries, items):
         return scan.scan_tables, "tables"
     if matrices:
         return scan.scan_small, "small"
     coded = values.size and values.min() >= 0 and values.max() <= 255
     query_bits = int(values.max()).bit_length() if coded else 8
-    by_planes = PLANE_QUERY + PLANE_PRODUCT * query_bits * question.items.bits
+    by_planes = PLANE_QUERY + PLANE_PRODUCT * query_bits * items.bits
     if by_planes * num < UNPACKING + BYTE_PRODUCT * num:
         return scan.scan_planes, "planes"
     return scan.scan_bytes, "bytes"
