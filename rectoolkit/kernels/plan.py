@@ -118,12 +118,12 @@ class Work(NamedTuple):
         segments, words = len(layout.widths), int(layout.words.sum())
         return cls(
             aligned(((words * bits + 1) * LANES,), np.uint64),
-            aligned((segments, 3, LANES), np.float32),
+            np.zeros((segments, 3, LANES), np.float32),
             aligned((LANES * LANES * words,), np.uint8),
             aligned((LANES * LANES * words,), np.uint8),
-            aligned((QUERY_TILE * LANES,), np.float32),
+            np.zeros(QUERY_TILE * LANES, np.float32),
             np.zeros(queries),
-            aligned((segments, LANES), np.int32),
+            np.zeros((segments, LANES), np.int32),
             np.zeros(queries, np.uint8),
             np.zeros(queries + QUERY_TILE, np.int32),
             aligned((TABLE_TILES * words * LOOKUPS.get(bits, 0) * LANES,), np.uint8),

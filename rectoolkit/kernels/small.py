@@ -46,15 +46,20 @@ def line_of(queries: Integers, items: PackedTable, sums: tuple[int, int]) -> tup
     best = np.zeros((num, dim), np.int8)
     step, start, slack = np.ones(num), np.zeros(num), np.full(num, np.inf)
     for candidate, centre in (
-        (np.where(largest > 0, largest / 127, 1.0), np.zeros(num)),
         (size / 2, np.zeros(num)),
         (size, ou + su * 128),
+        (np.where(largest > 0, largest / 127, 1.0), np.zeros(num)),
     ):
+        if (slack <= step).all():
+            break  # a unit of the product at most: nothing to better
+        if (largest > 128 * candidate + np.abs(centre)).all():
+            continue
         near = np.rint((decoded - centre[:, None]) / candidate[:, None])
         error = np.abs(decoded - centre[:, None] - near * candidate[:, None]).max(axis=1, initial=0.0) * (1 + 1e-9)
-        ends = np.stack([(centre + error) * total for total in sums])
-        loose = np.where(np.abs(near + 0.5).max(axis=1, initial=0.0) <= 127.5, ends.max(axis=0), np.inf)
-        lost = loose - np.stack([(centre - error) * total for total in sums]).min(axis=0)
+        low, high = centre - error, centre + error
+        loose = np.maximum(high * sums[0], high * sums[1])
+        loose[np.abs(near + 0.5).max(axis=1, initial=0.0) > 127.5] = np.inf
+        lost = loose - np.minimum(low * sums[0], low * sums[1])
         better = lost < slack
         best[better] = near[better].astype(np.int8)
         step, start, slack = (
