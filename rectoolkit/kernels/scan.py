@@ -5,9 +5,12 @@ items whose estimate reaches the query's threshold. Its error is bounded beforeh
 that belongs in the answer is ever dropped; what passes (about k ln(N / k) of N items) is scored exactly by the
 formula of ``codes.dot`` and kept in a heap of the k best keys, whose smallest entry raises the threshold.
 
-Three filters, chosen by ``plan``:
+The filters, chosen by ``search.choose``:
 
 - ``scan_hamming``: 1-bit codes on symmetric grids: XOR, popcount and compare, all in integers.
+- ``scan_tables``: 1 and 2 bits, one scale and offset: six bits at a time are looked up (``lookup``, AVX512-VBMI).
+- ``scan_rows`` for one query or two, ``scan_small`` for more: 2 to 8 bits, one scale and offset, 64 dims: codes by bit
+  matrices (``matrices``, GFNI), byte products compared as integers.
 - ``scan_planes``: any widths, few queries: AND and popcount over pairs of bit-planes; nothing is unpacked.
 - ``scan_bytes``: any widths, many queries: a tile is unpacked once, then multiplied by 8-bit dot-product instructions
   (vpdpbusd with AVX-512 or AVX-VNNI, vpmaddubsw with AVX2, plain multiplications elsewhere).
