@@ -222,7 +222,7 @@ def test_an_estimate_and_its_margin_never_fall_short(planes: bool, bits: int, si
 
     def asked_of(items: CodeTable) -> Any:
         packed = PackedTable.pack(items)
-        return ask(integers, packed, layout, Bounds(packed), (none, none), planes)
+        return ask(integers, packed, layout, Bounds(packed), (none, none), "planes" if planes else "bytes")
 
     asked = asked_of(CodeTable(np.zeros((1, 64), np.uint8), scale, offset, bits))
     small = asked.signed[:20].astype(np.float64)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rectoolkit import index
+from rectoolkit import codes, index
 from rectoolkit.codes import CodeTable, Integers, PackedTable
 from rectoolkit.index import Hits, Index
 
@@ -117,6 +117,28 @@ def test_scales_of_any_size_that_the_kernels_serve(size: float, bits: int) -> No
         assert (scores[:, 0] > 0).all()
 
 
+@pytest.mark.parametrize("kind", ["coded", "floats", "extreme", "falling"])
+@pytest.mark.parametrize("bits", [1, 2, 3, 8])
+def test_what_is_looked_up_or_multiplied_bounds_the_score(bits: int, kind: str) -> None:
+    """slope * sum + start + margin is never below the score, whatever was rounded."""
+    random = np.random.default_rng(bits)
+    table, queries = coded(random, 3000, bits), queries_of(kind, random, 20, bits)
+    items = PackedTable.pack(table)
+    integers = Integers.of_floats(queries, (64,)) if kind == "floats" else Integers.of(queries)
+    exact = codes.dot_integers(integers, Integers.of(table))
+    small_ones, line, margin = small.line_of(integers, items, plan.Bounds(items).sums)
+    sums = small_ones.astype(np.int64) @ table.codes.astype(np.int64).T
+    assert (line[:, :1] * sums + line[:, 1:] + margin[:, None] >= exact).all()
+    if bits > 2:
+        return
+    looked_up, line, margin = tables.tables_of(integers, items)
+    group = 6 // bits
+    padded = np.pad(table.codes, ((0, 0), (0, looked_up.shape[1] * group - 64))).reshape(3000, -1, group)
+    index = sum(((padded >> bit) & 1).astype(np.int64) @ (1 << np.arange(group)) << group * bit for bit in range(bits))
+    sums = np.array([[row[np.arange(len(row)), i].sum(dtype=np.int64) for i in index] for row in looked_up])
+    assert (line[:, :1] * sums + line[:, 1:] + margin[:, None] >= exact).all()
+
+
 def test_the_range_of_sums_is_that_of_the_codes() -> None:
     table = coded(np.random.default_rng(0), 700, 5)
     sums = table.codes.sum(axis=1, dtype=np.int64)
@@ -136,7 +158,7 @@ def test_kept_kernels_belong_to_all_of_their_sources(tmp_path: Path, monkeypatch
 def test_a_search_while_the_interpreter_exits_is_answered() -> None:
     program = """
 import atexit, numpy as np
-from rectoolkit import index
+from rectoolkit import codes, index
 from rectoolkit.codes import PackedTable
 index.ENOUGH_WORK = 0
 searched = index.Index(PackedTable(np.random.default_rng(0).integers(0, 256, (300_000, 1, 8), np.uint8), 64))
