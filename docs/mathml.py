@@ -1,6 +1,7 @@
 """Formulas as MathML while the site is built: the pages need no script and no network.
 
-The pages write TeX between dollars, which GitHub renders too; arithmatex finds it, latex2mathml converts it.
+The pages write TeX between dollars and in blocks of ``math``, which GitHub renders too; arithmatex finds it,
+latex2mathml converts it.
 """
 
 from __future__ import annotations
