@@ -32,6 +32,7 @@ import numpy as np
 from rectoolkit.atomic import atomic_write, write_text
 from rectoolkit.codes import PackedTable, check_comparable
 from rectoolkit.errors import UserError, nearest
+from rectoolkit.kernels.hamming import ranks_by_hamming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -153,7 +154,7 @@ def _faiss(users: PackedTable, items: PackedTable, folder: Path, ids: dict[str, 
     faiss = _require("faiss", "faiss-cpu")
     index: Any
     asked: Any = users.unpack().decode()
-    if _ranks_by_hamming(users, items):
+    if users.bits == 1 and ranks_by_hamming(users.scale, users.offset, items):
         users, items = (PackedTable.pack(table.unpack()) for table in (users, items))  # faiss counts unused bits too
         index = faiss.IndexBinaryFlat(8 * items.planes.shape[2])
         index.add(np.ascontiguousarray(items.planes[:, 0]))
@@ -189,14 +190,6 @@ def _scalar_quantizer(faiss: Any, items: PackedTable) -> Any:
         stored = stored[:, ::2] | (stored[:, 1::2] << 4)
     index.add_sa_codes(np.ascontiguousarray(stored))
     return index
-
-
-def _ranks_by_hamming(users: PackedTable, items: PackedTable) -> bool:
-    """Whether scores fall with the Hamming distance alone: one bit, one segment, symmetric users, one item scale."""
-    if users.bits > 1 or items.bits > 1 or len(items.segments) > 1 or len(items.scale) > 1 or len(items.offset) > 1:
-        return False
-    symmetric = bool((users.offset * 2 == -users.scale).all() and (users.scale > 0).all())
-    return symmetric and float(items.scale[0, 0]) > 0
 
 
 def _save_npy(path: Path, array: Any) -> None:

@@ -52,6 +52,7 @@ __all__ = [
 Method = Literal["fast", "numpy", "reference"]
 METHODS: tuple[Method, ...] = ("fast", "numpy", "reference")
 QUERIES_AT_ONCE = 1 << 14  # 8 MB of integers at 64 dims
+MOST_ITEMS = 1 << 32  # an id fills half a key
 
 
 class Rescore(NamedTuple):
@@ -81,7 +82,7 @@ class Index:
     """Search over the packed codes of N items; item ids are row numbers 0..N-1."""
 
     def __init__(self, items: PackedTable) -> None:
-        if items.num_rows >= 1 << 32:
+        if items.num_rows >= MOST_ITEMS:
             raise UserError(f"an index holds fewer than 2^32 items, got {items.num_rows}; split the catalogue")
         self.items = items
         self._bounds: Any = None
@@ -120,8 +121,8 @@ class Index:
         (Q, D). ``seen``: a CSR pair (indptr (Q + 1), item ids) of items excluded query by query. ``allow`` and
         ``deny``: item ids for all queries; with both, an item must be allowed and not denied. ``rescore``: rank the
         best few again by float vectors. ``threads``: None for all cores this process may use. All methods give the
-        same hits. Raises UserError where k < 1, dims or segments differ, a query is NaN or infinite, or an id
-        lies outside 0..N-1.
+        same hits. Raises UserError where k < 1 or k >= 2^32, dims or segments differ, a query is NaN, infinite or
+        beyond float32, or an id lies outside 0..N-1.
         """
         if method not in METHODS:
             raise UserError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
@@ -147,7 +148,7 @@ class Index:
         check_count("rescore.candidates", rescore.candidates)
         if rescore.candidates < k:
             raise UserError(f"rescore.candidates ({rescore.candidates}) must be at least k ({k})")
-        found = self.search(queries, rescore.candidates, **settings)
+        found = self.search(queries, max(1, min(rescore.candidates, len(self))), **settings)
         return _rescore(found, rescore, len(self), k)
 
 
@@ -164,18 +165,23 @@ def answered(
 ) -> Hits:
     """Check what is asked of ``items`` (see ``Index.search``) and let ``answer`` find the best keys, block by block."""
     check_count("k", k)
+    if k >= MOST_ITEMS:
+        raise UserError(f"k must be less than 2^32, which no index holds, got {k}")
     if threads is not None:
         check_count("threads", threads)
     asked, num = _checked(queries, items)
     excluded = None if seen is None else _seen(seen, num, items.num_rows)
     banned = _banned(items.num_rows, allow, deny)
-    keys = np.zeros((num, k), np.uint64)
+    kept = min(int(k), max(1, items.num_rows))
+    keys = np.zeros((num, kept), np.uint64)
     for rows in plain.blocks_of(num, QUERIES_AT_ONCE):
         part = None if excluded is None else Seen(excluded.indptr[rows.start : rows.stop + 1], excluded.items)
         integers = _integers(asked, rows, items.segments)
         cores = int(threads or available_cores())
-        keys[rows] = answer(Question(integers, items, None, int(k), part, banned, cores))
-    return Hits(ids_of(keys), scores_of(keys))
+        keys[rows] = answer(Question(integers, items, None, kept, part, banned, cores))
+    ids, scores = np.full((num, int(k)), -1), np.full((num, int(k)), -np.inf, np.float32)
+    ids[:, :kept], scores[:, :kept] = ids_of(keys), scores_of(keys)
+    return Hits(ids, scores)
 
 
 @dataclass
@@ -261,6 +267,8 @@ def _checked(queries: Queries, items: PackedTable) -> tuple[Queries, int]:
             "coded queries come as a CodeTable or PackedTable"
         )
     _check_finite(rows, "queries")
+    if rows.size and float(np.abs(rows).max()) > float(np.finfo(np.float32).max):
+        raise UserError(f"queries: a value of {np.abs(rows).max():.3g} is beyond float32, in which scores are; rescale")
     return rows, len(rows)
 
 
@@ -282,8 +290,15 @@ def check_count(name: str, value: object) -> None:
         raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
+def _array(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise UserError(f"{name} must be one row of integer item ids: {error}") from None
+
+
 def _ids(values: npt.ArrayLike, num_items: int, name: str) -> Ints:
-    ids = np.asarray(values)
+    ids = _array(values, name)
     if ids.ndim != 1 or (len(ids) and not np.issubdtype(ids.dtype, np.integer)):
         raise UserError(f"{name} must be one row of integer item ids, got {ids.dtype} of shape {ids.shape}")
     if len(ids) and (ids.min() < 0 or ids.max() >= num_items):
@@ -306,14 +321,16 @@ def _banned(num_items: int, allow: npt.ArrayLike | None, deny: npt.ArrayLike | N
 
 
 def _seen(pair: tuple[npt.ArrayLike, npt.ArrayLike], num_queries: int, num_items: int) -> Seen:
-    indptr, items = np.asarray(pair[0]), _ids(pair[1], num_items, "seen")
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise UserError(f"seen must be a pair (indptr, item ids), got {type(pair).__name__}")
+    indptr, items = _array(pair[0], "seen"), _ids(pair[1], num_items, "seen")
     ends_well = indptr.shape == (num_queries + 1,) and np.issubdtype(indptr.dtype, np.integer)
+    indptr = indptr.astype(np.int64) if ends_well else indptr  # of unsigned numbers no difference is below 0
     if not ends_well or indptr[0] != 0 or indptr[-1] != len(items) or (np.diff(indptr) < 0).any():
         raise UserError(
             f"seen must be (indptr, item ids) with {num_queries + 1} ascending indptr from 0 to the {len(items)} ids, "
             "one row per query"
         )
-    indptr = indptr.astype(np.int64)
     owner = np.repeat(np.arange(num_queries), np.diff(indptr))
     inner = owner[1:] == owner[:-1]
     if (items[1:] < items[:-1])[inner].any():

@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from rectoolkit import bench as module
-from rectoolkit.bench import BASELINE, bench, bench_tables, evaluation, quantize, show
+from rectoolkit.bench import BASELINE, bench, bench_tables, evaluation, quantize
+from rectoolkit.bench.report import plot, show
 from rectoolkit.cli import main
 from rectoolkit.errors import UserError
 
@@ -35,7 +36,13 @@ def test_a_small_run_measures_everyone(tmp_path: Path) -> None:
     assert all(row["batch_ms"] > 0 and row["p99_ms"] >= row["p50_ms"] > 0 for row in rows.values())
     if BASELINE in rows:
         assert rows[BASELINE]["recall"] == 1
-        assert rows[BASELINE]["batch_ratio"] == 1
+        assert max(row["batch_ratio"] for name, row in rows.items() if name.startswith(BASELINE)) == 1
+        floats = [row for row in rows.values() if row["bits"] == 32]
+        assert max(row["single_float_ratio"] for row in floats) == 1
+    assert all(row["rounds"] == 2 and row["batch_spread"] >= 0 for row in rows.values())
+    ours = rows["rectoolkit 8 bit"]
+    assert ours["single_limit_ms"] > 0
+    assert figures["limits"]["bytes"] > 0
     assert "rectoolkit 1 bit" in output
 
 
@@ -122,10 +129,10 @@ def test_a_plot_is_written_or_says_what_is_missing(tmp_path: Path, monkeypatch: 
     report = bench(200, 16, [1], batch=2, rounds=1, others=False)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UserError, match="pip install matplotlib"):
-        module.plot(report, tmp_path / "plot.png")
+        plot(report, tmp_path / "plot.png")
     monkeypatch.undo()
     pytest.importorskip("matplotlib")
-    module.plot(report, tmp_path / "plot.svg")
+    plot(report, tmp_path / "plot.svg")
     assert (tmp_path / "plot.svg").stat().st_size > 1000
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rectoolkit.approximate import ApproximateIndex
-from rectoolkit.bench import check_sizes, quantize
+from rectoolkit.bench import check_sizes, load_kernels, quantize
 from rectoolkit.index import Index, available_cores
 
 if TYPE_CHECKING:
@@ -71,18 +71,22 @@ def bench_lists(
     threads: int | None = None,
     lists: int | None = None,
     seed: int = 0,
+    told: Callable[[str], None] = lambda _: None,
 ) -> ListReport:
     """Measure lists of both catalogues at each of ``bits``. Raises UserError where a number is out of range."""
     check_sizes(bits, items, dim, k, batch, rounds)
+    load_kernels()
     threads = threads or available_cores()
     report = ListReport(items, dim, k, batch, threads, 0)
     for name, centres in (("clustered", max(1, items // ITEMS_A_CENTRE)), ("random", 0)):
         stored, asked = _vectors(items, batch, dim, centres, seed)
         for width in bits:
             table, queries = quantize(stored, width), quantize(asked, width)
+            told(f"{name}, {width} bit: building the lists")
             begun = time.perf_counter()
             built = ApproximateIndex.build(table, lists=lists)
             report.build_seconds[f"{name}, {width} bit"] = time.perf_counter() - begun
+            told(f"{name}, {width} bit: searching, {rounds} rounds")
             report.lists = max(report.lists, built.lists)
             report.rows += _measured(name, Index(table), built, queries, report, rounds)
     return report

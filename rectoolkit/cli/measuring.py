@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rectoolkit.cli.group import comma_separated, main, run_argument
 from rectoolkit.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 at_least_1 = click.IntRange(min=1)
 
@@ -44,6 +48,7 @@ def bench(
 ) -> None:
     """Measure the search beside faiss, torch and usearch: the codes of a finished RUN, or random ones."""
     from rectoolkit import bench
+    from rectoolkit.bench import report as reports
 
     random = {"--items": items, "--dim": dim, "--bits": bits, "--approximate": approximate or None}
     given = [name for name, value in random.items() if value is not None]
@@ -63,22 +68,34 @@ def bench(
         widths = [int(width) for width in comma_separated(bits or "1,2,4,8")]
     except ValueError:
         raise UserError(f"--bits must be whole numbers separated by commas, got '{bits}'") from None
-    bench.check_writable(plot, figures)
+    reports.check_writable(plot, figures)
     report: Any
     if approximate:
         from rectoolkit.bench.approximate import bench_lists, show_lists
 
-        report = bench_lists(items or 1_000_000, dim or 64, widths, lists=lists, **settings)
+        with progress() as told:
+            report = bench_lists(items or 1_000_000, dim or 64, widths, lists=lists, told=told, **settings)
         show_lists(report)
     else:
         settings["others"] = not only_ours
         drawn = (items or 1_000_000, dim or 64, widths)
-        report = bench.bench(*drawn, **settings) if run is None else bench.bench_run(run, **settings)
-        bench.show(report)
+        with progress() as told:
+            settings["told"] = told
+            report = bench.bench(*drawn, **settings) if run is None else bench.bench_run(run, **settings)
+        reports.show(report)
     if plot is not None:
-        bench.plot(report, plot)
+        reports.plot(report, plot)
     if figures is not None:
-        bench.save_figures(report, figures)
+        reports.save_figures(report, figures)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """Something to tell what is being done: a line on the terminal that follows it, and nothing elsewhere."""
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield status.update
 
 
 @main.command("evaluate")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import llvmlite.binding
 from llvmlite import ir
 from numba.core import config
+from numba.extending import intrinsic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,12 +16,15 @@ I1, I8, I16, I32, I64, F32 = (*(ir.IntType(n) for n in (1, 8, 16, 32, 64)), ir.F
 CONFIG: Any = config
 
 
-def instruction_set() -> str:
-    """Which 8-bit dot product the machine that numba compiles for has."""
+def features() -> set[str]:
+    """What the machine that numba compiles for has, by LLVM's names."""
     if CONFIG.CPU_NAME or CONFIG.CPU_FEATURES:
-        features = {name[1:] for name in (CONFIG.CPU_FEATURES or "").split(",") if name.startswith("+")}
-    else:
-        features = {name for name, present in llvmlite.binding.get_host_cpu_features().items() if present}
+        return {name[1:] for name in (CONFIG.CPU_FEATURES or "").split(",") if name.startswith("+")}
+    return {name for name, present in llvmlite.binding.get_host_cpu_features().items() if present}
+
+
+def instruction_set(features: set[str]) -> str:
+    """Which 8-bit dot product they offer."""
     if {"avx512vnni", "avx512bw"} <= features:
         return "vnni512"
     if "avxvnni" in features:
@@ -28,7 +32,13 @@ def instruction_set() -> str:
     return "avx2" if "avx2" in features else "plain"
 
 
-INSTRUCTION_SET = instruction_set()
+FEATURES = features()
+INSTRUCTION_SET = instruction_set(FEATURES)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """``function``, which gives a numba signature and writes the code for it, as a function of compiled code."""
+    return intrinsic(function)
 
 
 def vector(element: Any, lanes: int) -> Any:

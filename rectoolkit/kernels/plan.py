@@ -13,12 +13,19 @@ where each of them is rounded at most six times at 2^-24.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from rectoolkit.kernels.hamming import ranks_by_hamming
+from rectoolkit.kernels.lookup import LOOKUPS
 from rectoolkit.kernels.machine import INSTRUCTION_SET
-from rectoolkit.kernels.vectors import LANES, QUERY_TILE
+from rectoolkit.kernels.products import QUERY_TILE
+from rectoolkit.kernels.small import line_of
+from rectoolkit.kernels.sums import sum_range
+from rectoolkit.kernels.tables import aligned, tables_of
+from rectoolkit.kernels.vectors import LANES
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -26,6 +33,10 @@ if TYPE_CHECKING:
     from rectoolkit.codes import Integers, PackedTable
 
     Array = npt.NDArray[Any]
+
+
+Form = Literal["bytes", "planes", "tables", "small"]
+TABLE_TILES, TABLE_QUERIES = 16, 16  # 22 KB of indices and of tables each, at 2 bits and 64 dims: the tables stay in L1
 
 
 class Layout(NamedTuple):
@@ -59,8 +70,10 @@ class Asked(NamedTuple):
 
     For the filters: ``signed`` int8 (Q, width), ``planes`` uint64 (Q, words, query bits), ``coefficients`` float32
     (S, Q, 3), ``margin`` float64 (Q). For exact scores: ``values`` int64 (Q, width), equal to ``signed`` + ``centre``
-    (int64, Q) where that is not -1; ``scale``, ``offset`` and ``sums`` float64 (Q, S). The items excluded query by
-    query: ``indptr`` (empty for none) and ``seen``, int64, sorted.
+    (int64, Q) where that is not -1; ``scale``, ``offset`` and ``sums`` float64 (Q, S). ``tables`` uint8 (Q, L, 64) and
+    ``line`` float64 (Q, 2) are those of ``tables_of``, ``small`` int8 (Q, 64) and again ``line`` those of ``line_of``,
+    empty elsewhere. The items excluded query by query: ``indptr``
+    (empty for none) and ``seen``, int64, sorted.
     """
 
     signed: Any
@@ -72,6 +85,9 @@ class Asked(NamedTuple):
     scale: Any
     offset: Any
     sums: Any
+    tables: Any
+    small: Any
+    line: Any
     indptr: Any
     seen: Any
 
@@ -79,7 +95,8 @@ class Asked(NamedTuple):
 class Work(NamedTuple):
     """What a scan works in. Of one tile of 64 items: ``words`` uint64 (bits * words, 64), ``side`` float32 (S, 3, 64),
     ``rows`` and ``tile`` uint8 (64, width) and (width / 4, 64, 4), ``out`` float32 (4, 64), ``totals`` int32 (S, 64).
-    By query: ``limits`` float64.
+    By query: ``limits`` float64, for tables ``least`` uint8, for small integers
+    ``lower`` int32. For tables: ``indices`` uint8 (TILES, L, 64), ``hits`` int64 and ``masks`` uint64 (QUERIES).
     """
 
     words: Any
@@ -89,19 +106,29 @@ class Work(NamedTuple):
     out: Any
     limits: Any
     totals: Any
+    least: Any
+    lower: Any
+    indices: Any
+    hits: Any
+    masks: Any
 
     @classmethod
     def of(cls, bits: int, layout: Layout, queries: int) -> Work:
         """Room for a scan of items of ``bits`` bits for so many queries."""
         segments, words = len(layout.widths), int(layout.words.sum())
         return cls(
-            np.zeros(words * bits * LANES, np.uint64),
+            aligned(((words * bits + 1) * LANES,), np.uint64),
             np.zeros((segments, 3, LANES), np.float32),
-            np.zeros(LANES * LANES * words, np.uint8),
-            np.zeros(LANES * LANES * words, np.uint8),
+            aligned((LANES * LANES * words,), np.uint8),
+            aligned((LANES * LANES * words,), np.uint8),
             np.zeros(QUERY_TILE * LANES, np.float32),
             np.zeros(queries),
             np.zeros((segments, LANES), np.int32),
+            np.zeros(queries, np.uint8),
+            np.zeros(queries + QUERY_TILE, np.int32),
+            aligned((TABLE_TILES * words * LOOKUPS.get(bits, 0) * LANES,), np.uint8),
+            np.zeros(TABLE_QUERIES, np.int64),
+            np.zeros(TABLE_QUERIES, np.uint64),
         )
 
 
@@ -122,11 +149,8 @@ def spread_dims(values: Array, layout: Layout) -> Array:
 
 def is_hamming(queries: Integers, items: PackedTable) -> bool:
     """Whether scores fall with Hamming distance: one bit on both sides, query grids symmetric, one item scale."""
-    if items.bits > 1 or len(queries.segments) > 1 or len(items.scale) > 1 or len(items.offset) > 1:
-        return False
-    codes = bool(((queries.values == 0) | (queries.values == 1)).all())
-    symmetric = (queries.offset * 2 == -queries.scale).all() and (queries.scale > 0).all()
-    return codes and bool(symmetric) and float(items.scale[0, 0]) > 0
+    codes = items.bits == 1 and bool(((queries.values == 0) | (queries.values == 1)).all())
+    return codes and ranks_by_hamming(queries.scale, queries.offset, items)
 
 
 def small_integers(values: Array, limit: int) -> tuple[Array, Array, Array, Array]:
@@ -146,16 +170,55 @@ def small_integers(values: Array, limit: int) -> tuple[Array, Array, Array, Arra
 
 
 def ask(
-    queries: Integers, items: PackedTable, layout: Layout, bounds: Bounds, seen: tuple[Array, Array], planes: bool
+    queries: Integers, items: PackedTable, layout: Layout, bounds: Bounds, seen: tuple[Array, Array], form: Form
 ) -> Asked:
-    """The queries as the filters take them: byte products, or bit-planes where ``planes`` is set."""
-    limit = 128
-    if planes:
-        small, step, centre, error = _unsigned(queries.values)
+    """The queries as the filters take them."""
+    num, segments = len(queries.values), len(queries.segments)
+    padded = -(-num // QUERY_TILE) * QUERY_TILE
+    near, step, centre, error = small_integers(queries.values, _most_signed(items) if form == "bytes" else 128)
+    signed = np.zeros((padded, 64 * int(layout.words.sum())), np.int8)
+    signed[:num] = spread_dims(near, layout)
+    planes, looked_up = np.zeros((0, 0, 1), np.uint64), np.zeros((0, 0, LANES), np.uint8)
+    coefficients, line = np.zeros((segments, 0, 3), np.float32), np.zeros((0, 2))
+    small = np.zeros((padded if form == "small" else 0, LANES), np.int8)
+    if form == "tables":
+        looked_up, line, margin = tables_of(queries, items)
+    elif form == "small":
+        small[:num], line, margin = line_of(queries, items, bounds.sums)
     else:
-        if INSTRUCTION_SET == "avx2":  # two products must fit the 16 bits of vpmaddubsw
-            limit = min(127, 32767 // (2 * ((1 << items.bits) - 1)))
-        small, step, centre, error = small_integers(queries.values, limit)
+        fitted = near, step, centre, error
+        if form == "planes":
+            fitted = _unsigned(queries.values)
+            planes = _planes(spread_dims(fitted[0], layout))
+        coefficients, margin = _estimates(queries, items, bounds, *fitted)
+    scale, offset = (np.broadcast_to(a, (num, segments)) for a in (queries.scale, queries.offset))
+    exact = (step == 1) & (error == 0)
+    return Asked(
+        signed,
+        planes,
+        coefficients,
+        margin,
+        spread_dims(queries.values.astype(np.int64), layout),
+        np.where(exact, centre, -1)[:, 0].astype(np.int64),
+        np.array(scale, order="C"),  # copies: numba compiles anew for a read-only array
+        np.array(offset, order="C"),
+        np.array(queries.sums, order="C"),
+        looked_up,
+        small,
+        line,
+        *seen,
+    )
+
+
+def _most_signed(items: PackedTable) -> int:
+    """The largest signed byte of a query: two products must fit the 16 bits of vpmaddubsw."""
+    return min(127, 32767 // (2 * ((1 << items.bits) - 1))) if INSTRUCTION_SET == "avx2" else 128
+
+
+def _estimates(
+    queries: Integers, items: PackedTable, bounds: Bounds, small: Array, step: Array, centre: Array, error: Array
+) -> tuple[Array, Array]:
+    """The coefficients a, b and c (S, Q padded, 3) of queries fitted by small integers, and their margin (Q)."""
     num, segments = len(queries.values), len(queries.segments)
     scale, offset = (np.broadcast_to(a, (num, segments)) for a in (queries.scale, queries.offset))
     widths = np.array(queries.segments, np.float64)
@@ -174,37 +237,27 @@ def ask(
     largest = np.abs(queries.values).max(axis=1, initial=0.0, keepdims=True)
     lost = lost + (np.abs(scale) * largest + np.abs(offset)) * top * widths * bounds.scale
     margin = margin + lost.sum(axis=1) * (segments + 1) * 2.0**-50
-    padded = -(-num // QUERY_TILE) * QUERY_TILE
-    coefficients = np.zeros((segments, padded, 3), np.float32)
+    coefficients = np.zeros((segments, -(-num // QUERY_TILE) * QUERY_TILE, 3), np.float32)
     with np.errstate(over="ignore"):
         coefficients[:, :num] = np.stack((a, b, c), axis=2).transpose(1, 0, 2)
-    near, near_step, near_centre, near_error = small, step, centre, error
-    if planes:
-        near, near_step, near_centre, near_error = small_integers(queries.values, 128)
-    signed = np.zeros((padded, 64 * int(layout.words.sum())), np.int8)
-    signed[:num] = spread_dims(near, layout)
-    exact = (near_step == 1) & (near_error == 0)
-    return Asked(
-        signed,
-        _planes(spread_dims(small, layout)) if planes else np.zeros((0, 0, 1), np.uint64),
-        coefficients,
-        margin,
-        spread_dims(queries.values.astype(np.int64), layout),
-        np.where(exact, near_centre, -1)[:, 0].astype(np.int64),
-        np.array(scale, order="C"),  # copies: numba compiles anew for a read-only array
-        np.array(offset, order="C"),
-        np.array(queries.sums, order="C"),
-        *seen,
-    )
+    return coefficients, margin
 
 
 class Bounds:
-    """The largest scale and offset of each segment of a catalogue, and where no scale is negative."""
+    """The largest scale and offset of each segment of a catalogue, where no scale is negative, the range of sums."""
 
     def __init__(self, items: PackedTable) -> None:
+        self._items = items
         self.scale = np.abs(items.scale).max(axis=0, initial=0.0).astype(np.float64)
         self.offset = np.abs(items.offset).max(axis=0, initial=0.0).astype(np.float64)
         self.rising = items.scale.min(axis=0, initial=0.0) >= 0
+
+    @cached_property
+    def sums(self) -> tuple[int, int]:
+        """The least and the largest sum of an item's codes."""
+        planes = np.ascontiguousarray(self._items.planes)
+        low, high = sum_range(planes.reshape(-1), *planes.shape[1:])
+        return int(low), int(high)
 
 
 def _is_small_code(values: Array) -> bool:

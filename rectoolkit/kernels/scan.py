@@ -5,9 +5,12 @@ items whose estimate reaches the query's threshold. Its error is bounded beforeh
 that belongs in the answer is ever dropped; what passes (about k ln(N / k) of N items) is scored exactly by the
 formula of ``codes.dot`` and kept in a heap of the k best keys, whose smallest entry raises the threshold.
 
-Three filters, chosen by ``plan``:
+The filters, chosen by ``search.choose``:
 
 - ``scan_hamming``: 1-bit codes on symmetric grids: XOR, popcount and compare, all in integers.
+- ``scan_tables``: 1 and 2 bits, one scale and offset: six bits at a time are looked up (``lookup``, AVX512-VBMI).
+- ``scan_rows`` for one query or two, ``scan_small`` for more: 2 to 8 bits, one scale and offset, 64 dims: codes by bit
+  matrices (``matrices``, GFNI), byte products compared as integers.
 - ``scan_planes``: any widths, few queries: AND and popcount over pairs of bit-planes; nothing is unpacked.
 - ``scan_bytes``: any widths, many queries: a tile is unpacked once, then multiplied by 8-bit dot-product instructions
   (vpdpbusd with AVX-512 or AVX-VNNI, vpmaddubsw with AVX2, plain multiplications elsewhere).
@@ -15,254 +18,26 @@ Three filters, chosen by ``plan``:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
 
-from rectoolkit.kernels.vectors import (
-    LANES,
-    QUERY_TILE,
-    bits_float,
-    count_bits,
-    dot_bytes,
-    dot_tile,
-    float_bits,
-    interleave,
-    lowest_bit,
-    near,
-    planes_tile,
-    reached,
-    split_planes,
-    sum_planes,
-    unpack_word,
-    word_at,
+from rectoolkit.kernels.compiling import compiled, part
+from rectoolkit.kernels.exact import (
+    consider,
+    consider_rows,
+    consider_words,
+    farthest,
+    least_sum,
+    lower_limit,
+    threshold,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-Function = TypeVar("Function", bound="Callable[..., Any]")
-
-
-def compiled(function: Function) -> Function:
-    """``function`` compiled on its first call, kept on disk where a folder for it can be written.
-
-    Without numba's reference counts (``_nrt``): they would cost 40 atomic operations a tile, 0.1 us, on counters that
-    all threads share. So nothing here allocates an array; what a scan works in comes as ``Work``.
-    """
-    compiler: Any = numba.njit
-    try:
-        result: Function = compiler(nogil=True, cache=True, error_model="numpy", _nrt=False)(function)
-    except RuntimeError:  # a read-only installation without a home directory: compile again in each process
-        result = compiler(nogil=True, error_model="numpy", _nrt=False)(function)
-    return result
-
-
-def part(function: Function) -> Function:
-    """``function`` as a part of the scans that call it, which pass it a hundred values."""
-    compiler: Any = numba.njit
-    result: Function = compiler(forceinline=True, error_model="numpy", _nrt=False)(function)
-    return result
-
-
-@part
-def load_bits(flat: Any, begin: int, end: int, start: int, width: int) -> Any:
-    """Bits ``start`` to ``start + width`` (64 at most) of the bytes ``begin`` to ``end``, as one word."""
-    byte, shift = begin + (start >> 3), np.uint64(start & 7)
-    word = np.uint64(0)
-    if byte + 8 <= end:
-        word = word_at(flat, byte)
-    else:
-        for n in range(end - byte):
-            word |= np.uint64(flat[byte + n]) << np.uint64(8 * n)
-    word >>= shift
-    if shift and byte + 8 < end:
-        word |= np.uint64(flat[byte + 8]) << (np.uint64(64) - shift)
-    if width < 64:
-        word &= (np.uint64(1) << np.uint64(width)) - np.uint64(1)
-    return word
-
-
-@part
-def load_tile(items: Any, layout: Any, base: int, count: int, words: Any) -> None:
-    """Fill ``words``, S blocks of (bits, words, 64), with the planes of ``count`` items from ``base`` on."""
-    bits, row = items.planes.shape[1], items.planes.shape[2]
-    whole = layout.widths[0] == 8 * row and row % 8 == 0 and count == LANES  # one segment that fills its words
-    if whole and bits * row in (16, 32, 64):
-        split_planes(items.flat, base * bits * row, words, 0, bits * row // 8)
-        return
-    for segment in range(len(layout.widths)):
-        block, num_words = layout.word_at[segment] * bits * LANES, layout.words[segment]
-        first, width = layout.starts[segment], layout.widths[segment]
-        aligned = first % 8 == 0 and width % 64 == 0
-        for lane in range(count):
-            for bit in range(bits):
-                begin = ((base + lane) * bits + bit) * row
-                place = block + bit * num_words * LANES + lane
-                if aligned:
-                    for word in range(num_words):
-                        words[place + word * LANES] = word_at(items.flat, begin + first // 8 + 8 * word)
-                else:
-                    for word in range(num_words):
-                        left = min(64, width - 64 * word)
-                        words[place + word * LANES] = load_bits(items.flat, begin, begin + row, first + 64 * word, left)
-
-
-@part
-def load_side(items: Any, layout: Any, base: int, count: int, words: Any, side: Any, totals: Any) -> None:
-    """Fill ``totals`` (S, 64), sums of codes, and ``side`` (S, 3, 64): scale, scale * sum, offset."""
-    bits = items.planes.shape[1]
-    for segment in range(len(layout.widths)):
-        if len(items.scale) > 1:
-            for lane in range(count):
-                side[segment, 0, lane] = items.scale[base + lane, segment]
-        elif side[segment, 0, 0] != items.scale[0, segment]:
-            side[segment, 0, :] = items.scale[0, segment]
-        if len(items.offset) > 1:
-            for lane in range(count):
-                side[segment, 2, lane] = items.offset[base + lane, segment]
-        elif side[segment, 2, 0] != items.offset[0, segment]:
-            side[segment, 2, :] = items.offset[0, segment]
-        sum_planes(
-            words, layout.word_at[segment] * bits * LANES * 8, bits, layout.words[segment],
-            side, segment * 12 * LANES, totals, segment * 4 * LANES,
-        )  # fmt: skip
-
-
-@part
-def unpack_lane(layout: Any, words: Any, bits: int, lane: int, row: Any, at: int) -> None:
-    """The codes of one item of a tile as bytes, in the tile's layout, from ``row[at]`` on."""
-    for segment in range(len(layout.widths)):
-        num_words = layout.words[segment]
-        for word in range(num_words):
-            first = (layout.word_at[segment] * bits + word) * LANES + lane
-            unpack_word(words, first * 8, num_words * LANES * 8, bits, row, at + (layout.word_at[segment] + word) * 64)
-
-
-@part
-def affine(items: Any, asked: Any, query: int, item: int, segment: int, width: int, product: Any, total: Any) -> Any:
-    """One segment's part of a score: the formula of ``codes.dot`` in its order of operations."""
-    su, ou, user = asked.scale[query, segment], asked.offset[query, segment], asked.sums[query, segment]
-    si = np.float64(items.scale[item if len(items.scale) > 1 else 0, segment])
-    oi = np.float64(items.offset[item if len(items.offset) > 1 else 0, segment])
-    return ((su * si) * product + (su * user) * oi) + ((ou * si) * total + (width * ou) * oi)
-
-
-@part
-def exact_score(
-    items: Any, layout: Any, asked: Any, query: int, item: int, row: Any, at: int, totals: Any, lane: int
-) -> Any:
-    """The score of one pair whose codes are given as bytes and their sums in ``totals`` (S, 64)."""
-    score = 0.0
-    for segment in range(len(layout.widths)):
-        start, width = layout.word_at[segment] * 64, layout.widths[segment]
-        total = np.int64(totals[segment, lane])
-        if asked.centre[query] >= 0:
-            place = query * asked.signed.shape[1] + start
-            product = dot_bytes(asked.signed, place, row, at + start, layout.words[segment])
-            product += asked.centre[query] * total
-        else:
-            product = np.int64(0)
-            for dim in range(start, start + width):
-                product += asked.values[query, dim] * np.int64(row[at + dim])
-        score += affine(items, asked, query, item, segment, width, product, total)
-    return score
-
-
-@part
-def key_of(items: Any, item: int, score: float) -> Any:
-    """``index.order_keys`` of one pair."""
-    raw = float_bits(np.float32(score) + np.float32(0))
-    ordered = raw ^ (np.uint32(0xFFFFFFFF) if raw >> np.uint32(31) else np.uint32(0x80000000))
-    h = np.uint32(items.ids[item] if len(items.ids) else item)
-    h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B))
-    h = np.uint32((h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35))
-    h ^= h >> np.uint32(16)
-    return (np.uint64(ordered) << np.uint64(32)) | np.uint64(~h & np.uint32(0xFFFFFFFF))
-
-
-@part
-def rankable(items: Any, asked: Any, query: int, item: int) -> bool:
-    """Whether an item is neither banned for all nor seen by this query."""
-    if len(items.banned) and items.banned[item]:
-        return False
-    if len(asked.indptr) == 0:
-        return True
-    name = items.ids[item] if len(items.ids) else item
-    low, high = asked.indptr[query], asked.indptr[query + 1]
-    while low < high:
-        middle = (low + high) // 2
-        if asked.seen[middle] < name:
-            low = middle + 1
-        else:
-            high = middle
-    return not (low < asked.indptr[query + 1] and asked.seen[low] == name)
-
-
-@part
-def push(heap: Any, key: Any) -> None:
-    """Replace the smallest entry, the first, by a larger ``key``; a heap starts full of zeros.
-
-    Up to 256 entries are kept sorted, by one pass without branches (0.03 us at 50, a sift down 0.1); more as a heap.
-    """
-    size = len(heap)
-    if size <= 256:
-        for place in range(np.uint64(size - 1)):
-            heap[place] = min(heap[place + np.uint64(1)], max(heap[place], key))
-        heap[size - 1] = max(heap[size - 1], key)
-        return
-    place = 0
-    while True:
-        child = 2 * place + 1
-        if child >= size:
-            break
-        if child + 1 < size and heap[child + 1] < heap[child]:
-            child += 1
-        if heap[child] >= key:
-            break
-        heap[place] = heap[child]
-        place = child
-    heap[place] = key
-
-
-@part
-def score_of(key: Any) -> Any:
-    """The float32 score of a key, as float64; -inf of the key 0."""
-    if key == 0:
-        return -np.inf
-    ordered = np.uint32(key >> np.uint64(32))
-    raw = ordered ^ (np.uint32(0x80000000) if ordered >> np.uint32(31) else np.uint32(0xFFFFFFFF))
-    return np.float64(bits_float(np.uint32(raw)))
-
-
-@part
-def threshold(key: Any, margin: float) -> Any:
-    """The estimate below which no item can beat ``key``: its score less every rounding on the way there."""
-    score = score_of(key)
-    lowest = score - margin - abs(score) * 2.0**-22 - 1e-37
-    return np.float32(lowest - abs(lowest) * 2.0**-22)
-
-
-@part
-def consider(
-    items: Any, layout: Any, asked: Any, query: int, base: int, mask: Any, words: Any, rows: Any, totals: Any,
-    unpacked: bool, heap: Any,
-) -> bool:  # fmt: skip
-    """Score the items of a tile named by ``mask`` exactly and keep the best; whether the heap changed."""
-    changed, width = False, asked.values.shape[1]
-    while mask:
-        lane = lowest_bit(mask)
-        mask &= mask - np.uint64(1)
-        if not unpacked:
-            unpack_lane(layout, words, items.planes.shape[1], lane, rows, lane * width)
-        key = key_of(
-            items, base + lane, exact_score(items, layout, asked, query, base + lane, rows, lane * width, totals, lane)
-        )
-        if key > heap[0] and rankable(items, asked, query, base + lane):
-            push(heap, key)
-            changed = True
-    return changed
+from rectoolkit.kernels.lookup import index_tile, lookup_tile
+from rectoolkit.kernels.matrices import MATRIX_QUERIES, near_rows, near_tile, unpack_rows
+from rectoolkit.kernels.plan import TABLE_QUERIES, TABLE_TILES
+from rectoolkit.kernels.products import QUERY_TILE, dot_tile, near, planes_tile, reached
+from rectoolkit.kernels.tiles import load_side, load_tile, padded_tile, unpack_lane
+from rectoolkit.kernels.vectors import LANES, interleave
 
 
 @compiled
@@ -273,7 +48,7 @@ def scan_bytes(
     """Rank items for queries ``start`` to ``stop`` by byte products: ``first`` (a multiple of 64) to ``last``, every
     ``step``-th tile. Nothing that cannot beat a query's key in ``floors`` need be found."""
     bits, width, segments = items.planes.shape[1], asked.values.shape[1], len(layout.widths)
-    words, side, rows, tile, out, limits, totals = work
+    words, side, rows, tile, out, limits, totals = work[:7]
     for query in range(start, stop):
         limits[query] = threshold(floors[query], asked.margin[query])
     padded = asked.coefficients.shape[1]
@@ -308,7 +83,7 @@ def scan_planes(
 ) -> None:  # fmt: skip
     """The same by AND and popcount over pairs of bit-planes."""
     bits, width, segments = items.planes.shape[1], asked.values.shape[1], len(layout.widths)
-    words, side, rows, _, out, limits, totals = work
+    words, side, rows, _, out, limits, totals = work[:7]
     for query in range(start, stop):
         limits[query] = threshold(floors[query], asked.margin[query])
     query_bits, padded = asked.planes.shape[2], asked.coefficients.shape[1]
@@ -331,41 +106,93 @@ def scan_planes(
                 limits[query] = max(limits[query], threshold(heaps[query, 0], asked.margin[query]))
 
 
-@part
-def farthest(items: Any, asked: Any, dims: int, query: int, key: Any) -> Any:
-    """The Hamming distance beyond which no item can beat ``key``, on symmetric one-bit grids.
+@compiled
+def scan_tables(
+    items: Any, layout: Any, asked: Any, heaps: Any, floors: Any, work: Any,
+    first: int, last: int, step: int, start: int, stop: int,
+) -> None:  # fmt: skip
+    """The same by tables, for rows of one segment of whole words and one scale and offset.
 
-    There score = su si / 2 * (sum - distance) + (su sum - su dims / 2) oi, falling in the distance.
+    Sixteen tiles at a time, and for these sixteen queries at a time.
     """
-    su, user = asked.scale[query, 0], asked.sums[query, 0]
-    si, oi = np.float64(items.scale[0, 0]), np.float64(items.offset[0, 0])
-    score = score_of(key)
-    lowest = score - asked.margin[query] - abs(score) * 2.0**-22 - 1e-37
-    distance = user - (lowest - (su * user - su * dims / 2) * oi) / (su * si / 2)
-    if not distance < dims:
-        return dims
-    return np.int64(np.floor(max(distance, -2.0) + 1e-6))
+    bits, num_words = items.planes.shape[1], layout.words[0]
+    row, lookups = bits * num_words * 8, asked.tables.shape[1]
+    least = work.least
+    for query in range(start, stop):
+        least[query] = least_sum(asked, num_words, query, floors[query])
+    tiles = (last - first + step * LANES - 1) // (step * LANES)
+    for block in range(0, tiles, TABLE_TILES):
+        end = min(block + TABLE_TILES, tiles)
+        for n in range(block, end):
+            base, at = first + n * step * LANES, (n - block) * lookups * LANES
+            if base + LANES <= last:
+                index_tile(items.flat, base * row, bits, num_words, work.indices, at)
+            else:  # past its end the rows may have no memory
+                padded_tile(items, base, last - base, work.words)
+                index_tile(work.words, 0, bits, num_words, work.indices, at)
+        for query in range(start, stop, TABLE_QUERIES):
+            num = min(TABLE_QUERIES, stop - query)
+            for n in range(block, end):
+                found = lookup_tile(
+                    work.indices, (n - block) * lookups * LANES, bits, num_words, asked.tables, query * lookups * LANES,
+                    least, query, num, work.hits, 0, work.masks, 0,
+                )  # fmt: skip
+                for hit in range(found):
+                    q, base = query + work.hits[hit], first + n * step * LANES
+                    mask = work.masks[hit] & (~np.uint64(0) >> np.uint64(LANES - min(LANES, last - base)))
+                    if consider_rows(items, layout, asked, q, base, mask, work.rows, work.totals, heaps[q]):
+                        least[q] = max(least[q], least_sum(asked, num_words, q, heaps[q, 0]))
 
 
-@part
-def consider_words(
-    items: Any, asked: Any, query: int, base: int, mask: Any, words: Any, at: int, num_words: int, dims: int, heap: Any
-) -> bool:
-    """``consider`` for one-bit codes of one segment, straight from words (words, 64) that begin at byte ``at``."""
-    changed = False
-    while mask:
-        lane = lowest_bit(mask)
-        mask &= mask - np.uint64(1)
-        product, total = np.int64(0), np.int64(0)
-        for word in range(num_words):
-            value = word_at(words, at + (word * LANES + lane) * 8)
-            product += np.int64(count_bits(value & asked.planes[query, word, 0]))
-            total += np.int64(count_bits(value))
-        key = key_of(items, base + lane, affine(items, asked, query, base + lane, 0, dims, product, total))
-        if key > heap[0] and rankable(items, asked, query, base + lane):
-            push(heap, key)
-            changed = True
-    return changed
+@compiled
+def scan_rows(
+    items: Any, layout: Any, asked: Any, heaps: Any, floors: Any, work: Any,
+    first: int, last: int, step: int, start: int, stop: int,
+) -> None:  # fmt: skip
+    """The same for rows of one word and one scale and offset, by products of small integers as the codes come."""
+    bits, lower = items.planes.shape[1], work.lower
+    for query in range(start, stop):
+        lower[query] = lower_limit(asked, query, floors[query])
+    for base in range(first, last, step * LANES):
+        count = min(LANES, last - base)
+        whole = base + LANES + 8 <= len(items.planes)
+        if not whole:
+            padded_tile(items, base, count, work.words)
+        for query in range(start, stop):
+            if whole:
+                mask = near_rows(items.flat, base * bits * 8, bits, asked.small, query * LANES, lower[query])
+            else:
+                mask = near_rows(work.words, 0, bits, asked.small, query * LANES, lower[query])
+            mask &= ~np.uint64(0) >> np.uint64(LANES - count)
+            if mask and consider_rows(items, layout, asked, query, base, mask, work.rows, work.totals, heaps[query]):
+                lower[query] = max(lower[query], lower_limit(asked, query, heaps[query, 0]))
+
+
+@compiled
+def scan_small(
+    items: Any, layout: Any, asked: Any, heaps: Any, floors: Any, work: Any,
+    first: int, last: int, step: int, start: int, stop: int,
+) -> None:  # fmt: skip
+    """The same for many queries: the codes of a tile are written out and multiplied with four queries at a time."""
+    bits, lower = items.planes.shape[1], work.lower
+    for query in range(start, stop):
+        lower[query] = lower_limit(asked, query, floors[query])
+    for base in range(first, last, step * LANES):
+        count = min(LANES, last - base)
+        if base + LANES + 8 <= len(items.planes):
+            unpack_rows(items.flat, base * bits * 8, bits, work.rows, 0)
+        else:
+            padded_tile(items, base, count, work.words)
+            unpack_rows(work.words, 0, bits, work.rows, 0)
+        for lane in range(0, LANES, 16):
+            interleave(work.rows, lane * LANES, LANES, work.tile, lane * 4)
+        valid = ~np.uint64(0) >> np.uint64(LANES - count)
+        for query in range(start, stop, MATRIX_QUERIES):
+            near_tile(work.tile, 0, 16, asked.small, query * LANES, LANES, lower, query * 4, work.masks, 0)
+            for q in range(query, min(query + MATRIX_QUERIES, stop)):
+                mask = work.masks[q - query] & valid
+                if mask and consider_rows(items, layout, asked, q, base, mask, work.rows, work.totals, heaps[q]):
+                    lower[q] = max(lower[q], lower_limit(asked, q, heaps[q, 0]))
 
 
 @part

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rectoolkit.codes import Integers
 from rectoolkit.kernels import scan
-from rectoolkit.kernels.plan import Asked, Bounds, Items, Layout, Work, ask, is_hamming, layout_of, tame
-from rectoolkit.kernels.vectors import LANES, QUERY_TILE
+from rectoolkit.kernels.plan import Asked, Bounds, Form, Items, Layout, Work, ask, is_hamming, layout_of, tame
+from rectoolkit.kernels.products import QUERY_TILE
+from rectoolkit.kernels.small import has_matrices
+from rectoolkit.kernels.tables import has_tables
+from rectoolkit.kernels.vectors import LANES
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     Keys = npt.NDArray[np.uint64]
 
 QUERY_GROUP = 256  # their bytes and heaps (k = 50) fit the second-level cache: 16 KB + 100 KB of 1 MB
-LEAST_ITEMS = 1 << 14  # fewer for a thread would cost more to hand over than to scan
+LEAST_ITEMS = 1 << 16  # fewer for a thread cost about as long to hand over, 50 us, as to scan
 LEAST_RANGES = 64  # fewer lists are scanned sooner than shared out
 SAMPLE = 64  # one tile in so many is scanned beforehand, for a first threshold
 HEAP_BYTES = 1 << 26
@@ -33,6 +37,7 @@ MOST_DIMS = (1 << 15) + 1  # beyond it the 32-bit sums of a filter could overflo
 # Nanoseconds an item of 64 dims costs on one core: unpacking it to bytes, then a byte product for each query, or
 # instead a little for each query and a product of each pair of planes. Measured with AVX-512; the ratios with AVX2
 # are alike.
+FEW_QUERIES = 2  # up to so many, codes are multiplied as they come and not written out
 UNPACKING, BYTE_PRODUCT, PLANE_QUERY, PLANE_PRODUCT = 6.0, 0.43, 0.25, 0.08
 
 
@@ -65,7 +70,7 @@ def keys_in_ranges(question: Question, bounds: Bounds, ranges: npt.NDArray[np.in
     queries, seen = _part(question, slice(0, num))
     layout = layout_of(queries.segments)
     kernel = scan.hamming_ranges if is_hamming(queries, question.items) else scan.planes_ranges
-    asked, items = ask(queries, question.items, layout, bounds, seen, True), _items(question)
+    asked, items = ask(queries, question.items, layout, bounds, seen, "planes"), _items(question)
     heaps, floors = np.zeros((num, kept), np.uint64), np.zeros(num, np.uint64)
     threads = 1 if num * ranges.shape[1] < LEAST_RANGES else question.threads
 
@@ -73,10 +78,7 @@ def keys_in_ranges(question: Question, bounds: Bounds, ranges: npt.NDArray[np.in
         work = Work.of(question.items.bits, layout, num)
         kernel(items, layout, asked, heaps, floors, work, ranges, first, threads)
 
-    if threads == 1:
-        scan_part(0)
-    else:
-        list(_pool(threads).map(scan_part, range(threads)))
+    shared(threads, [partial(scan_part, first) for first in range(threads)])
     result = np.zeros((num, question.k), np.uint64)
     result[:, :kept] = np.sort(heaps, axis=1)[:, ::-1]
     return result
@@ -84,9 +86,9 @@ def keys_in_ranges(question: Question, bounds: Bounds, ranges: npt.NDArray[np.in
 
 def _block(question: Question, bounds: Bounds, rows: slice, kept: int) -> Keys:
     queries, seen = _part(question, rows)
-    kernel, planes = _choose(queries, question)
+    kernel, form = choose(queries, question.items)
     layout = layout_of(queries.segments)
-    asked = ask(queries, question.items, layout, bounds, seen, planes)
+    asked = ask(queries, question.items, layout, bounds, seen, form)
     run = _Run(kernel, _items(question), layout, asked, question.threads, len(queries.values))
     floors = run.sampled(kept)
     found = run.over(kept, floors)
@@ -126,12 +128,7 @@ class _Run:
             work = Work.of(bits, self.layout, self.num)
             self.kernel(self.items, self.layout, self.asked, heaps[n], floors, work, *bounds)
 
-        if self.threads == 1 or len(tasks) == 1:
-            for task in tasks:
-                scan_part(*task)
-        else:
-            for done in [_pool(self.threads).submit(scan_part, *task) for task in tasks]:
-                done.result()
+        shared(self.threads, [partial(scan_part, *task) for task in tasks])
         merged = heaps.transpose(1, 0, 2).reshape(self.num, -1)
         if len(chunks) > 1:
             merged = np.partition(merged, merged.shape[1] - kept, axis=1)[:, merged.shape[1] - kept :]
@@ -161,16 +158,24 @@ def _items(question: Question) -> Items:
     )
 
 
-def _choose(queries: Integers, question: Question) -> tuple[Callable[..., None], bool]:
-    if is_hamming(queries, question.items):
-        return scan.scan_hamming, True
+def choose(queries: Integers, items: PackedTable) -> tuple[Callable[..., None], Form]:
+    """The kernel, and the form in which it takes the queries."""
+    if is_hamming(queries, items):
+        return scan.scan_hamming, "planes"
     values, num = queries.values, len(queries.values)
+    matrices = has_matrices(queries, items)
+    if matrices and num <= FEW_QUERIES:
+        return scan.scan_rows, "small"
+    if has_tables(queries, items):
+        return scan.scan_tables, "tables"
+    if matrices:
+        return scan.scan_small, "small"
     coded = values.size and values.min() >= 0 and values.max() <= 255
     query_bits = int(values.max()).bit_length() if coded else 8
-    by_planes = PLANE_QUERY + PLANE_PRODUCT * query_bits * question.items.bits
+    by_planes = PLANE_QUERY + PLANE_PRODUCT * query_bits * items.bits
     if by_planes * num < UNPACKING + BYTE_PRODUCT * num:
-        return scan.scan_planes, True
-    return scan.scan_bytes, False
+        return scan.scan_planes, "planes"
+    return scan.scan_bytes, "bytes"
 
 
 def _part(question: Question, rows: slice) -> tuple[Integers, tuple[Any, Any]]:
@@ -190,8 +195,39 @@ def _fixed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return view
 
 
+def shared(threads: int, tasks: list[Callable[[], None]]) -> None:
+    """Do the tasks on so many threads, of which the calling one is one: it would only wait, and waking costs time.
+
+    While the interpreter exits no thread can be started, and the calling one does them all.
+    """
+    waiting = deque(tasks)
+
+    def work() -> None:
+        while True:
+            try:
+                task = waiting.popleft()
+            except IndexError:
+                return
+            task()
+
+    others = []
+    if threads > 1 and len(tasks) > 1:
+        try:
+            others = [_pool(threads).submit(work) for _ in range(min(threads, len(tasks)) - 1)]
+        except RuntimeError:  # cannot schedule new futures after (interpreter) shutdown
+            others = []
+    try:
+        work()
+    finally:
+        waiting.clear()  # where a task failed, nobody begins another
+        for other in others:
+            if not other.cancel():
+                other.result()
+
+
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
+    """One for each number of threads asked for, kept: starting threads takes longer than a scan."""
     return ThreadPoolExecutor(threads, thread_name_prefix="rectoolkit")
 
 
