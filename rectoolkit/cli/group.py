@@ -17,7 +17,22 @@ from rectoolkit import __version__
 from rectoolkit.errors import UserError, nearest
 
 # as ``rectool --help`` lists them; what is not named here comes after, in the order of the files
-ORDER = ("run", "show", "list", "compare", "tune", "runs", "evaluate", "recommend", "export", "bench", "data", "doctor")
+ORDER = (
+    "run",
+    "show",
+    "list",
+    "compare",
+    "tune",
+    "runs",
+    "evaluate",
+    "recommend",
+    "export",
+    "bench",
+    "steps",
+    "growth",
+    "data",
+    "doctor",
+)
 
 
 class Commands(click.Group):
