@@ -19,7 +19,7 @@ A run supplies, before the ``*``: ``train`` (Interactions) and ``generator`` (nu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,6 +63,13 @@ class Batch:
     collisions: Tensor | None = None
     log_odds: Tensor | None = None
     best_of: int = 1
+
+    def to(self, device: torch.device) -> Batch:
+        """This batch on another device; samplers draw on the CPU."""
+        if self.users.device == device:
+            return self
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
 
 
 class Unseen:

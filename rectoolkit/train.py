@@ -245,7 +245,7 @@ def _restore(path: Path, parts: Parts, optimizer: torch.optim.Optimizer) -> Prog
     if not path.exists():
         return None
     try:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         parts.model.load_state_dict(state["model"])
         parts.loss.load_state_dict(state["loss"])
         optimizer.load_state_dict(state["optimizer"])
