@@ -63,6 +63,7 @@ class BipartiteGraph:
         self.dgl: Any = load_dgl().graph(
             (torch.cat([items, users]), torch.cat([users, items])), num_nodes=self.num_nodes, idtype=torch.int32
         )
+        self.dgl = self.dgl.formats("csc")  # the pairs themselves are not needed again: 8 bytes an edge
         indptr, indices, _ = self.dgl.adj_tensors("csc")
         self.indptr, self.indices = indptr.to(self.device), indices.to(self.device)
         degrees = (self.indptr[1:] - self.indptr[:-1]).float().unsqueeze(1)

@@ -101,7 +101,7 @@ def fit(
     with heap.kept():
         while progress.epoch < settings["epochs"] and not progress.stopped:
             begun = time.perf_counter()
-            loss = _epoch(parts, optimizer, settings, progress.epoch, watcher)
+            loss = one_epoch(parts, optimizer, settings, progress.epoch, watcher)
             progress.seconds += time.perf_counter() - begun
             progress.epoch += 1
             row = {"epoch": progress.epoch, "loss": loss, "seconds": round(progress.seconds, 3)}
@@ -149,7 +149,7 @@ def learning_rate(settings: dict[str, Any], share: float) -> float:
     return float(settings["rate"] * factors[settings["schedule"]])
 
 
-def _epoch(
+def one_epoch(
     parts: Parts, optimizer: torch.optim.Optimizer, settings: dict[str, Any], epoch: int, watcher: Watcher
 ) -> float:
     """One pass over train; the mean loss of its batches."""

@@ -49,6 +49,34 @@ def steps(
     _save(figures, report.as_dict())
 
 
+@main.command()
+@click.argument("names", nargs=-1)
+@click.option("--steps", default=64, show_default=True, type=at_least_1, help="Batches that an epoch is cut into.")
+@click.option("--dim", default=64, show_default=True, type=at_least_1, help="Dims of an embedding.")
+@click.option("--layers", default=3, show_default=True, type=at_least_1, help="Propagation steps.")
+@click.option("--precision", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
+@click.option("--threads", type=at_least_1, help="Threads to use; all cores by default.")
+@figures_option
+def growth(names: tuple[str, ...], figures: Path | None, **settings: Any) -> None:
+    """Train one whole epoch on each of the data sets NAMES, in a process each: seconds and peak memory.
+
+    An epoch has as many batches at every size, so that what is linear in the data takes as many times as long.
+    Without NAMES: planted-1m and planted-10m.
+    """
+    from rich.console import Console
+
+    from rectoolkit.bench.growth import measure, show_growth
+
+    _check_folder(figures)
+    rows = []
+    with Console(stderr=True).status("") as status:
+        for name in names or ("planted-1m", "planted-10m"):
+            status.update(f"one epoch on {name}")
+            rows.append(measure(name, **settings))
+    show_growth(rows)
+    _save(figures, [vars(row) for row in rows])
+
+
 def _check_folder(figures: Path | None) -> None:
     if figures is not None and not figures.absolute().parent.is_dir():
         raise UserError(f"--json {figures}: there is no folder {figures.absolute().parent}")
