@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from rectoolkit.errors import UserError
@@ -98,7 +99,7 @@ def show_growth(rows: list[Grown]) -> None:
         "ns a batch and interaction": [f"{cost:.1f}" for cost in costs],
         "x, over the size before": [
             "",
-            *(f"{cost / before:.2f}" for before, cost in zip(costs, costs[1:], strict=False)),
+            *(f"{cost / before:.2f}" for before, cost in pairwise(costs)),
         ],
         "peak after loading, MB": [f"{row.load_mb:,.0f}" for row in rows],
         "peak after building, MB": [f"{row.build_mb:,.0f}" for row in rows],
