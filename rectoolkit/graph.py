@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,25 +63,34 @@ class BipartiteGraph:
         self.dgl: Any = load_dgl().graph(
             (torch.cat([items, users]), torch.cat([users, items])), num_nodes=self.num_nodes, idtype=torch.int32
         )
+        self.dgl = self.dgl.formats("csc")  # the pairs themselves are not needed again: 8 bytes an edge
         indptr, indices, _ = self.dgl.adj_tensors("csc")
         self.indptr, self.indices = indptr.to(self.device), indices.to(self.device)
         degrees = (self.indptr[1:] - self.indptr[:-1]).float().unsqueeze(1)
         self.inverse_degree = torch.where(degrees > 0, 1 / degrees.clamp(min=1), 0.0)
         self.inverse_root_degree = self.inverse_degree.sqrt()
         self._copy_u_sum = load_dgl().ops.copy_u_sum if libxsmm_is_safe() else None
-        self._adjacency = None
-        if self.device.type != "cpu":
-            size = (self.num_nodes, self.num_nodes)
-            ones = torch.ones(len(self.indices), device=self.device)
-            self._adjacency = torch.sparse_csr_tensor(self.indptr, self.indices, ones, size=size)
+        self._adjacency: dict[torch.dtype, Tensor] = {}  # by the type of its ones, on other devices than the CPU
 
     def sum_neighbours(self, x: Tensor) -> Tensor:
         """A x without normalisation and outside autograd, (U + I, D) -> (U + I, D)."""
-        if self._adjacency is not None:
-            return self._adjacency @ x
+        if self.device.type != "cpu":
+            return self._sparse(x.dtype) @ x
         if self._copy_u_sum is not None and x.dtype is torch.float32:
             return self._copy_u_sum(self.dgl, x.detach())  # type: ignore[no-any-return]
         return functional.embedding_bag(self.indices, x, self.indptr, mode="sum", include_last_offset=True)
+
+    def _sparse(self, dtype: torch.dtype) -> Tensor:
+        """A as torch's CSR matrix of ones of that type, which must be that of the rows it is multiplied with."""
+        if dtype not in self._adjacency:
+            ones = torch.ones(len(self.indices), dtype=dtype, device=self.device)
+            size = (self.num_nodes, self.num_nodes)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # that such matrices are in beta state
+                self._adjacency[dtype] = torch.sparse_csr_tensor(
+                    self.indptr, self.indices, ones, size=size, device=self.device
+                )
+        return self._adjacency[dtype]
 
     def propagate(self, x: Tensor) -> Tensor:
         """D^-1/2 A D^-1/2 x, differentiable any number of times, (U + I, D) -> (U + I, D)."""

@@ -77,7 +77,8 @@ class Recommender(nn.Module):
         return {"users": self.user_quantizer, "items": self.item_quantizer}
 
     def forward(self, batch: Batch) -> Views:
-        """The batch's rows after the quantizers, before them, and at layer 0."""
+        """The batch's rows after the quantizers, before them, and at layer 0; the batch moves to the model's device."""
+        batch = batch.to(self.encoder.graph.device)
         items, shape = torch.cat([batch.positives, batch.negatives.flatten()]), batch.negatives.shape
         real = self.encoder.rows(batch.users, items)
         coded = self.user_quantizer(real[0]), self.item_quantizer(real[1])

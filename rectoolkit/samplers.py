@@ -19,7 +19,7 @@ A run supplies, before the ``*``: ``train`` (Interactions) and ``generator`` (nu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     Ids = npt.NDArray[np.int64]
 
+BLOCK = 1 << 22  # interactions at a time, where whole arrays would be held twice
 MOST_TICKETS = 2**52  # of all items; fewer where users * tickets would pass 2**62
 
 BatchSize = Annotated[int, Field(ge=1, description="interactions in a batch")]
@@ -64,21 +65,35 @@ class Batch:
     log_odds: Tensor | None = None
     best_of: int = 1
 
+    def to(self, device: torch.device) -> Batch:
+        """This batch on another device; samplers draw on the CPU."""
+        if self.users.device == device:
+            return self
+        moved: dict[str, Any] = {name: ids.to(device) for name, ids in vars(self).items() if isinstance(ids, Tensor)}
+        return replace(self, **moved)
+
 
 class Unseen:
     """Draws items that a user has not in train, exactly, without rejection: by ``tickets`` (I,), all > 0, or evenly."""
 
     def __init__(self, train: Interactions, tickets: Ids | None = None) -> None:
-        indptr, items = np.asarray(train.indptr, np.int64), np.asarray(train.items, np.int64)
-        each = np.ones(train.num_items, np.int64) if tickets is None else tickets
-        before = np.concatenate([np.zeros(1, np.int64), np.cumsum(each)])  # tickets below each item
-        passed = np.concatenate([np.zeros(1, np.int64), np.cumsum(each[items])])  # seen tickets, over all rows
-        users = np.repeat(np.arange(train.num_users, dtype=np.int64), np.diff(indptr))
-        self.counts = before[-1] - (passed[indptr[1:]] - passed[indptr[:-1]])  # unseen tickets by user
-        self._stride = int(before[-1]) + 1  # no b_j reaches it, so the array of all users stays sorted
-        self._below = users * self._stride + before[items] - (passed[:-1] - passed[indptr[users]])
-        self._passed, self._base = passed, passed[indptr[:-1]]
-        self._before = None if tickets is None else before
+        indptr, items = train.indptr, train.items
+        self._before = self._passed = None  # tickets below each item; seen tickets, over all rows
+        if tickets is not None:
+            self._before = np.concatenate([np.zeros(1, np.int64), np.cumsum(tickets)])
+            self._passed = np.zeros(len(items) + 1, np.int64)
+            np.cumsum(tickets[items], out=self._passed[1:])
+        ends = indptr if self._passed is None else self._passed[indptr]
+        total = train.num_items if self._before is None else int(self._before[-1])
+        self._base, self.counts = ends[:-1], total - np.diff(ends)  # unseen tickets by user
+        self._stride = total + 1  # no b_j reaches it, so the array of all users stays sorted
+        users = np.arange(train.num_users, dtype=np.int64)
+        self._below = np.repeat(users * self._stride + self._base, train.user_degrees)  # 8 bytes an interaction
+        for first in range(0, len(items), BLOCK):
+            part = slice(first, first + BLOCK)
+            self._below[part] += items[part] if self._before is None else self._before[items[part]]
+            last = min(first + BLOCK, len(items))
+            self._below[part] -= np.arange(first, last) if self._passed is None else self._passed[first:last]
 
     def draw(self, users: Ids, number: int, generator: np.random.Generator) -> Ids:
         """``number`` items from the unseen of each user, (n,) -> (n, number); every count must be > 0."""
@@ -88,7 +103,7 @@ class Unseen:
     def pick(self, users: Ids, rank: Ids) -> Ids:
         """The unseen item of that ticket (from 0, by id), (n,) and (n, K) -> (n, K)."""
         end = np.searchsorted(self._below, users[:, None] * self._stride + rank, side="right")
-        ticket = rank + self._passed[end] - self._base[users][:, None]
+        ticket = rank + (end if self._passed is None else self._passed[end]) - self._base[users][:, None]
         item: Ids = ticket if self._before is None else np.searchsorted(self._before, ticket, side="right") - 1
         return item
 
@@ -114,9 +129,11 @@ class Sampler:
         self, train: Interactions, generator: np.random.Generator, *, batch: BatchSize = 2048, negatives: Negatives = 1
     ) -> None:
         self.train, self.generator, self.batch, self.negatives = train, generator, batch, negatives
-        users, items = np.asarray(train.users, np.int64), np.asarray(train.items, np.int64)
-        usable = train.user_degrees[users] < train.num_items
-        self._users, self._items = (users, items) if usable.all() else (users[usable], items[usable])
+        self._users, self._items = train.users, train.items
+        usable = train.user_degrees < train.num_items
+        if not usable.all():
+            usable = usable[self._users]
+            self._users, self._items = self._users[usable], self._items[usable]
         if not len(self._users):
             raise TrainingError(
                 f"no interaction to train on: of {train.num_interactions} in train, every user has all "
@@ -129,10 +146,11 @@ class Sampler:
 
     def __iter__(self) -> Iterator[Batch]:
         """One epoch: every usable interaction once."""
-        order = self.generator.permutation(len(self._users))
+        order = np.arange(len(self._users), dtype=np.int32)
+        self.generator.shuffle(order)
         for start in range(0, len(order), self.batch):
             chosen = order[start : start + self.batch]
-            yield self.complete(self._users[chosen], self._items[chosen])
+            yield self.complete(self._users[chosen].astype(np.int64), self._items[chosen].astype(np.int64))
 
     def complete(self, users: Ids, positives: Ids) -> Batch:
         """The batch of these interactions, with its negatives."""

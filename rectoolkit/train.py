@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from rectoolkit import heap
 from rectoolkit.atomic import atomic_write, write_text
 from rectoolkit.errors import FormatError, TrainingError, UserError
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from rectoolkit.losses import Triple, Views
     from rectoolkit.model import Parts, Recommender, Table
+    from rectoolkit.samplers import Batch
 
     Tables = tuple[Table, Table]
 
@@ -96,21 +98,22 @@ def fit(
     for row in progress.rows:
         watcher.epoch(row)
     saved, wait = -math.inf, _checkpoint_seconds()  # the first epoch is always saved
-    while progress.epoch < settings["epochs"] and not progress.stopped:
-        begun = time.perf_counter()
-        loss = _epoch(parts, optimizer, settings, progress.epoch, watcher)
-        progress.seconds += time.perf_counter() - begun
-        progress.epoch += 1
-        row = {"epoch": progress.epoch, "loss": loss, "seconds": round(progress.seconds, 3)}
-        if progress.epoch % settings["every"] == 0 or progress.epoch == settings["epochs"]:
-            row |= _assess(parts, settings, progress, validate)
-        progress.rows.append(row)
-        watcher.epoch(row)
-        over = progress.stopped or progress.epoch == settings["epochs"]
-        if over or time.monotonic() - saved >= wait:
-            _save(folder / CHECKPOINT, parts, optimizer, progress)
-            saved = time.monotonic()
-        _write_log(folder, progress)
+    with heap.kept():
+        while progress.epoch < settings["epochs"] and not progress.stopped:
+            begun = time.perf_counter()
+            loss = one_epoch(parts, optimizer, settings, progress.epoch, watcher)
+            progress.seconds += time.perf_counter() - begun
+            progress.epoch += 1
+            row = {"epoch": progress.epoch, "loss": loss, "seconds": round(progress.seconds, 3)}
+            if progress.epoch % settings["every"] == 0 or progress.epoch == settings["epochs"]:
+                row |= _assess(parts, settings, progress, validate)
+            progress.rows.append(row)
+            watcher.epoch(row)
+            over = progress.stopped or progress.epoch == settings["epochs"]
+            if over or time.monotonic() - saved >= wait:
+                _save(folder / CHECKPOINT, parts, optimizer, progress)
+                saved = time.monotonic()
+            _write_log(folder, progress)
     if progress.best_weights is not None:
         parts.model.load_state_dict(progress.best_weights)
     parts.model.progress(1.0)
@@ -146,33 +149,39 @@ def learning_rate(settings: dict[str, Any], share: float) -> float:
     return float(settings["rate"] * factors[settings["schedule"]])
 
 
-def _epoch(
+def one_epoch(
     parts: Parts, optimizer: torch.optim.Optimizer, settings: dict[str, Any], epoch: int, watcher: Watcher
 ) -> float:
     """One pass over train; the mean loss of its batches."""
-    model, loss = parts.model.train(), parts.loss
+    model = parts.model.train()
     batches, total = len(parts.sampler), 0.0
     for number, batch in enumerate(parts.sampler):
         share = (epoch + number / batches) / settings["epochs"]
         model.progress(share)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, share)
-        views = model(loss.prepare(batch))
-        value = loss(views)
-        current = float(value.detach())
-        if not math.isfinite(current):
-            raise TrainingError(_first_bad(model, views, epoch, number))
-        model.observe(views, loss, value)
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        optimizer.step()
-        total += current
+        total += step(parts, optimizer, batch, (epoch, number))
         watcher.step(epoch, number + 1, batches)
     model.progress((epoch + 1) / settings["epochs"])
     for name, weight in model.named_parameters():
         if not bool(torch.isfinite(weight).all()):
             raise TrainingError(f"epoch {epoch + 1}: '{name}' holds NaN or infinity after its last batch; {ADVICE}")
     return total / batches
+
+
+def step(parts: Parts, optimizer: torch.optim.Optimizer, batch: Batch, place: tuple[int, int] = (0, 0)) -> float:
+    """One batch's step of gradient descent; its loss. ``place`` is the epoch and the batch that a fault names."""
+    model, loss = parts.model, parts.loss
+    views = model(loss.prepare(batch))
+    value = loss(views)
+    current = float(value.detach())
+    if not math.isfinite(current):
+        raise TrainingError(_first_bad(model, views, *place))
+    model.observe(views, loss, value)
+    optimizer.zero_grad(set_to_none=True)
+    value.backward()
+    optimizer.step()
+    return current
 
 
 def _assess(
@@ -236,7 +245,7 @@ def _restore(path: Path, parts: Parts, optimizer: torch.optim.Optimizer) -> Prog
     if not path.exists():
         return None
     try:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         parts.model.load_state_dict(state["model"])
         parts.loss.load_state_dict(state["loss"])
         optimizer.load_state_dict(state["optimizer"])

@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "rectoolkit"
 LEVELS = [
-    {"__init__", "errors", "atomic"},
+    {"__init__", "errors", "atomic", "heap"},
     {"registry", "arrays"},
     {"data", "metrics"},
     {"codes"},

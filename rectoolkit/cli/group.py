@@ -17,7 +17,22 @@ from rectoolkit import __version__
 from rectoolkit.errors import UserError, nearest
 
 # as ``rectool --help`` lists them; what is not named here comes after, in the order of the files
-ORDER = ("run", "show", "list", "compare", "tune", "runs", "evaluate", "recommend", "export", "bench", "data", "doctor")
+ORDER = (
+    "run",
+    "show",
+    "list",
+    "compare",
+    "tune",
+    "runs",
+    "evaluate",
+    "recommend",
+    "export",
+    "bench",
+    "steps",
+    "growth",
+    "data",
+    "doctor",
+)
 
 
 class Commands(click.Group):
@@ -82,8 +97,9 @@ def choose_device(wanted: str) -> tuple[str, str]:
     number = re.fullmatch(r"auto|cuda(?::([0-9]{1,3}))?", wanted)
     if number is None:
         raise UserError(f"--device {wanted}: must be auto, cpu, cuda or cuda:N")
-    if wanted == "auto":
-        return ("cuda", "device cuda: sums over neighbours run in torch") if torch.cuda.is_available() else ("cpu", "")
+    if wanted == "auto" and not torch.cuda.is_available():
+        return "cpu", ""
+    chosen = "cuda" if wanted == "auto" else wanted
     if int(number[1] or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {wanted}: torch sees {torch.cuda.device_count()} GPUs here; write cpu or auto")
-    return wanted, ""
+    return chosen, f"device {chosen}: sums over neighbours run in torch"

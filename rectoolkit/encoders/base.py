@@ -5,6 +5,7 @@ A recipe's run supplies, before the ``*``: ``graph`` (BipartiteGraph) and ``gene
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
@@ -75,13 +76,22 @@ class Encoder(nn.Module):
 
     def set_extra_state(self, state: Tensor) -> None:
         if self.draws is not None:
-            self.draws.set_state(state.cpu())
+            restore(self.draws, state)
 
 
 def spawn(generator: torch.Generator, device: torch.device | str = "cpu") -> torch.Generator:
     """A new generator on ``device``, seeded by a draw from ``generator``."""
     seed = int(torch.randint(2**62, (), generator=generator))
     return torch.Generator(device).manual_seed(seed)
+
+
+def restore(generator: torch.Generator, state: Tensor) -> None:
+    """Put a saved state back. One of another kind of device does not fit and becomes the seed of a new stream."""
+    state = state.cpu()
+    if len(state) == len(generator.get_state()):
+        generator.set_state(state)
+    else:
+        generator.manual_seed(zlib.crc32(state.numpy().tobytes()))
 
 
 def glorot(shape: tuple[int, int], generator: torch.Generator) -> nn.Parameter:

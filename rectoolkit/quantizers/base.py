@@ -124,7 +124,7 @@ class Quantizer(nn.Module):
 
     def set_extra_state(self, state: Tensor) -> None:
         if self.generator is not None:
-            self.generator.set_state(state)
+            self.generator.set_state(state.cpu())
 
     def calibrate(self, x: Tensor) -> None:
         """Look at this side's initial rows (N, D) once, before training."""

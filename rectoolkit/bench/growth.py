@@ -1,0 +1,115 @@
+"""One whole epoch of LightGCN with BPR on data of several sizes: seconds and peak memory, each in a process of its own.
+
+An epoch is cut into as many batches at every size. A batch costs a propagation over all interactions and the rows of
+its own, both linear in the data, so an epoch of ten times the interactions should take ten times as long; where it
+takes longer, the tables have left a cache, or something is not linear.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from rectoolkit.errors import UserError
+
+
+@dataclass
+class Grown:
+    """What one size took: seconds to load and to build, an epoch of ``steps`` batches, and peaks of memory in MB."""
+
+    dataset: str
+    interactions: int
+    nodes: int
+    steps: int
+    batch: int
+    load_seconds: float
+    build_seconds: float
+    epoch_seconds: float
+    load_mb: float
+    build_mb: float
+    peak_mb: float
+    loss: float
+
+
+def measure(name: str, **settings: Any) -> Grown:
+    """One data set, in a new process, whose peak is its own. Raises UserError where it fails."""
+    command = [sys.executable, "-m", __name__, json.dumps({"name": name, **settings})]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"{name}: the measuring process ended with {done.returncode}; see above")
+    return Grown(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def one_size(
+    name: str, steps: int = 64, dim: int = 64, layers: int = 3, precision: str = "float32", threads: int | None = None
+) -> Grown:
+    """The measurement itself, in this process."""
+    import torch
+
+    from rectoolkit import heap
+    from rectoolkit.data.catalog import load_dataset
+    from rectoolkit.execute import peak_memory_mb as peak
+    from rectoolkit.model import assemble
+    from rectoolkit.recipe import Recipe
+    from rectoolkit.train import Silent, make_optimizer, one_epoch
+
+    torch.set_num_threads(threads or torch.get_num_threads())
+    begun = time.perf_counter()
+    train = load_dataset(name).train
+    loaded, load_mb = time.perf_counter(), peak()
+    batch = -(-train.num_interactions // steps)
+    encoder = {"name": "lightgcn", "dim": dim, "layers": layers, "precision": precision}
+    sections = {
+        "dataset": {"name": name},
+        "encoder": encoder,
+        "quantizer": {"name": "float32"},
+        "loss": {"name": "bpr"},
+        "sampler": {"name": "uniform", "batch": batch},
+        "train": {"epochs": 1},
+    }
+    recipe = Recipe.check({"name": "growth", "seed": 0, **sections})
+    parts = assemble(recipe, train)
+    optimizer = make_optimizer(parts, recipe["train"])
+    built, build_mb = time.perf_counter(), peak()
+    with heap.kept():
+        loss = one_epoch(parts, optimizer, recipe["train"], 0, Silent())
+    ended = time.perf_counter()
+    facts = (train.num_interactions, train.num_users + train.num_items, len(parts.sampler), batch)
+    return Grown(name, *facts, loaded - begun, built - loaded, ended - built, load_mb, build_mb, peak(), loss)
+
+
+def show_growth(rows: list[Grown]) -> None:
+    """Print the table, a column a size."""
+    from rich.console import Console
+    from rich.table import Table
+
+    costs = [row.epoch_seconds / row.interactions / row.steps * 1e9 for row in rows]
+    lines = {
+        "interactions in train": [f"{row.interactions:,}" for row in rows],
+        "nodes": [f"{row.nodes:,}" for row in rows],
+        "batches": [f"{row.steps} of {row.batch:,}" for row in rows],
+        "load, s": [f"{row.load_seconds:.1f}" for row in rows],
+        "build, s": [f"{row.build_seconds:.1f}" for row in rows],
+        "epoch, s": [f"{row.epoch_seconds:.1f}" for row in rows],
+        "ns a batch and interaction": [f"{cost:.1f}" for cost in costs],
+        "x, over the size before": [
+            "",
+            *(f"{cost / before:.2f}" for before, cost in pairwise(costs)),
+        ],
+        "peak after loading, MB": [f"{row.load_mb:,.0f}" for row in rows],
+        "peak after building, MB": [f"{row.build_mb:,.0f}" for row in rows],
+        "peak, MB": [f"{row.peak_mb:,.0f}" for row in rows],
+    }
+    table = Table("", *(row.dataset for row in rows))
+    for label, cells in lines.items():
+        table.add_row(label, *cells)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    print(json.dumps(vars(one_size(**json.loads(sys.argv[1])))))

@@ -1,0 +1,89 @@
+"""``rectool steps`` and ``growth``: how long training takes, beside other implementations and as data grow."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rectoolkit.cli.group import main
+from rectoolkit.errors import UserError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+at_least_1 = click.IntRange(min=1)
+figures_option = click.option("--json", "figures", type=click.Path(path_type=Path), help="A file for the figures.")
+
+
+@main.command()
+@click.option("--dataset", default="gowalla", show_default=True, help="Name of a data set's card.")
+@click.option("--dim", default=64, show_default=True, type=at_least_1, help="Dims of an embedding.")
+@click.option("--layers", default=3, show_default=True, type=at_least_1, help="Propagation steps.")
+@click.option("--batch", default=2048, show_default=True, type=at_least_1, help="Interactions in a batch.")
+@click.option("--rounds", default=9, show_default=True, type=at_least_1, help="How often everyone takes a turn.")
+@click.option("--steps", default=5, show_default=True, type=at_least_1, help="Batches of a turn.")
+@click.option("--whole-epochs", is_flag=True, help="Every turn is a whole epoch.")
+@click.option("--most", default=120.0, show_default=True, help="Seconds after which one takes no further turn.")
+@click.option("--threads", type=at_least_1, help="Threads to use; all cores by default.")
+@click.option("--only-ours", is_flag=True, help="Leave LightGCN-PyTorch's way and PyG out.")
+@figures_option
+def steps(
+    dataset: str, dim: int, layers: int, batch: int, only_ours: bool, figures: Path | None, **settings: Any
+) -> None:
+    """Measure a training step of LightGCN with BPR beside LightGCN-PyTorch's way and PyG's LightGCN."""
+    from rich.console import Console
+
+    from rectoolkit.bench.trainers import Sizes
+    from rectoolkit.bench.training import bench_training, show_training
+    from rectoolkit.data.catalog import load_dataset
+
+    _check_folder(figures)
+    loaded = load_dataset(dataset)
+    with Console(stderr=True).status("") as status:
+        sizes = Sizes(dim, layers, batch)
+        report = bench_training(loaded, sizes, others=not only_ours, told=status.update, **settings)
+    show_training(report)
+    _save(figures, report.as_dict())
+
+
+@main.command()
+@click.argument("names", nargs=-1)
+@click.option("--steps", default=64, show_default=True, type=at_least_1, help="Batches that an epoch is cut into.")
+@click.option("--dim", default=64, show_default=True, type=at_least_1, help="Dims of an embedding.")
+@click.option("--layers", default=3, show_default=True, type=at_least_1, help="Propagation steps.")
+@click.option("--precision", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
+@click.option("--threads", type=at_least_1, help="Threads to use; all cores by default.")
+@figures_option
+def growth(names: tuple[str, ...], figures: Path | None, **settings: Any) -> None:
+    """Train one whole epoch on each of the data sets NAMES, in a process each: seconds and peak memory.
+
+    An epoch has as many batches at every size, so that what is linear in the data takes as many times as long.
+    Without NAMES: planted-1m and planted-10m.
+    """
+    from rich.console import Console
+
+    from rectoolkit.bench.growth import measure, show_growth
+
+    _check_folder(figures)
+    rows = []
+    with Console(stderr=True).status("") as status:
+        for name in names or ("planted-1m", "planted-10m"):
+            status.update(f"one epoch on {name}")
+            rows.append(measure(name, **settings))
+    show_growth(rows)
+    _save(figures, [vars(row) for row in rows])
+
+
+def _check_folder(figures: Path | None) -> None:
+    if figures is not None and not figures.absolute().parent.is_dir():
+        raise UserError(f"--json {figures}: there is no folder {figures.absolute().parent}")
+
+
+def _save(figures: Path | None, content: Any) -> None:
+    from rectoolkit.atomic import write_text
+
+    if figures is not None:
+        write_text(figures, json.dumps(content, indent=2) + "\n")
