@@ -25,7 +25,7 @@ import numpy as np
 from rectoolkit.arrays import open_arrays, refuse, save_arrays
 from rectoolkit.codes import Integers, PackedTable
 from rectoolkit.errors import UserError
-from rectoolkit.index import Hits, answered, check_count, compiled_kernels
+from rectoolkit.index import Hits, answered, check_count, check_packed, compiled_kernels
 from rectoolkit.kernels import plain
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class ApproximateIndex:
 
         Raises UserError of an empty catalogue and where ``lists`` is not from 1 to the number of items.
         """
+        check_packed(items)
         num = items.num_rows
         if not 0 < num < 1 << 32:
             raise UserError(f"lists hold from 1 to 2^32 - 1 items, got {num}; an empty catalogue needs no index")

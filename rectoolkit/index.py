@@ -82,6 +82,7 @@ class Index:
     """Search over the packed codes of N items; item ids are row numbers 0..N-1."""
 
     def __init__(self, items: PackedTable) -> None:
+        check_packed(items)
         if items.num_rows >= MOST_ITEMS:
             raise UserError(f"an index holds fewer than 2^32 items, got {items.num_rows}; split the catalogue")
         self.items = items
@@ -145,6 +146,8 @@ class Index:
 
     def _rescored(self, queries: Queries, k: int, rescore: Rescore, **settings: Any) -> Hits:
         check_count("k", k)
+        if not isinstance(rescore, Rescore):
+            raise UserError(f"rescore must be a Rescore(queries, items, candidates), got {type(rescore).__name__}")
         check_count("rescore.candidates", rescore.candidates)
         if rescore.candidates < k:
             raise UserError(f"rescore.candidates ({rescore.candidates}) must be at least k ({k})")
@@ -283,6 +286,12 @@ def _check_finite(rows: npt.NDArray[Any], name: str) -> None:
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
         raise UserError(f"{name}: row {bad[0]} holds NaN or infinity ({len(bad)} such rows); pass finite values")
+
+
+def check_packed(items: object) -> None:
+    """Raise UserError unless ``items`` is a PackedTable."""
+    if not isinstance(items, PackedTable):
+        raise UserError(f"an index is made of a PackedTable, got {type(items).__name__}; FloatIndex takes float rows")
 
 
 def check_count(name: str, value: object) -> None:

@@ -69,11 +69,25 @@ def test_queries_are_tables_or_float_rows(queries: Any) -> None:
 
 @pytest.mark.parametrize("seen", WRONG_SEEN, ids=repr)
 def test_seen_is_a_csr_pair(seen: Any) -> None:
-    with pytest.raises(UserError, match="seen"):
-        FloatIndex(ROWS).search(ROWS[:3], 3, seen=seen)
-    if seen not in (5, (1,)):
+    for index, queries in ((Index(ITEMS), ITEMS.take([0, 1, 2])), (FloatIndex(ROWS), ROWS[:3])):
         with pytest.raises(UserError, match="seen"):
-            Index(ITEMS).search(ITEMS.take([0, 1, 2]), 3, seen=seen)
+            index.search(queries, 3, seen=seen)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "items", [ROWS, None, 5, "items.codes", ITEMS.unpack()], ids=lambda value: type(value).__name__
+)
+def test_an_index_is_made_of_packed_codes(items: Any) -> None:
+    with pytest.raises(UserError, match="an index is made of a PackedTable"):
+        Index(items)
+    with pytest.raises(UserError, match="an index is made of a PackedTable"):
+        ApproximateIndex.build(items)
+
+
+@pytest.mark.parametrize("rescore", [5, (1,), (ROWS[:3], ROWS, 9), "a", {}], ids=lambda value: repr(value)[:8])
+def test_rescore_is_a_rescore(rescore: Any) -> None:
+    with pytest.raises(UserError, match="rescore must be a Rescore"):
+        Index(ITEMS).search(ITEMS.take([0, 1, 2]), 3, rescore=rescore)
 
 
 @pytest.mark.parametrize("ids", WRONG_IDS, ids=repr)
