@@ -45,9 +45,9 @@ def test_every_command_in_the_documents_names_commands_and_options_that_exist(co
         assert option in result.output, f"{option} is no option of {' '.join(group)}"
 
 
+@pytest.mark.usefixtures("shipped_teachers")
 @pytest.mark.parametrize("command", [c for c in commands() if " recipes/" in c])
-def test_recipes_and_overrides_in_the_documents_load(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_recipes_and_overrides_in_the_documents_load(command: str) -> None:
     words = shlex.split(command)
     overrides = [words[place + 1] for place, word in enumerate(words) if word == "--set"]
     if any("plugins" in override for override in overrides):
