@@ -110,7 +110,7 @@ class GraphSAGE(Encoder):
             mean = functional.embedding_bag(drawn, layer, mode="mean") * self._has_neighbours(nodes)
             split = int((nodes < self.graph.num_users).sum())
             layer = self._layer(index, layer.index_select(0, own), mean, split)
-        output = self._output(layer).index_select(0, place)
+        output = self.output(layer).index_select(0, place)
         return output[: len(users)], output[len(users) :]
 
     def ego(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,7 +141,7 @@ class GraphSAGE(Encoder):
         for index in range(self.layers):
             mean = functional.embedding_bag(flat, self.graph.split(layers[index])[1], offsets, mode="mean")
             layer = self._layer(index, layer, mean, len(rows))
-        return self._output(layer)
+        return self.output(layer)
 
     @torch.no_grad()
     def aggregation(self) -> Aggregation:
@@ -161,7 +161,7 @@ class GraphSAGE(Encoder):
         layers = [torch.cat(self.ego(*everyone))]
         for index in range(self.layers):
             layers.append(self._layer(index, layers[-1], graph.mean_neighbours(layers[-1]), graph.num_users))
-        layers[-1] = self._output(layers[-1])
+        layers[-1] = self.output(layers[-1])
         return layers
 
     def _layer(self, index: int, own: Tensor, mean: Tensor, split: int) -> Tensor:
@@ -169,9 +169,6 @@ class GraphSAGE(Encoder):
         users, items = self.steps[2 * index : 2 * index + 2]
         output = torch.cat([users(own[:split], mean[:split]), items(own[split:], mean[split:])])
         return output if index + 1 == self.layers else functional.relu(output)
-
-    def _output(self, rows: Tensor) -> Tensor:
-        return functional.normalize(rows, dim=1) if self.normalize else rows
 
     def _draw(self, nodes: Tensor) -> Tensor:
         """``fan_out`` neighbours of each node, (n,) -> (n, fan_out); a node without any stands in for them."""

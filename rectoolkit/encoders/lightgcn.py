@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from rectoolkit.encoders.base import Dim, Encoder, Init, Layers, Normalize
 from rectoolkit.errors import Fault
@@ -75,14 +74,11 @@ class LightGCN(Encoder):
         return [Fault("encoder.precision", "bfloat16 is for combine 'mean' with weights 'uniform'; write 'float32'")]
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        return self.graph.split(self._output(self._combined()))
+        return self.graph.split(self.output(self._combined()))
 
     def rows(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         user_rows, item_rows = self.gather(self._combined(), users, items)
-        return self._output(user_rows), self._output(item_rows)
-
-    def _output(self, rows: Tensor) -> Tensor:
-        return functional.normalize(rows, dim=1) if self.normalize else rows
+        return self.output(user_rows), self.output(item_rows)
 
     def _combined(self) -> Tensor:
         if self.combine == "mean" and self.logits is None:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torch.nn import functional
-
 from rectoolkit.encoders.base import Dim, Encoder, Init, Normalize
 from rectoolkit.registry import encoders
 
@@ -40,11 +38,8 @@ class MF(Encoder):
         self.normalize = normalize
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        return self.graph.split(self._output(self.embedding))
+        return self.graph.split(self.output(self.embedding))
 
     def rows(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         user_rows, item_rows = self.ego(users, items)
-        return self._output(user_rows), self._output(item_rows)
-
-    def _output(self, rows: Tensor) -> Tensor:
-        return functional.normalize(rows, dim=1) if self.normalize else rows
+        return self.output(user_rows), self.output(item_rows)

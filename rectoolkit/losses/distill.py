@@ -14,7 +14,6 @@ rows', not one a layer; they may hold items that the user has in train.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import torch
@@ -24,7 +23,7 @@ from torch.nn import functional
 
 from rectoolkit.losses.base import L2, Loss, Triple, Views
 from rectoolkit.losses.pairwise import BPR
-from rectoolkit.losses.teacher import Decay, Taught, Teacher, Top, rank_odds, teacher_lists
+from rectoolkit.losses.teacher import Decay, Taught, Teacher, Top
 from rectoolkit.registry import losses
 
 if TYPE_CHECKING:
@@ -51,30 +50,21 @@ class Distill(Taught, Loss):
         l2: L2 = 1e-4,
     ) -> None:
         super().__init__(l2=l2)
-        self.teacher, self.weight, self.decay, self.top, self.draws = teacher, weight, decay, top, draws
-        self.size = train.num_users, train.num_items
+        self.weight, self.draws = weight, draws
         self.ranking = BPR(l2=0.0)
-        self.steps: Tensor
-        self.register_buffer("steps", torch.tensor(0))  # seeds each batch's draws, so that a resumed run draws on
-        self._lists: Tensor | None = None
+        self.learn_from(teacher, decay, top, train)
 
     def prepare(self, batch: Batch) -> Batch:
         """The batch with ``draws`` of the teacher's items for each row behind its negatives, (B, K + draws)."""
-        if self._lists is None:
-            self._lists = teacher_lists(Path(self.teacher), self.top, self.size)
-        lists, users = self._lists, batch.users.cpu()
-        generator = torch.Generator().manual_seed(int(self.steps))
-        self.steps += 1
-        odds = rank_odds(lists.shape[1], self.decay)
-        ranks = torch.multinomial(odds, len(users) * self.draws, True, generator=generator).view(-1, self.draws)
-        items = lists[users[:, None], ranks].to(batch.negatives)
+        users = batch.users.cpu()
+        ranks = self.draw_ranks(len(users) * self.draws, self.next_draws()).view(-1, self.draws)
+        items = self.lists[users[:, None], ranks].to(batch.negatives)
         return replace(batch, negatives=torch.cat([batch.negatives, items], 1))
 
     def rank(self, views: Views) -> Tensor:
         taught = views.coded.negatives[:, -self.draws :]
         scores = torch.einsum("bd,bkd->bk", views.coded.users, taught)
-        assert self._lists is not None, "prepare comes first"
-        total = float(rank_odds(self._lists.shape[1], self.decay).sum())
+        total = float(self.odds.sum())
         own = replace(views, coded=self._without_taught(views.coded))
         return self.ranking.rank(own) + self.weight * total * functional.softplus(-scores).mean()
 

@@ -15,16 +15,14 @@ items about 3 in a row, and they are not left out.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from rectoolkit.losses.base import L2
 from rectoolkit.losses.softmax import Softmax
-from rectoolkit.losses.teacher import Decay, Taught, Teacher, Top, rank_odds, teacher_lists
+from rectoolkit.losses.teacher import Decay, Taught, Teacher, Top
 from rectoolkit.registry import losses
 
 if TYPE_CHECKING:
@@ -53,23 +51,15 @@ class SoftmaxDistill(Taught, Softmax):
         l2: L2 = 0.0,
     ) -> None:
         super().__init__(temperature=temperature, correct=correct, l2=l2)
-        self.train_part, self.teacher, self.decay, self.top, self.own = train, teacher, decay, top, own
-        self.steps: Tensor
-        self.register_buffer("steps", torch.tensor(0))  # seeds each batch's draws, so that a resumed run draws on
-        self._lists: Tensor | None = None
+        self.own = own
+        self.learn_from(teacher, decay, top, train, without=train)
 
     def prepare(self, batch: Batch) -> Batch:
         """The batch with all but the first ``own`` of its rows drawn from the teacher's lists."""
-        if self._lists is None:
-            size = self.train_part.num_users, self.train_part.num_items
-            self._lists = teacher_lists(Path(self.teacher), self.top, size, self.train_part)
-        generator = torch.Generator().manual_seed(int(self.steps))
-        self.steps += 1
-        kept = int(self.own * len(batch.users))
+        generator, kept = self.next_draws(), int(self.own * len(batch.users))
         number = len(batch.users) - kept
-        users = torch.randint(len(self._lists), (number,), generator=generator)
-        ranks = torch.multinomial(rank_odds(self._lists.shape[1], self.decay), number, True, generator=generator)
-        items = self._lists[users, ranks]
+        users = torch.randint(len(self.lists), (number,), generator=generator)
+        items = self.lists[users, self.draw_ranks(number, generator)]
         return replace(
             batch,
             users=torch.cat([batch.users[:kept], users.to(batch.users)]),

@@ -38,6 +38,39 @@ class Taught:
     refused: tuple[str, ...] = ()
     right_sampler = "uniform"
     why = ""
+    steps: Tensor  # batches prepared: seeds each batch's draws, so that a resumed run draws on
+
+    def learn_from(
+        self: Any, teacher: str, decay: float, top: int, train: Interactions, without: Interactions | None = None
+    ) -> None:
+        """Remember whom to ask, once the module is there; ``without``: the interactions that lists leave out."""
+        self.teacher, self.decay, self.top = teacher, decay, top
+        self._size, self._without = (train.num_users, train.num_items), without
+        self._lists: Tensor | None = None
+        self.register_buffer("steps", torch.tensor(0))
+
+    @property
+    def lists(self: Any) -> Tensor:
+        """The teacher's list of every user, int32 (U, top), made when it is first asked for."""
+        if self._lists is None:
+            self._lists = teacher_lists(Path(self.teacher), self.top, self._size, self._without)
+        found: Tensor = self._lists
+        return found
+
+    @property
+    def odds(self: Any) -> Tensor:
+        """The odds exp(-decay (r + 1)) of the ranks r = 0, 1, .. of a list, float64, not normalised."""
+        return torch.exp(-self.decay * torch.arange(1, self.lists.shape[1] + 1, dtype=torch.float64))
+
+    def next_draws(self) -> torch.Generator:
+        """The random stream of the next batch."""
+        generator = torch.Generator().manual_seed(int(self.steps))
+        self.steps += 1
+        return generator
+
+    def draw_ranks(self, number: int, generator: torch.Generator) -> Tensor:
+        """Ranks drawn by their odds, int64 (number,)."""
+        return torch.multinomial(self.odds, number, True, generator=generator)
 
     @classmethod
     def misfits(cls, recipe: Recipe) -> list[Fault]:
@@ -72,11 +105,6 @@ class Taught:
                 f"(digest {str(then)[:12]}, here {dataset.digest[:12]}), and may have seen this run's test part; "
                 "train the teacher on the same [dataset]"
             )
-
-
-def rank_odds(number: int, decay: float) -> Tensor:
-    """The odds exp(-decay (r + 1)) of the ranks r = 0 .. number-1, float64, not normalised."""
-    return torch.exp(-decay * torch.arange(1, number + 1, dtype=torch.float64))
 
 
 def teacher_lists(run: Path, top: int, size: tuple[int, int], without: Interactions | None = None) -> Tensor:
