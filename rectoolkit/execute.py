@@ -24,6 +24,7 @@ from rectoolkit.arrays import checksum, save_arrays
 from rectoolkit.atomic import alone, atomic_write, is_taken, remove_parts, write_text
 from rectoolkit.codes import PackedTable
 from rectoolkit.data import Dataset, Interactions, stored
+from rectoolkit.data.catalog import load_data
 from rectoolkit.errors import DataError, FormatError, UserError
 from rectoolkit.evaluate import Evaluation, evaluate, queries_per_second
 from rectoolkit.fold import FoldIn
@@ -32,7 +33,7 @@ from rectoolkit.registry import REGISTRIES
 from rectoolkit.run import ENVIRONMENT, FAILURE, FOLD_IN, LAYOUT, METRICS, MODEL, PER_USER, RECIPE, SEEN, Run, read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
 
@@ -99,9 +100,8 @@ def execute(recipe: Recipe, circumstances: Circumstances | None = None, dataset:
         with _failures_kept(folder):
             _describe(folder, recipe, identity, dataset, around)
             remember(folder, around.asked, recipe.notes)
-            for side, ids in (("users", dataset.user_ids), ("items", dataset.item_ids)):
-                if ids is not None:
-                    ids.save(folder / f"{side}.ids")  # the run answers with them wherever it is moved to
+            for side, ids in dataset.ids().items():
+                ids.save(folder / f"{side}.ids")  # the run answers with them wherever it is moved to
             tell(f"building the model on {parts.train.num_interactions:,} interactions")
             progress = _train(folder, recipe, parts, around)
             tell("measuring the codes on the test part")
@@ -119,14 +119,6 @@ def _failures_kept(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # the disk may be full: the failure itself is what matters
             write_text(folder / FAILURE, f"{error if isinstance(error, UserError) else repr(error)}\n")
         raise
-
-
-def load_data(section: Mapping[str, Any]) -> Dataset:
-    """The data set that a recipe's filled section ``[dataset]`` names."""
-    from rectoolkit.data.catalog import load_dataset
-
-    source = dict(section)
-    return load_dataset(seed=source.pop("split_seed"), **source)
 
 
 def parts_of(recipe: Recipe, dataset: Dataset, tested: bool = True) -> Parts:

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rectoolkit.atomic import write_text
-from rectoolkit.errors import FormatError, UserError
+from rectoolkit.data.catalog import load_data, sha256_of
+from rectoolkit.errors import DataError, FormatError, UserError
 from rectoolkit.recipe import digest_of, read_toml
 from rectoolkit.registry import PLUGIN_GROUP, REGISTRIES
 from rectoolkit.run import ENVIRONMENT, FOLD_IN, LAYOUT, RECIPE, Run, read_json
@@ -102,8 +103,6 @@ def is_finished(folder: Path, identity: Identity, dataset: Dataset) -> bool:
 
 def finished_before(path: Path, overrides: Sequence[str], runs: Path) -> tuple[Run, list[str]] | None:
     """The finished run that the same command made before, and what was noted then; None where that is not sure."""
-    from rectoolkit.data.catalog import load_dataset
-
     asked = words(path, overrides)
     if not asked:
         return None
@@ -113,8 +112,7 @@ def finished_before(path: Path, overrides: Sequence[str], runs: Path) -> tuple[R
             if asked not in environment["asked"]:
                 continue
             stored, _ = read_toml(file.parent / RECIPE)
-            source = dict(stored["dataset"])
-            dataset = load_dataset(seed=source.pop("split_seed"), **source)
+            dataset = load_data(stored["dataset"])
             files = {path: digest_of_file(Path(path)) for path in environment.get("outside", {})}
             if is_finished(file.parent, Identity(digest_of(stored), dataset.digest, {}, files), dataset):
                 return Run.open(file.parent), list(environment["asked"][asked])
@@ -155,6 +153,6 @@ def remember(folder: Path, asked: str, notes: Sequence[str]) -> None:
 def digest_of_file(path: Path) -> str:
     """The sha256 of a file in hex, empty where it cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
+        return sha256_of(path)
+    except DataError:
         return ""

@@ -16,9 +16,10 @@ from rich.text import Text
 from rectoolkit.registry import REGISTRIES, settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import numpy.typing as npt
+    from typing_extensions import Self
 
     from rectoolkit.data import Card, Dataset
     from rectoolkit.lists import Ranked
@@ -30,18 +31,14 @@ console = Console(highlight=False, markup=False)
 REFRESH_SECONDS = 0.2
 
 
-class TrainingBar:
-    """One line that is redrawn in place: epoch, loss, validation, time left. On no terminal, a line an epoch."""
+class Redrawn:
+    """One line that is redrawn in place while the block runs, and gone at its end; nothing on no terminal."""
 
-    def __init__(self, epochs: int, monitor: str) -> None:
-        self.epochs, self.monitor = epochs, monitor
-        self.row: dict[str, Any] = {}
-        self.begun: float | None = None
-        self.first = 0.0
+    def __init__(self) -> None:
         self.drawn = 0.0
         self.live = Live(console=console, auto_refresh=False, transient=True)
 
-    def __enter__(self) -> TrainingBar:
+    def __enter__(self) -> Self:
         if console.is_terminal:
             self.live.start()
         return self
@@ -49,6 +46,25 @@ class TrainingBar:
     def __exit__(self, *error: object) -> None:
         if console.is_terminal:
             self.live.stop()
+
+    def due(self) -> bool:
+        """Whether the line is to be drawn now: not more often than it can be read."""
+        now = time.monotonic()
+        if not console.is_terminal or now - self.drawn < REFRESH_SECONDS:
+            return False
+        self.drawn = now
+        return True
+
+
+class TrainingBar(Redrawn):
+    """Epoch, loss, validation, time left; on no terminal, a line an epoch."""
+
+    def __init__(self, epochs: int, monitor: str) -> None:
+        super().__init__()
+        self.epochs, self.monitor = epochs, monitor
+        self.row: dict[str, Any] = {}
+        self.begun: float | None = None
+        self.first = 0.0
 
     def stage(self, what: str) -> None:
         """What is done now that is no epoch: loading, building, measuring."""
@@ -61,8 +77,7 @@ class TrainingBar:
         now, done = time.monotonic(), epoch + batch / batches
         if self.begun is None:
             self.begun, self.first = now, done
-        if console.is_terminal and now - self.drawn >= REFRESH_SECONDS:
-            self.drawn = now
+        if self.due():
             left = (now - self.begun) / max(done - self.first, 1e-9) * (self.epochs - done)
             self.live.update(Text(f"{self._bar(done)} {self._text()} · {_duration(left)} left"), refresh=True)
 
@@ -85,26 +100,16 @@ class TrainingBar:
         return text
 
 
-class ProgressLine:
-    """One line that is redrawn in place, and gone at the end; on no terminal, nothing."""
+class ProgressLine(Redrawn):
+    """What an import or a download is doing; ``begun`` tells whether it did anything."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.begun = False
-        self.drawn = 0.0
-        self.live = Live(console=console, auto_refresh=False, transient=True)
-
-    def __enter__(self) -> ProgressLine:
-        if console.is_terminal:
-            self.live.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if console.is_terminal:
-            self.live.stop()
 
     def rows(self, doing: str, rows: int) -> None:
         """What an import is doing, after so many rows."""
-        self._draw(f"{doing} · {rows:,} rows", always=True)
+        self._draw(f"{doing} · {rows:,} rows", now=True)
 
     def bytes(self, file: str, done: int, total: int) -> None:
         """How much of a download is there; ``total`` is 0 where the server does not say."""
@@ -112,11 +117,23 @@ class ProgressLine:
         bar = f"{'━' * filled}{'╌' * (24 - filled)} " if total else ""
         self._draw(f"{bar}{file} · {done / 1e6:,.1f} MB")
 
-    def _draw(self, text: str, always: bool = False) -> None:
-        self.begun, now = True, time.monotonic()
-        if console.is_terminal and (always or now - self.drawn >= REFRESH_SECONDS):
-            self.drawn = now
+    def _draw(self, text: str, now: bool = False) -> None:
+        self.begun = True
+        if self.due() or (now and console.is_terminal):
             self.live.update(Text(text), refresh=True)
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """A line each: what loading a recipe or choosing a device has to say."""
+    for note in notes:
+        console.print(f"note: {note}", style="yellow", markup=False)
+
+
+@contextmanager
+def telling() -> Iterator[Callable[[str], None]]:
+    """Something to tell what is being measured: a line on the terminal that follows it, and nothing elsewhere."""
+    with Console(stderr=True).status("") as status:
+        yield status.update
 
 
 def print_rows(card: Card) -> None:
@@ -143,8 +160,7 @@ def print_rows(card: Card) -> None:
     columns = ", ".join(
         f"{role} '{name}'" for role in ("user", "item", "rating", "time") if (name := getattr(made, role))
     )
-    shares = {"random": True, "time": True, "user-time": True}.get(made.split, False)
-    share = f", test share {made.test_share:g}" if shares else ""
+    share = f", test share {made.test_share:g}" if made.split in ("random", "time", "user-time") else ""
     console.print(f"columns: {columns}; split: {made.split}{share}, seed {made.seed}", soft_wrap=True)
 
 

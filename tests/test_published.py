@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from rectoolkit.data.catalog import load_data
 from rectoolkit.errors import UserError
-from rectoolkit.execute import Circumstances, execute, load_data
+from rectoolkit.execute import Circumstances, execute
 from rectoolkit.recipe import Recipe, tomllib
 
 RECIPES = Path(__file__).parent.parent / "recipes"

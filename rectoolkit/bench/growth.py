@@ -52,34 +52,22 @@ def one_size(
     import torch
 
     from rectoolkit import heap
+    from rectoolkit.bench.trainers import Ours, Sizes
     from rectoolkit.data.catalog import load_dataset
     from rectoolkit.execute import peak_memory_mb as peak
-    from rectoolkit.model import assemble
-    from rectoolkit.recipe import Recipe
-    from rectoolkit.train import Silent, make_optimizer, one_epoch
+    from rectoolkit.train import Silent, one_epoch
 
     torch.set_num_threads(threads or torch.get_num_threads())
     begun = time.perf_counter()
     train = load_dataset(name).train
     loaded, load_mb = time.perf_counter(), peak()
     batch = -(-train.num_interactions // steps)
-    encoder = {"name": "lightgcn", "dim": dim, "layers": layers, "precision": precision}
-    sections = {
-        "dataset": {"name": name},
-        "encoder": encoder,
-        "quantizer": {"name": "float32"},
-        "loss": {"name": "bpr"},
-        "sampler": {"name": "uniform", "batch": batch},
-        "train": {"epochs": 1},
-    }
-    recipe = Recipe.check({"name": "growth", "seed": 0, **sections})
-    parts = assemble(recipe, train)
-    optimizer = make_optimizer(parts, recipe["train"])
+    ours = Ours(train, Sizes(dim, layers, batch), precision)
     built, build_mb = time.perf_counter(), peak()
     with heap.kept():
-        loss = one_epoch(parts, optimizer, recipe["train"], 0, Silent())
+        loss = one_epoch(ours.parts, ours.optimizer, ours.settings, 0, Silent())
     ended = time.perf_counter()
-    facts = (train.num_interactions, train.num_users + train.num_items, len(parts.sampler), batch)
+    facts = (train.num_interactions, train.num_users + train.num_items, len(ours.parts.sampler), batch)
     return Grown(name, *facts, loaded - begun, built - loaded, ended - built, load_mb, build_mb, peak(), loss)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rectoolkit.bench import Report
-    from rectoolkit.bench.approximate import ListReport
 
 PICTURES = (".svg", ".png", ".pdf")
 
@@ -81,9 +79,9 @@ def plot(report: Report, path: str | Path) -> None:
     figure.savefig(path)
 
 
-def save_figures(report: Report | ListReport, path: Path) -> None:
-    """All figures of the report as JSON."""
-    write_text(path, json.dumps(asdict(report), indent=2) + "\n")
+def save_figures(figures: Any, path: Path) -> None:
+    """All figures of a report, as dictionaries and lists, as JSON."""
+    write_text(path, json.dumps(figures, indent=2) + "\n")
 
 
 def check_writable(picture: Path | None, figures: Path | None) -> None:

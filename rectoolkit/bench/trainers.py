@@ -99,7 +99,8 @@ class Ours:
         recipe = Recipe.check({"name": "training", "seed": 0, **sections})
         self.parts = assemble(recipe, train)
         self.parts.model.train()
-        self.optimizer = make_optimizer(self.parts, recipe["train"])
+        self.settings = recipe["train"]
+        self.optimizer = make_optimizer(self.parts, self.settings)
         assert isinstance(self.parts.model.encoder, LightGCN)
         self.encoder = self.parts.model.encoder
         self.weights = [self.encoder.embedding]

@@ -15,7 +15,7 @@ of the cache where the table fits it. Rows are read in no order, so the limit ca
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,9 +75,6 @@ class TrainingReport:
     rows: list[Steps]
     breakdowns: list[Breakdown]
     skipped: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def bench_training(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rectoolkit.cli.group import choose_device, main, set_option
+from rectoolkit.cli.group import choose_device, device_option, main, runs_option, set_option
 from rectoolkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ PIPED_WIDTH = 100  # of a table that goes into a file or another program
 )
 @click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Runs at once.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of each run; the cores over --jobs by default.")
-@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Run folders.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@runs_option
+@device_option
 @click.option("--baseline", metavar="NAME", help="Test the others' difference from this recipe.")
 @click.option("--sort", default="", metavar="COLUMN", help="A metric or a cost, such as bytes_per_item; first metric.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write csv, Markdown and an HTML report here.")
@@ -63,12 +63,11 @@ def compare(
     from rectoolkit.compare import Around, compare, make_plan, missing, write
     from rectoolkit.compare.board import Board
     from rectoolkit.compare.tables import as_rich, fitted, remarks, table_width
-    from rectoolkit.terminal import console
+    from rectoolkit.terminal import console, print_notes
 
     plan = make_plan(recipes, overrides, seeds, sort, baseline, runs, vary)
     chosen, why = choose_device(device)
-    for note in (*plan.notes, *([why] if why else [])):
-        console.print(f"note: {note}", style="yellow", markup=False)
+    print_notes((*plan.notes, *([why] if why else [])))
     todo, total = len(missing(plan, runs)), sum(len(row.recipes) for row in plan.rows)
     console.print(f"{total} runs of {len(plan.rows)} recipes: {total - todo} finished before, {todo} to do")
     around = Around(runs, chosen, threads or max(1, (os.cpu_count() or 1) // jobs), jobs)
@@ -92,7 +91,7 @@ def compare(
 @main.command("runs")
 @click.argument("pattern", default="*")
 @click.option("--where", multiple=True, metavar="KEY=VALUE", help="data, encoder, quantizer, bits, seed or state.")
-@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Run folders.")
+@runs_option
 @click.option("--remove", metavar="NAME", help="Delete this run folder, after asking.")
 @click.option("--remove-listed", is_flag=True, help="Delete all that are listed, after asking.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

@@ -81,6 +81,12 @@ set_option = click.option(
     metavar="SECTION.KEY=VALUE",
     help="Override a setting of the recipe; repeatable.",
 )
+at_least_1 = click.IntRange(min=1)
+threads_option = click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use; all cores by default.")
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+runs_option = click.option(
+    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where run folders are."
+)
 
 
 def comma_separated(text: str) -> list[str]:

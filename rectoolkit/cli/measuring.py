@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from rectoolkit.cli.group import comma_separated, main, run_argument
+from rectoolkit.cli.group import at_least_1, comma_separated, main, run_argument, threads_option
 from rectoolkit.errors import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-at_least_1 = click.IntRange(min=1)
 
 
 @main.command()
@@ -26,7 +21,7 @@ at_least_1 = click.IntRange(min=1)
 @click.option("-k", "--k", default=50, show_default=True, type=at_least_1, help="How many items a query asks for.")
 @click.option("--batch", default=64, show_default=True, type=at_least_1, help="Queries at once.")
 @click.option("--rounds", default=9, show_default=True, type=at_least_1, help="How often everyone takes a turn.")
-@click.option("--threads", type=at_least_1, help="Threads to use; all cores by default.")
+@threads_option
 @click.option("--plot", type=click.Path(path_type=Path), help="A picture to write: .svg, .png or .pdf.")
 @click.option("--json", "figures", type=click.Path(path_type=Path), help="A file for the figures.")
 @click.option("--evaluation", is_flag=True, help="Time a full-rank evaluation of Gowalla's size instead.")
@@ -49,6 +44,7 @@ def bench(
     """Measure the search beside faiss, torch and usearch: the codes of a finished RUN, or random ones."""
     from rectoolkit import bench
     from rectoolkit.bench import report as reports
+    from rectoolkit.terminal import telling
 
     random = {"--items": items, "--dim": dim, "--bits": bits, "--approximate": approximate or None}
     given = [name for name, value in random.items() if value is not None]
@@ -73,35 +69,26 @@ def bench(
     if approximate:
         from rectoolkit.bench.approximate import bench_lists, show_lists
 
-        with progress() as told:
+        with telling() as told:
             report = bench_lists(items or 1_000_000, dim or 64, widths, lists=lists, told=told, **settings)
         show_lists(report)
     else:
         settings["others"] = not only_ours
         drawn = (items or 1_000_000, dim or 64, widths)
-        with progress() as told:
+        with telling() as told:
             settings["told"] = told
             report = bench.bench(*drawn, **settings) if run is None else bench.bench_run(run, **settings)
         reports.show(report)
     if plot is not None:
         reports.plot(report, plot)
     if figures is not None:
-        reports.save_figures(report, figures)
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
-    """Something to tell what is being done: a line on the terminal that follows it, and nothing elsewhere."""
-    from rich.console import Console
-
-    with Console(stderr=True).status("") as status:
-        yield status.update
+        reports.save_figures(asdict(report), figures)
 
 
 @main.command("evaluate")
 @run_argument
 @click.option("--metrics", default="recall@20,ndcg@20", show_default=True, help="Metrics as name@k, by commas.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use; all cores by default.")
+@threads_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def evaluate_command(run: Path, metrics: str, threads: int | None, as_json: bool) -> None:
     """Measure a finished RUN folder by other METRICS, from its packed codes; nothing is trained.

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from rectoolkit.cli.group import main
-from rectoolkit.errors import UserError
+from rectoolkit.cli.group import at_least_1, main, threads_option
 
 if TYPE_CHECKING:
     from typing import Any
 
-at_least_1 = click.IntRange(min=1)
 figures_option = click.option("--json", "figures", type=click.Path(path_type=Path), help="A file for the figures.")
 
 
@@ -27,26 +25,26 @@ figures_option = click.option("--json", "figures", type=click.Path(path_type=Pat
 @click.option("--steps", default=5, show_default=True, type=at_least_1, help="Batches of a turn.")
 @click.option("--whole-epochs", is_flag=True, help="Every turn is a whole epoch.")
 @click.option("--most", default=120.0, show_default=True, help="Seconds after which one takes no further turn.")
-@click.option("--threads", type=at_least_1, help="Threads to use; all cores by default.")
+@threads_option
 @click.option("--only-ours", is_flag=True, help="Leave LightGCN-PyTorch's way and PyG out.")
 @figures_option
 def steps(
     dataset: str, dim: int, layers: int, batch: int, only_ours: bool, figures: Path | None, **settings: Any
 ) -> None:
     """Measure a training step of LightGCN with BPR beside LightGCN-PyTorch's way and PyG's LightGCN."""
-    from rich.console import Console
-
+    from rectoolkit.bench.report import check_writable, save_figures
     from rectoolkit.bench.trainers import Sizes
     from rectoolkit.bench.training import bench_training, show_training
     from rectoolkit.data.catalog import load_dataset
+    from rectoolkit.terminal import telling
 
-    _check_folder(figures)
+    check_writable(None, figures)
     loaded = load_dataset(dataset)
-    with Console(stderr=True).status("") as status:
-        sizes = Sizes(dim, layers, batch)
-        report = bench_training(loaded, sizes, others=not only_ours, told=status.update, **settings)
+    with telling() as told:
+        report = bench_training(loaded, Sizes(dim, layers, batch), others=not only_ours, told=told, **settings)
     show_training(report)
-    _save(figures, report.as_dict())
+    if figures is not None:
+        save_figures(asdict(report), figures)
 
 
 @main.command()
@@ -55,7 +53,7 @@ def steps(
 @click.option("--dim", default=64, show_default=True, type=at_least_1, help="Dims of an embedding.")
 @click.option("--layers", default=3, show_default=True, type=at_least_1, help="Propagation steps.")
 @click.option("--precision", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
-@click.option("--threads", type=at_least_1, help="Threads to use; all cores by default.")
+@threads_option
 @figures_option
 def growth(names: tuple[str, ...], figures: Path | None, **settings: Any) -> None:
     """Train one whole epoch on each of the data sets NAMES, in a process each: seconds and peak memory.
@@ -63,27 +61,16 @@ def growth(names: tuple[str, ...], figures: Path | None, **settings: Any) -> Non
     An epoch has as many batches at every size, so that what is linear in the data takes as many times as long.
     Without NAMES: planted-1m and planted-10m.
     """
-    from rich.console import Console
-
     from rectoolkit.bench.growth import measure, show_growth
+    from rectoolkit.bench.report import check_writable, save_figures
+    from rectoolkit.terminal import telling
 
-    _check_folder(figures)
+    check_writable(None, figures)
     rows = []
-    with Console(stderr=True).status("") as status:
+    with telling() as told:
         for name in names or ("planted-1m", "planted-10m"):
-            status.update(f"one epoch on {name}")
+            told(f"one epoch on {name}")
             rows.append(measure(name, **settings))
     show_growth(rows)
-    _save(figures, [vars(row) for row in rows])
-
-
-def _check_folder(figures: Path | None) -> None:
-    if figures is not None and not figures.absolute().parent.is_dir():
-        raise UserError(f"--json {figures}: there is no folder {figures.absolute().parent}")
-
-
-def _save(figures: Path | None, content: Any) -> None:
-    from rectoolkit.atomic import write_text
-
     if figures is not None:
-        write_text(figures, json.dumps(content, indent=2) + "\n")
+        save_figures([asdict(row) for row in rows], figures)

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from rectoolkit.cli.group import choose_device, main, recipe_argument, set_option
+from rectoolkit.cli.group import (
+    choose_device,
+    device_option,
+    main,
+    recipe_argument,
+    runs_option,
+    set_option,
+    threads_option,
+)
 from rectoolkit.errors import Fault, RecipeError, UserError, nearest
 
 if TYPE_CHECKING:
@@ -21,11 +29,9 @@ if TYPE_CHECKING:
 @main.command()
 @recipe_argument
 @set_option
-@click.option(
-    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where run folders go."
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use; all cores by default.")
+@runs_option
+@device_option
+@threads_option
 @click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard into the run folder.")
 @click.option("--quiet", is_flag=True, help="Print the run's folder and nothing else.")
 def run(
@@ -47,7 +53,7 @@ def run(
     from rectoolkit.identity import finished_before, words
     from rectoolkit.recipe import Recipe
     from rectoolkit.run import ENVIRONMENT, RECIPE
-    from rectoolkit.terminal import TrainingBar, console, print_run
+    from rectoolkit.terminal import TrainingBar, console, print_notes, print_run
 
     folder = recipe if (recipe / ENVIRONMENT).is_file() else None
     if folder is not None:
@@ -57,7 +63,7 @@ def run(
     if before is not None:
         finished, notes = before
         if not quiet:
-            _print_notes(notes)
+            print_notes(notes)
         reused = True
     else:
         loaded = Recipe.load(recipe, overrides)
@@ -73,7 +79,7 @@ def run(
             if tensorboard:
                 watchers.append(stack.enter_context(Events(runs / loaded.folder_name)))
             if not quiet:
-                _print_notes([*loaded.notes, *([why] if why else [])])
+                print_notes([*loaded.notes, *([why] if why else [])])
                 watchers.append(stack.enter_context(TrainingBar(loaded["train"]["epochs"], loaded["train"]["monitor"])))
             finished = execute(loaded, replace(around, watcher=Together(*watchers) if watchers else None))
         reused = not quiet and not watchers[-1].row
@@ -87,13 +93,6 @@ def run(
         console.print(f"tensorboard --logdir {finished.path}", soft_wrap=True)
 
 
-def _print_notes(notes: Sequence[str]) -> None:
-    from rectoolkit.terminal import console
-
-    for note in notes:
-        console.print(f"note: {note}", style="yellow")
-
-
 @main.command()
 @recipe_argument
 @set_option
@@ -103,7 +102,7 @@ def show(recipe: Path, overrides: Sequence[str], toml: bool) -> None:
     from rectoolkit.data.catalog import find_card
     from rectoolkit.recipe import ORDER, SECTIONS, HeadSettings, Recipe
     from rectoolkit.registry import REGISTRIES, settings_of
-    from rectoolkit.terminal import print_settings
+    from rectoolkit.terminal import print_notes, print_settings
 
     loaded = Recipe.load(recipe, overrides)
     if name := loaded["dataset"]["name"]:
@@ -114,7 +113,7 @@ def show(recipe: Path, overrides: Sequence[str], toml: bool) -> None:
     if toml:
         click.echo(loaded.toml(), nl=False)
         return
-    _print_notes(loaded.notes)
+    print_notes(loaded.notes)
     print_settings(str(recipe), settings_of(HeadSettings), loaded.as_dict())
     for section in ORDER:
         values = loaded[section]

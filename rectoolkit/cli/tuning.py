@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rectoolkit.cli.group import choose_device, main, recipe_argument, set_option
+from rectoolkit.cli.group import choose_device, device_option, main, recipe_argument, set_option, threads_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 @click.option("--search", type=click.Path(path_type=Path), required=True, help="The file of ranges to try.")
 @set_option
 @click.option("--out", type=click.Path(path_type=Path), help="The study's folder; tuned/NAME by default.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use; all cores by default.")
+@device_option
+@threads_option
 def tune(
     recipe: Path, search: Path, overrides: Sequence[str], out: Path | None, device: str, threads: int | None
 ) -> None:
@@ -30,7 +30,7 @@ def tune(
     The same command goes on with a study that was interrupted. The best settings are written as a recipe.
     """
     from rectoolkit.recipe import Recipe
-    from rectoolkit.terminal import console, print_trials
+    from rectoolkit.terminal import console, print_notes, print_trials
     from rectoolkit.tune import read_search
     from rectoolkit.tune.store import BEST
     from rectoolkit.tune.study import tune
@@ -38,8 +38,7 @@ def tune(
     loaded = Recipe.load(recipe, overrides)
     wanted = read_search(search, loaded)
     chosen, why = choose_device(device)
-    for note in (*loaded.notes, *([why] if why else [])):
-        console.print(f"note: {note}", style="yellow")
+    print_notes((*loaded.notes, *([why] if why else [])))
     folder = out or Path("tuned") / loaded.name
     trials = tune(loaded, wanted, folder, _Lines(loaded["train"]["monitor"]), device=chosen, threads=threads)
     print_trials(trials, loaded["train"]["monitor"])

@@ -9,8 +9,9 @@ from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
 from rectoolkit.compare.plan import read_environment
+from rectoolkit.data.catalog import load_data
 from rectoolkit.errors import FormatError, UserError, nearest
-from rectoolkit.execute import is_locked, load_data, locked
+from rectoolkit.execute import is_locked, locked
 from rectoolkit.recipe import read_toml
 from rectoolkit.run import FAILURE, METRICS, RECIPE, Run
 

@@ -162,7 +162,7 @@ def _check_names(rows: Sequence[Row], metrics: Sequence[str], sort: str, baselin
 
 def _one_dataset(rows: Sequence[Row]) -> Dataset:
     """The data that all rows stand on. Raises UserError with the differences where there are several."""
-    from rectoolkit.execute import load_data
+    from rectoolkit.data.catalog import load_data
 
     by_source: dict[str, list[str]] = {}
     for row in rows:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import rectoolkit
 from rectoolkit.data import stored
@@ -33,6 +34,9 @@ from rectoolkit.data.interactions import Dataset
 from rectoolkit.data.planted import generate
 from rectoolkit.errors import DataError, RecipeError, UserError, nearest
 from rectoolkit.registry import fill
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def load_dataset(
@@ -62,6 +66,12 @@ def load_dataset(
         raise DataError(f"{path}: no such file or folder; give a folder with train.txt and test.txt, or one file")
     parts = ["train", "test"] + ["validation"] * (path / "validation.txt").exists()
     return assemble(path.resolve().name, {part: read(path / f"{part}.txt") for part in parts})
+
+
+def load_data(section: Mapping[str, Any]) -> Dataset:
+    """The data set that a recipe's filled section ``[dataset]`` names."""
+    source = dict(section)
+    return load_dataset(seed=source.pop("split_seed"), **source)
 
 
 def load_card(card: Card) -> Dataset:

@@ -241,10 +241,9 @@ def _write(folder: Path, dataset: Dataset, settings: Imported, counts: RowCounts
     for name, interactions in dataset.parts().items():
         files[name] = f"{name}.bin"
         stored.save(interactions, folder / files[name])
-    for name, ids in (("users", dataset.user_ids), ("items", dataset.item_ids)):
-        if ids is not None:
-            files[f"{name[:-1]}_ids"] = f"{name}.ids"
-            ids.save(folder / f"{name}.ids")
+    for side, ids in dataset.ids().items():
+        files[f"{side[:-1]}_ids"] = f"{side}.ids"
+        ids.save(folder / f"{side}.ids")
     sizes = {name: interactions.num_interactions for name, interactions in dataset.parts().items()}
     card = {
         "name": dataset.name,

@@ -209,6 +209,11 @@ class Dataset:
     def num_items(self) -> int:
         return self.train.num_items
 
+    def ids(self) -> dict[str, Ids]:
+        """What the source calls its ``users`` and ``items``, where those are not the row numbers."""
+        named = {"users": self.user_ids, "items": self.item_ids}
+        return {side: ids for side, ids in named.items() if ids is not None}
+
     def parts(self) -> dict[str, Interactions]:
         """The parts there are, by name, train first."""
         parts = {"train": self.train, "test": self.test}

@@ -95,8 +95,6 @@ class Cleaner:
 
         values = at.column(table, role)
         kind = values.type
-        if types.is_dictionary(kind):
-            values, kind = values.cast(kind.value_type), kind.value_type
         if types.is_null(kind):
             values, kind = values.cast(pyarrow.large_string()), pyarrow.large_string()
         if types.is_integer(kind) and not types.is_uint64(kind):
@@ -134,8 +132,6 @@ class Cleaner:
 
         values = at.column(table, role)
         kind = values.type
-        if types.is_dictionary(kind):
-            values, kind = values.cast(kind.value_type), kind.value_type
         if types.is_date(kind):
             values, kind = values.cast(pyarrow.timestamp("us")), pyarrow.timestamp("us")
         if types.is_timestamp(kind):
@@ -171,7 +167,11 @@ class _At:
         return str(getattr(self.columns, role))
 
     def column(self, table: Any, role: str) -> Any:
-        return table[self.name(role)].combine_chunks()
+        """A column as one arrow array, of what it stands for where it is coded by a dictionary."""
+        from pyarrow import types
+
+        values = table[self.name(role)].combine_chunks()
+        return values.cast(values.type.value_type) if types.is_dictionary(values.type) else values
 
     def place(self, row: int) -> str:
         return f"{self.source.name}, {self.source.place(self.first + row)}"

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from rectoolkit.atomic import remove_parts, write_text
+from rectoolkit.data.catalog import load_data
 from rectoolkit.errors import TrainingError, UserError
-from rectoolkit.execute import Circumstances, check_outside, load_data, locked, parts_of, train_model
+from rectoolkit.execute import Circumstances, check_outside, locked, parts_of, train_model
 from rectoolkit.tune.space import Choice, Range, Search
 from rectoolkit.tune.store import BEST, Store, Trial
 
