@@ -111,7 +111,8 @@ class BipartiteGraph:
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Node rows (U + I, D) as user rows (U, D) and item rows (I, D), without a copy."""
-        return x[: self.num_users], x[self.num_users :]
+        users, items = torch.split(x, [self.num_users, self.num_items])
+        return users, items
 
     def _scaled_sum(self, x: Tensor, left: Tensor | None, right: Tensor | None) -> Tensor:
         return _ScaledSum.apply(x, self, left, right)  # type: ignore[no-any-return, no-untyped-call]

@@ -132,5 +132,5 @@ class Recommender(nn.Module):
 
 def _triple(rows: tuple[Tensor, Tensor], shape: torch.Size) -> Triple:
     users, items = rows
-    positives, negatives = items[: len(users)], items[len(users) :]
+    positives, negatives = torch.split(items, [len(users), len(items) - len(users)])
     return Triple(users, positives, negatives.view(*shape, -1))

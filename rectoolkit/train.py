@@ -178,6 +178,7 @@ def step(parts: Parts, optimizer: torch.optim.Optimizer, batch: Batch, place: tu
     if not math.isfinite(current):
         raise TrainingError(_first_bad(model, views, *place))
     model.observe(views, loss, value)
+    del views  # what the backward needs of the rows it holds itself, and lets go on its way
     optimizer.zero_grad(set_to_none=True)
     value.backward()
     optimizer.step()

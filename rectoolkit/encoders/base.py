@@ -66,7 +66,8 @@ class Encoder(nn.Module):
         """Rows of a node table (U + I, D) for the users and items named, (n, D) and (m, D)."""
         # one gather, not one a side: its backward fills one table, 2.0 ms instead of 5.8 for Gowalla's
         rows = table.index_select(0, torch.cat([users, items + self.graph.num_users]))
-        return rows[: len(users)], rows[len(users) :]
+        user_rows, item_rows = torch.split(rows, [len(users), len(items)])  # slices would each fill all of the gradient
+        return user_rows, item_rows
 
     def output(self, rows: Tensor) -> Tensor:
         """Rows as the encoder gives them out: of length 1 under ``normalize``."""
