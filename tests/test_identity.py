@@ -159,7 +159,9 @@ def test_a_teacher_that_has_seen_the_validation_part_is_refused(
 ) -> None:
     """Its lists leave out what the taught run trains on, so what it holds out would stand on top of them."""
     around = Circumstances(tmp_path / "runs", threads=1)
-    with pytest.raises(UserError, match=r"loss\.teacher: .* --set seed=7 --set train\.validation=0\.2 --set train\.held="):
+    with pytest.raises(
+        UserError, match=r"loss\.teacher: .* --set seed=7 --set train\.validation=0\.2 --set train\.held="
+    ):
         execute(distilled(small_data, small_float_run, "train.validation=0.2", "seed=7"), around)
     assert not (tmp_path / "runs").exists()
     sizes = [*small(small_data), "train.validation=0.2", "seed=7"]
@@ -172,7 +174,9 @@ def test_a_missing_teacher_is_told_before_a_comparison_begins(small_data: Path, 
     from rectoolkit.compare.plan import make_plan
 
     changes = [*small(small_data), "loss.name=distill", "loss.teacher=nowhere"]
-    with pytest.raises(UserError, match=r"ste, seed \d+: loss\.teacher: 'nowhere' has no users\.npy .*train the teacher first"):
+    with pytest.raises(
+        UserError, match=r"ste, seed \d+: loss\.teacher: 'nowhere' has no users\.npy .*train the teacher first"
+    ):
         make_plan([STE], changes)
 
 

@@ -148,9 +148,7 @@ class TestEveryLoss:
         if "teacher" not in losses.schema(name).model_fields:
             pytest.skip("this loss draws nothing")
         more = {"own": 0.0} if name == "softmax_distill" else {}
-        drawn = [
-            ids_of(make(name, teacher, seed=seed, **more).prepare(batch_of(shape, size=50))) for seed in (1, 1, 2)
-        ]
+        drawn = [ids_of(make(name, teacher, seed=seed, **more).prepare(batch_of(shape, size=50))) for seed in (1, 1, 2)]
         assert all(torch.equal(one, two) for one, two in zip(*drawn[:2], strict=True))
         assert not all(torch.equal(one, two) for one, two in zip(*drawn[1:], strict=True))
 
