@@ -161,6 +161,8 @@ def test_an_override_that_a_recipe_does_not_know_is_a_fault(place: Path) -> None
         (["--baseline", "codde"], "did you mean 'coded'?"),
         (["--sort", "recall@11"], "recall@10"),
         (["--seeds", "0"], "--seeds"),
+        (["--out", __file__], "is a file, or lies in one; name a folder to write to"),
+        (["--out", f"{__file__}/in"], "is a file, or lies in one; name a folder to write to"),
         (["--set", f"seed={2**63 - 1}", "--seeds", "2"], "seed"),
     ],
 )
@@ -403,6 +405,23 @@ def test_kill_and_the_same_command_again_give_the_same_codes(place: Path, tmp_pa
             file = f"{side}.npy"
             assert (runs / name / file).read_bytes() == (place / "runs" / name / file).read_bytes()
     assert rectool(*names, "--runs", runs).output.count("[") == 0  # all reused: nothing is run
+
+
+def test_an_interrupt_is_not_told_as_a_failure(place: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    names = ["compare", str(place / "coded.toml"), "--set", "train.epochs=5000", "--threads", "1", "--device", "cpu"]
+    command = [sys.executable, "-m", "rectoolkit.cli", *names, "--runs", str(runs)]
+    parent = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    while not list(runs.glob("*/environment.json")):
+        assert parent.poll() is None
+        time.sleep(0.005)
+    os.kill(parent.pid, signal.SIGINT)
+    told, _ = parent.communicate()
+    assert parent.returncode == 130, told
+    assert "interrupted; a run goes on" in told
+    assert "failed" not in told
 
 
 def test_a_failed_run_is_told_while_the_others_go_on(place: Path) -> None:
