@@ -334,6 +334,8 @@ def test_the_page_is_whole_and_loads_nothing(place: Path, compared: Comparison) 
     assert page.counts["svg"] == page.counts["figure"] == 5
     assert not re.search(r"https?:|@import|url\(|<script|nan", html)
     assert "prefers-color-scheme: dark" in html
+    assert ("The dashed line is" in html) == ('class="front"' in html)
+    assert "* where both are below 0.05" in html
     for cell in itertools.chain(*cells(compared)[1]):
         assert cell in page.text
 
@@ -345,6 +347,45 @@ def test_names_are_escaped_in_the_charts() -> None:
     for chart in (scatter(series, [], "x", "y"), lines(series, "x", "y")):
         assert "a<b" not in chart
         assert "a&lt;b&amp;c" in chart
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["ste", "hqgnn"], ["ste", "hqgnn"]),
+        (["ste bits=1 layers=1", "ste bits=1 layers=2"], ["ste bits=1 layers=1", "ste bits=1 layers=2"]),
+        (["my-long-recipe-name bits=1 rate=1", "my-long-recipe-name bits=2 rate=1"], ["bits=1", "bits=2"]),
+        (
+            ["a-recipe-of-a-very-long-name-1", "a-recipe-of-a-very-long-name-2"],
+            ["…of-a-very-long-name-1", "…of-a-very-long-name-2"],
+        ),
+        (
+            ["a-recipe-of-a-very-long-name", "a-recipe-of-a-very-long-name x"],
+            ["…e-of-a-very-long-name", "…of-a-very-long-name x"],
+        ),
+        (
+            ["1-recipe-of-a-very-long-name", "2-recipe-of-a-very-long-name"],
+            ["1-recipe-of-a-very-lo…", "2-recipe-of-a-very-lo…"],
+        ),
+    ],
+)
+def test_labels_of_a_chart_differ_however_short(names: list[str], short: list[str]) -> None:
+    from rectoolkit.compare.charts import LABEL_LETTERS, labels
+
+    assert labels(names) == short
+    assert max(map(len, short)) <= LABEL_LETTERS
+
+
+def test_ticks_of_an_axis_have_the_same_decimals_and_labels_their_room() -> None:
+    from rectoolkit.compare.charts import WIDTH, Series, lines
+
+    chart = lines([Series("short", 0, ((0.0, 0.97), (1.0, 1.0)))], "x", "y")
+    assert re.findall(r'text-anchor="end">([^<]+)<', chart) == ["0.97", "0.98", "0.99", "1.00"]
+    for name in ("short", "a-recipe-of-22-letters"):
+        (label,) = re.findall(
+            r'<text class="label"[^>]* x="([0-9.]+)"', lines([Series(name, 0, ((0.0, 1.0),))], "", "")
+        )
+        assert WIDTH - 8 * len(name) - 8 < float(label) < WIDTH - 7 * len(name)
 
 
 def test_labels_are_spread_in_order() -> None:
