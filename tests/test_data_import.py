@@ -368,6 +368,9 @@ def test_a_name_that_is_taken_is_reused_refused_or_replaced(place: Path) -> None
     frame.to_csv("log.csv", index=False)
     command = ("data", "import", "log.csv", "--name", "mine")
     assert rectool(*command).exit_code == 0
+    long = f"{'a-long-name-' * 12}.csv"
+    frame.to_csv(long, index=False)
+    assert f"\nrows of {long}\n" in rectool("data", "import", long, "--name", "long").output  # in one line
     before = {path.name: path.stat().st_mtime_ns for path in Path("datasets/mine").iterdir()}
     assert "holds just this import already" in rectool(*command).output
     assert {path.name: path.stat().st_mtime_ns for path in Path("datasets/mine").iterdir()} == before
