@@ -173,6 +173,16 @@ def test_wrong_options_end_with_code_2(place: Path, tmp_path: Path, options: lis
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_folder_that_is_read_only_is_told_before_anything_runs(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    result = rectool("compare", place / "coded.toml", "--out", tmp_path, "--runs", tmp_path / "runs")
+    assert result.exit_code == 2
+    assert f"{tmp_path}: may not be written to" in result.output
+    assert not (tmp_path / "runs").exists()
+
+
 def test_rows_are_recipes_that_differ_in_more_than_their_seed(place: Path, tmp_path: Path) -> None:
     text = (place / "coded.toml").read_text()
     (tmp_path / "a.toml").write_text(text.replace("seed = 5", "seed = 6"))

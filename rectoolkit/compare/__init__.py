@@ -11,6 +11,7 @@ after an interrupt makes what is missing, goes on with what was begun, and gives
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from rectoolkit.compare.figures import Comparison, compare_runs
@@ -57,6 +58,8 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"{folder}: is a file, or lies in one; name a folder to write to") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: may not be written to; name another folder")
 
 
 def write(comparison: Comparison, folder: Path) -> list[Path]:
