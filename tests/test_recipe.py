@@ -165,6 +165,21 @@ def test_a_plugin_that_cannot_be_imported_is_a_fault_of_the_recipe() -> None:
         Recipe.load(HQGNN, ['plugins=["no_such_module_anywhere"]'])
 
 
+def test_a_plugin_that_is_found_but_fails_is_not_said_to_lie_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "fails_when_imported.py").write_text("import no_such_module_anywhere")
+    (tmp_path / "own.toml").write_text(HQGNN.read_text())
+    with pytest.raises(RecipeError, match="No module named 'no_such_module_anywhere'") as told:
+        Recipe.load(tmp_path / "own.toml", ['plugins=["fails_when_imported"]'])
+    assert "must lie in" not in str(told.value)
+
+
+def test_recipes_of_the_package_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Recipe.load("recipes/hqgnn.toml").name == "hqgnn"
+    with pytest.raises(UserError, match=r"no such file; those that come with the package are named as recipes/hqgnn"):
+        Recipe.load("hqgnn.toml")
+
+
 VALUES = st.one_of(
     st.none(),
     st.booleans(),
