@@ -35,7 +35,7 @@ def case(path: Path) -> Any:
     return pytest.param(path, marks=marks, id=str(path.relative_to(RECIPES)))
 
 
-@pytest.mark.parametrize("path", map(case, TUNED))
+@pytest.mark.parametrize("path", [case(path) for path in TUNED])
 def test_a_tuned_recipe_reaches_what_it_expects(path: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     try:
