@@ -471,7 +471,7 @@ def test_an_interrupt_is_not_told_as_a_failure(place: Path, tmp_path: Path) -> N
     os.kill(parent.pid, signal.SIGINT)
     told, _ = parent.communicate()
     assert parent.returncode == 130, told
-    assert "interrupted; a run goes on" in told
+    assert "interrupted; the same command" in told
     assert "failed" not in told
 
 

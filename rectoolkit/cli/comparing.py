@@ -71,7 +71,8 @@ def compare(
     if out:
         make_folder(out)
     todo, total = len(missing(plan, runs)), sum(len(row.recipes) for row in plan.rows)
-    console.print(f"{total} runs of {len(plan.rows)} recipes: {total - todo} finished before, {todo} to do")
+    of = f"{total} run{'s'[: total > 1]} of {len(plan.rows)} recipe{'s'[: len(plan.rows) > 1]}"
+    console.print(f"{of}: {total - todo} finished before, {todo} to do")
     around = Around(runs, chosen, threads or max(1, (os.cpu_count() or 1) // jobs), jobs)
     with Board(console, todo) as board:
         compared = compare(plan, around, board)

@@ -62,7 +62,10 @@ class Commands(click.Group):
             click.echo(f"error: {error.filename or 'input or output'}: {error.strerror or error}", err=True)
             sys.exit(1)
         except KeyboardInterrupt:
-            click.echo("interrupted; a run goes on from its last checkpoint with the same command", err=True)
+            click.echo(
+                "interrupted; the same command begins again, and goes on from the last checkpoint where runs are made",
+                err=True,
+            )
             sys.exit(130)
 
 
