@@ -63,7 +63,7 @@ class Commands(click.Group):
             sys.exit(1)
         except KeyboardInterrupt:
             click.echo(
-                "interrupted; the same command begins again, and goes on from the last checkpoint where runs are made",
+                "interrupted; the same command goes on from a run's last checkpoint, or begins again",
                 err=True,
             )
             sys.exit(130)
