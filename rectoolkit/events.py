@@ -12,17 +12,16 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from rectoolkit.errors import UserError
+from rectoolkit.watch import Silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from rectoolkit.train import Watcher
-
 FOLDER = "tensorboard"
 
 
-class Events:
+class Events(Silent):
     """A watcher that writes an epoch's figures as scalars in the folder ``run``. Close it when training is over.
 
     Raises UserError, with the command to type, where tensorboard is not installed.
@@ -45,10 +44,6 @@ class Events:
         if self._writer is not None:
             self._writer.close()
 
-    def stage(self, what: str) -> None: ...
-
-    def step(self, epoch: int, batch: int, batches: int) -> None: ...
-
     def epoch(self, row: dict[str, Any]) -> None:
         if self._writer is None:  # with the first epoch: a run that was finished before keeps its file
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -56,25 +51,6 @@ class Events:
         for name, value in scalars(row):
             self._writer.add_scalar(name, value, row["epoch"])
         self._writer.flush()
-
-
-class Together:
-    """Several watchers as one."""
-
-    def __init__(self, *watchers: Watcher) -> None:
-        self.watchers = watchers
-
-    def stage(self, what: str) -> None:
-        for watcher in self.watchers:
-            watcher.stage(what)
-
-    def step(self, epoch: int, batch: int, batches: int) -> None:
-        for watcher in self.watchers:
-            watcher.step(epoch, batch, batches)
-
-    def epoch(self, row: dict[str, Any]) -> None:
-        for watcher in self.watchers:
-            watcher.epoch(row)
 
 
 def scalars(row: dict[str, Any], before: str = "") -> Iterator[tuple[str, float]]:

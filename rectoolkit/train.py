@@ -16,13 +16,14 @@ import os
 import pickle
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from rectoolkit import heap
 from rectoolkit.atomic import atomic_write, write_text
 from rectoolkit.errors import FormatError, TrainingError, UserError
+from rectoolkit.watch import Silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,31 +34,12 @@ if TYPE_CHECKING:
     from rectoolkit.losses import Triple, Views
     from rectoolkit.model import Parts, Recommender, Table
     from rectoolkit.samplers import Batch
+    from rectoolkit.watch import Watcher
 
     Tables = tuple[Table, Table]
 
 CHECKPOINT_SECONDS = 10.0  # RECTOOL_CHECKPOINT_SECONDS overrides it
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
-
-
-class Watcher(Protocol):
-    """Who is told of the progress: the command line's bar, or nobody."""
-
-    def stage(self, what: str) -> None: ...
-
-    def step(self, epoch: int, batch: int, batches: int) -> None: ...
-
-    def epoch(self, row: dict[str, Any]) -> None: ...
-
-
-class Silent:
-    """Tells nobody."""
-
-    def stage(self, what: str) -> None: ...
-
-    def step(self, epoch: int, batch: int, batches: int) -> None: ...
-
-    def epoch(self, row: dict[str, Any]) -> None: ...
 
 
 @dataclass

@@ -48,12 +48,13 @@ def run(
     The same recipe again reuses its finished run; an unfinished one goes on from its checkpoint. A run folder stands
     for its own recipe.
     """
-    from rectoolkit.events import Events, Together
+    from rectoolkit.events import Events
     from rectoolkit.execute import Circumstances, execute
     from rectoolkit.identity import finished_before, words
     from rectoolkit.recipe import Recipe
     from rectoolkit.run import ENVIRONMENT, RECIPE
     from rectoolkit.terminal import TrainingBar, console, print_notes, print_run
+    from rectoolkit.watch import Together
 
     folder = recipe if (recipe / ENVIRONMENT).is_file() else None
     if folder is not None:

@@ -19,12 +19,13 @@ from rectoolkit.errors import TrainingError, UserError
 from rectoolkit.execute import Circumstances, check_outside, locked, parts_of, train_model
 from rectoolkit.tune.space import Choice, Range, Search
 from rectoolkit.tune.store import BEST, Store, Trial
+from rectoolkit.watch import Silent
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rectoolkit.data import Dataset
-    from rectoolkit.execute import Parts
+    from rectoolkit.execute import Roles
     from rectoolkit.recipe import Recipe
 
 AT_RANDOM, UNCUT = 10, 5  # trials drawn at random, and trials ended before any is cut short
@@ -175,17 +176,13 @@ class _Cut(Exception):
     """A trial that the pruner ends."""
 
 
-class _Report:
+class _Report(Silent):
     """Tells Optuna and the watcher of every epoch, and raises _Cut where the trial is not worth going on with."""
 
     def __init__(self, asked: Any, monitor: str, watcher: Watcher | None) -> None:
         self.asked, self.monitor, self.watcher = asked, monitor, watcher
         self.validation: dict[int, float] = {}
         self.seconds = 0.0
-
-    def stage(self, what: str) -> None: ...
-
-    def step(self, epoch: int, batch: int, batches: int) -> None: ...
 
     def epoch(self, row: dict[str, Any]) -> None:
         self.seconds = row["seconds"]
@@ -203,7 +200,7 @@ def _try(
     recipe: Recipe,
     values: dict[str, Any],
     asked: Any,
-    parts: Parts,
+    parts: Roles,
     folder: Path,
     watcher: Watcher | None,
     around: tuple[str, int | None],
