@@ -3,15 +3,18 @@
     loss    seconds    validation/ndcg@20 ...    quantizer/users/entropy ...
 
 A scalar an epoch, in ``tensorboard/`` of the run folder. A run that goes on from a checkpoint is told of all its epochs
-again, so the file of the session before is replaced and no epoch stands there twice.
+again, so the file of the session before is replaced and no epoch stands there twice. Of a run that was finished before,
+``from_log`` tells what its log holds.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
 from rectoolkit.errors import UserError
+from rectoolkit.run import LOG
 from rectoolkit.watch import Silent
 
 if TYPE_CHECKING:
@@ -37,6 +40,11 @@ class Events(Silent):
         self.folder, self._make = run / FOLDER, SummaryWriter
         self._writer: Any = None
 
+    @property
+    def told(self) -> bool:
+        """Whether there was an epoch to write."""
+        return self._writer is not None
+
     def __enter__(self) -> Events:
         return self
 
@@ -45,12 +53,19 @@ class Events(Silent):
             self._writer.close()
 
     def epoch(self, row: dict[str, Any]) -> None:
-        if self._writer is None:  # with the first epoch: a run that was finished before keeps its file
+        if self._writer is None:  # with the first epoch: what fails before it leaves the file that is there
             shutil.rmtree(self.folder, ignore_errors=True)
             self._writer = self._make(str(self.folder))
         for name, value in scalars(row):
             self._writer.add_scalar(name, value, row["epoch"])
         self._writer.flush()
+
+
+def from_log(run: Path) -> None:
+    """Write the event files of a finished run anew. Raises UserError as ``Events`` does."""
+    with Events(run) as events:
+        for line in (run / LOG).read_text().splitlines():
+            events.epoch(json.loads(line))
 
 
 def scalars(row: dict[str, Any], before: str = "") -> Iterator[tuple[str, float]]:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     Table = PackedTable | npt.NDArray[np.float32]
 
 LAYOUT = 1  # of the run folder; raised when its files change meaning
-METRICS, RECIPE, ENVIRONMENT, SEEN, PER_USER, MODEL, FOLD_IN, FAILURE = (
+METRICS, RECIPE, ENVIRONMENT, SEEN, PER_USER, MODEL, FOLD_IN, FAILURE, LOG = (
     "metrics.json",
     "recipe.toml",
     "environment.json",
@@ -52,6 +52,7 @@ METRICS, RECIPE, ENVIRONMENT, SEEN, PER_USER, MODEL, FOLD_IN, FAILURE = (
     "model.pt",
     "fold_in.bin",
     "failure.txt",
+    "log.jsonl",
 )
 
 

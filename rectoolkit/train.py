@@ -4,7 +4,8 @@ An epoch is one pass of the sampler. After every ``every`` epochs the codes are 
 is ranked through the index, and the best epoch's weights are kept. A checkpoint is one file, replaced whole: weights,
 optimizer, the state of every random stream, the best weights so far and the log. It is written at the end of the
 first epoch, then at the end of an epoch at most every ten seconds. A killed run goes on from its last one and ends in
-the same bytes as an undisturbed run: between two checkpoints nothing is drawn that their states do not determine.
+the same bytes as an undisturbed run with as many threads on a CPU: between two checkpoints nothing is drawn that
+their states do not determine.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 from rectoolkit import heap
 from rectoolkit.atomic import atomic_write, write_text
 from rectoolkit.errors import FormatError, TrainingError, UserError
+from rectoolkit.run import LOG
 from rectoolkit.watch import Silent
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     Tables = tuple[Table, Table]
 
 CHECKPOINT_SECONDS = 10.0  # RECTOOL_CHECKPOINT_SECONDS overrides it
-CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
+CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass

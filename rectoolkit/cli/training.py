@@ -48,7 +48,7 @@ def run(
     The same recipe again reuses its finished run; an unfinished one goes on from its checkpoint. A run folder stands
     for its own recipe.
     """
-    from rectoolkit.events import Events
+    from rectoolkit.events import Events, from_log
     from rectoolkit.execute import Circumstances, execute
     from rectoolkit.identity import finished_before, words
     from rectoolkit.recipe import Recipe
@@ -78,12 +78,15 @@ def run(
         watchers: list[Any] = []
         with ExitStack() as stack:
             if tensorboard:
-                watchers.append(stack.enter_context(Events(runs / loaded.folder_name)))
+                events = stack.enter_context(Events(runs / loaded.folder_name))
+                watchers.append(events)
             if not quiet:
                 print_notes([*loaded.notes, *([why] if why else [])])
                 watchers.append(stack.enter_context(TrainingBar(loaded["train"]["epochs"], loaded["train"]["monitor"])))
             finished = execute(loaded, replace(around, watcher=Together(*watchers) if watchers else None))
         reused = not quiet and not watchers[-1].row
+    if tensorboard and (before is not None or not events.told):
+        from_log(finished.path)
     if quiet:
         click.echo(finished.path)
         return
