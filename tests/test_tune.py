@@ -16,9 +16,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rectoolkit.cli import main
+from rectoolkit.errors import UserError
 from rectoolkit.execute import Circumstances, execute
 from rectoolkit.recipe import Recipe
 from rectoolkit.run import read_json
+from rectoolkit.tune.store import Store, Trial
 
 pytest.importorskip("optuna")
 RECIPE = Path(__file__).parent.parent / "recipes" / "ste.toml"
@@ -166,6 +168,7 @@ def test_a_study_of_something_else_is_refused_with_the_difference(
         ('"quantizer.name" = ["ste", "itq"]\n"quantizer.bits" = [1, 2]', "quantizer.bits"),
         ("trails = 3", "did you mean 'trials'"),
         ("trials = 0", "search.trials: must be a whole number from 1"),
+        ("trials = 10001", "search.trials: must be a whole number from 1 to 10000, got 10001"),
         ("trials = 3", "names no setting"),
     ],
 )
@@ -190,6 +193,14 @@ def test_a_trial_that_diverges_leaves_the_others_going(place: Path, small_data: 
     states = {trial["values"]["train.rate"]: trial["state"] for trial in trials(tmp_path / "study")}
     assert states == {0.01: "finished", 1e38: "failed"}
     assert Recipe.load(tmp_path / "study" / "best.toml")["train"]["rate"] == 0.01
+
+
+def test_a_study_is_stored_and_read_again(tmp_path: Path) -> None:
+    for trials in ([], [Trial(n, {"encoder.layers": n}, "pruned", 0.5, 1, {1: 0.5, 3: 0.25}, 2.0) for n in range(3)]):
+        Store(tmp_path, {"recipe": {"name": "a"}}).save(trials)
+        assert Store(tmp_path, {"recipe": {"name": "a"}}).load() == trials
+    with pytest.raises(UserError, match='recipe: name was "a", is "b"'):
+        Store(tmp_path, {"recipe": {"name": "b"}}).load()
 
 
 def test_without_optuna_the_command_to_type_is_told(

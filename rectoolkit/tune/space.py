@@ -42,7 +42,7 @@ FIXED = {
 class Head(Settings):
     """The keys of ``[search]`` that are no settings of the recipe."""
 
-    trials: Annotated[int, Field(ge=1, le=100_000)] = 20
+    trials: Annotated[int, Field(ge=1, le=10_000)] = 20
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     timeout: Annotated[float, Field(gt=0)] | None = None
     prune: bool = True
