@@ -8,8 +8,8 @@ asks that. What the data calls its users and items is what it is asked by and an
 
 from __future__ import annotations
 
-import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -57,7 +57,6 @@ class Estimator:
         self.recipe = (recipe if isinstance(recipe, Recipe) else _load(recipe)).with_settings(settings or {})
         self.folder = None if folder is None else Path(folder)
         self.threads, self.device = threads, device
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._run: Run | None = None
 
     def fit(
@@ -79,10 +78,11 @@ class Estimator:
             raise DataError("the data holds no interactions, so there is nothing to fit")
         held = test or Interactions.from_pairs([], [], data.num_users, data.num_items)
         dataset = Dataset("fitted", data, held, user_ids=user_ids, item_ids=item_ids)
-        self._temporary = None if self.folder else tempfile.TemporaryDirectory(prefix="rectoolkit-")
-        runs = self.folder or Path(self._temporary.name if self._temporary else ".")
+        temporary = None if self.folder else tempfile.TemporaryDirectory(prefix="rectoolkit-")
+        runs = self.folder or Path(temporary.name if temporary else ".")
         recipe = self.recipe.with_settings({"dataset.path": f"given to fit, digest {dataset.digest[:12]}"})
-        self._run = execute(recipe, Circumstances(runs, self.device, self.threads), dataset)
+        run = execute(recipe, Circumstances(runs, self.device, self.threads), dataset)
+        self._run = replace(run, keeper=temporary)  # the folder goes with the last that asks it
         return self
 
     @property
@@ -111,15 +111,8 @@ class Estimator:
         return self.run.similar_items(items, k)
 
     def save(self, path: str | Path) -> Path:
-        """Copy the fitted run to the folder ``path``, which must not exist; what ``open`` and ``rectool`` take."""
-        path = Path(path)
-        if path.exists():
-            raise UserError(f"{path}: exists already; name a new folder")
-        part = path.with_name(f".{path.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(self.run.path, part, ignore=shutil.ignore_patterns(".lock"))
-        part.rename(path)
-        return path
+        """Copy the fitted run to the folder ``path``, as ``Run.save``; what ``open`` and ``rectool`` take."""
+        return self.run.save(path)
 
     @classmethod
     def open(cls, path: str | Path) -> Estimator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import shutil
 import subprocess
@@ -60,10 +61,51 @@ def test_a_saved_one_opened_elsewhere_answers_the_same(model: Estimator, tmp_pat
         assert np.array_equal(one.scores, other.scores)
     assert opened.recipe["quantizer"]["bits"] == 4
     assert Run.open(tmp_path / "moved").items.bits == 4
-    with pytest.raises(UserError, match="exists already"):
-        model.save(tmp_path / "moved")
+    assert model.save(tmp_path / "moved") == tmp_path / "moved"  # the same run, so nothing is to do
     with pytest.raises(FormatError, match="no such run folder"):
         Estimator.open(tmp_path / "model")
+
+
+def test_a_run_outlives_the_estimator_it_is_of() -> None:
+    frame = checkerboard(names=True)
+    estimator = Estimator("mf", {"encoder.dim": 8, "train.epochs": 1}, threads=1)
+    run = estimator.fit(frame).run
+    first = run.path
+    estimator.fit(frame.iloc[5:])
+    del estimator
+    gc.collect()
+    assert run.recommend("u3", k=2).ids.shape == (1, 2)
+    del run
+    gc.collect()
+    assert not first.exists()
+
+
+def test_a_run_is_saved_whole_or_not_at_all(model: Estimator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, target = model.run, tmp_path / "deep" / "model"
+    assert run.save(target) == target
+    assert Run.open(target).recommend("u3", 7).ids.tolist() == run.recommend("u3", 7).ids.tolist()
+    assert {file.name for file in target.iterdir()} == {f.name for f in run.path.iterdir() if f.name != ".lock"}
+    stamp = (target / "metrics.json").stat().st_mtime_ns
+    assert run.save(str(target)) == Run.open(target).save(target) == target
+    assert (target / "metrics.json").stat().st_mtime_ns == stamp
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    (target / "items.codes").write_bytes((target / "items.codes").read_bytes()[:-1])
+    for taken in (tmp_path / "file", tmp_path / "empty", target):
+        with pytest.raises(UserError, match="exists already, and is no copy of this run"):
+            run.save(taken)
+
+    def full(*arguments: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(OSError, match="no space left"):
+        run.save(tmp_path / "other")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "empty", "file"]
+    (tmp_path / "unfinished").mkdir()
+    shutil.copy(run.path / "environment.json", tmp_path / "unfinished")
+    with pytest.raises(FormatError, match="not finished"):
+        Run(tmp_path / "unfinished").save(tmp_path / "other")
 
 
 def test_integer_ids_with_gaps_come_back_as_they_were() -> None:

@@ -38,6 +38,7 @@ def asked(model: Estimator, run: Run) -> npt.NDArray[np.int64]:
     assert_type(run.recommend([7, 8], 10, rescore=100), Hits)
     assert_type(run.recommend(k=5, items=[[3], [4, 5]]), Hits)
     assert_type(run.similar_items(3), Hits)
+    assert_type(run.save("copy"), Path)
     assert_type(run.seen, Interactions)
     run.recommend(7.5)  # type: ignore[arg-type]
     run.recommend([7], k="10")  # type: ignore[arg-type]
