@@ -23,6 +23,7 @@ def fitted(frame: pd.DataFrame, train: Interactions) -> Estimator:
     assert_type(model.fit(frame, user="who", item="what"), Estimator)
     assert_type(model.fit({"user": [1, 2], "item": ["a", "b"]}), Estimator)
     model.fit(train, test=train)
+    model.fit(frame, test={"user": [1], "item": ["a"]})
     model.fit(3)  # type: ignore[arg-type]
     Estimator("hqgnn", threads="1")  # type: ignore[arg-type]
     return model
