@@ -243,10 +243,9 @@ class Run:
         """What new users get a row by."""
         if (self.path / FOLD_IN).exists():
             self._check(FOLD_IN)
-        fold, users = FoldIn.load(self.path / FOLD_IN), self.users
-        width = users.dim if isinstance(users, PackedTable) else users.shape[1]
-        if fold.map.shape[1] != width:
-            raise FormatError(f"{self.path / FOLD_IN}: rows of {fold.map.shape[1]} dims, users have {width}; run again")
+        fold = FoldIn.load(self.path / FOLD_IN)
+        if wrong := fold.misfit(self.users, self.items):
+            raise FormatError(f"{self.path / FOLD_IN}: {wrong}; run the recipe again")
         return fold
 
     def similar_items(self, items: Id | Sequence[Id], k: int = 10) -> Hits:
