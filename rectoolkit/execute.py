@@ -331,6 +331,7 @@ def _describe(folder: Path, recipe: Recipe, identity: Identity, dataset: Dataset
         "digest": identity.recipe,
         "plugins": identity.plugins,
         "outside": identity.outside,
+        "order": identity.order,
         "bits": recipe["quantizer"].get("bits", 32),
         "data": {
             "name": dataset.name,
