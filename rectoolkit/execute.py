@@ -168,7 +168,7 @@ def check_outside(recipe: Recipe, dataset: Dataset) -> None:
     for kind, registry in REGISTRIES.items():
         suits = getattr(registry[recipe[kind]["name"]], "check_data", None)
         if suits is not None:
-            suits(recipe[kind], dataset)
+            suits(recipe, dataset)
 
 
 def train_model(folder: Path, recipe: Recipe, data: Roles, around: Circumstances) -> tuple[Recommender, Progress]:

@@ -46,7 +46,7 @@ def assemble(recipe: Recipe, train: Interactions, device: str = "cpu") -> Parts:
     encoder = _build(recipe, "encoder", supply)
     inner = {"dim": encoder.dim, "segments": encoder.segments}
     sides = [_build(recipe, "quantizer", {**inner, "generator": _torch_generator(shared)}) for _ in range(2)]
-    loss = _build(recipe, "loss", {"train": train})
+    loss = _build(recipe, "loss", {"train": train, "seed": recipe.seed})
     sampler = _build(recipe, "sampler", {"train": train, "generator": np.random.default_rng(sampling)})
     return Parts(Recommender(encoder, *sides).to(device), loss.to(device), sampler)
 

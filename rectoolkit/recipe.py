@@ -125,7 +125,7 @@ class Recipe:
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         """The recipe of a file with ``overrides`` (``section.key=value``) applied. Raises RecipeError, UserError."""
-        written, text = read_toml(path)
+        written, text = read_toml(path, "; those that come with the package are named as recipes/hqgnn.toml is")
         return cls.check(written, overrides, source=str(path), text=text, beside=Path(path).parent)
 
     @classmethod
@@ -196,15 +196,18 @@ def digest_of(filled: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def read_toml(path: str | Path) -> tuple[dict[str, Any], str]:
-    """A TOML file's content and text. Raises UserError naming the file, and the line where it is no TOML."""
+def read_toml(path: str | Path, absent: str = "") -> tuple[dict[str, Any], str]:
+    """A TOML file's content and text. Raises UserError naming the file, and the line where it is no TOML.
+
+    ``absent`` is what the message adds where there is no such file.
+    """
     if not isinstance(path, str | Path):
         raise UserError(f"a recipe is loaded from the path of a file, got {path!r:.80}")
     try:
         text = _shipped(Path(path)).read_bytes().decode("utf-8-sig")
         return tomllib.loads(text), text
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; recipes lie in recipes/") from None
+        raise UserError(f"{path}: no such file{absent}") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder; name a recipe file (.toml) in it") from None
     except UnicodeDecodeError as error:
@@ -214,9 +217,11 @@ def read_toml(path: str | Path) -> tuple[dict[str, Any], str]:
 
 
 def _shipped(path: Path) -> Path:
-    """``path``, or where there is none, the recipe of that name in an installed package (``recipes/hqgnn.toml``)."""
-    shipped = Path(__file__).parent / "shipped" / path
-    return shipped if not path.exists() and not path.is_absolute() and shipped.exists() else path
+    """``path``, or where there is none, the recipe of that name in the package (``recipes/hqgnn.toml``)."""
+    if path.parts[:1] != ("recipes",) or path.exists():
+        return path
+    package = Path(__file__).parent  # a wheel has recipes/ in shipped/, a checkout beside the package
+    return next((found for place in (package / "shipped", package.parent) if (found := place / path).exists()), path)
 
 
 def _parts(written: dict[str, Any], faults: list[Fault]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -346,8 +351,9 @@ def import_plugins(plugins: Sequence[str], faults: list[Fault], beside: Path | N
         try:
             found = getattr(importlib.import_module(module), "__file__", None)
         except (Exception, SystemExit) as error:  # whatever the user's module raises is the user's to see
-            right = "it must lie in the working folder or beside the recipe"
-            faults.append(Fault("plugins", f"cannot import '{module}': {error!r}; {right}"))
+            absent = isinstance(error, ModuleNotFoundError) and error.name == module
+            right = "; it must lie in the working folder or beside the recipe" if absent else ""
+            faults.append(Fault("plugins", f"cannot import '{module}': {error!r}{right}"))
             continue
         meant = next((file for place in places if (file := place / f"{module}.py").is_file()), None)
         if found and meant and not meant.samefile(found):

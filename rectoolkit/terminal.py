@@ -140,7 +140,8 @@ def print_rows(card: Card) -> None:
     """What became of the rows of an import, and how it was split."""
     rows, made = card.rows, card.imported
     assert made is not None
-    table = Table(title=Text(f"rows of {', '.join(made.sources)}"), title_justify="left", show_header=False)
+    console.print(Text(f"rows of {', '.join(made.sources)}", style="italic"), soft_wrap=True)
+    table = Table(show_header=False)
     table.add_column("")
     table.add_column("", justify="right")
     threshold = "" if made.min_rating is None else f"{made.min_rating:g}"
@@ -197,7 +198,8 @@ def print_run(run: Run) -> None:
     """The table of a finished run: its codes against the same model in float32."""
     figures = run.metrics
     real = figures["float32"]
-    table = Table(title=Text(f"{figures['name']}: {run.path}"), title_justify="left")
+    console.print(Text(f"{figures['name']}: {run.path}", style="italic"), soft_wrap=True)  # as a title it would break
+    table = Table()
     table.add_column("")
     table.add_column(f"{figures['bits']}-bit codes" if figures["bits"] <= 8 else "float32", justify="right")
     rows = [(metric, f"{value:.4f}") for metric, value in figures["accuracy"].items()]

@@ -161,6 +161,8 @@ def test_an_override_that_a_recipe_does_not_know_is_a_fault(place: Path) -> None
         (["--baseline", "codde"], "did you mean 'coded'?"),
         (["--sort", "recall@11"], "recall@10"),
         (["--seeds", "0"], "--seeds"),
+        (["--out", __file__], "is a file, or lies in one; name a folder to write to"),
+        (["--out", f"{__file__}/in"], "is a file, or lies in one; name a folder to write to"),
         (["--set", f"seed={2**63 - 1}", "--seeds", "2"], "seed"),
     ],
 )
@@ -168,6 +170,16 @@ def test_wrong_options_end_with_code_2(place: Path, tmp_path: Path, options: lis
     result = rectool("compare", place / "coded.toml", *options, "--runs", tmp_path / "runs")
     assert result.exit_code == 2
     assert told in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_that_is_read_only_is_told_before_anything_runs(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    result = rectool("compare", place / "coded.toml", "--out", tmp_path, "--runs", tmp_path / "runs")
+    assert result.exit_code == 2
+    assert f"{tmp_path}: may not be written to" in result.output
     assert not (tmp_path / "runs").exists()
 
 
@@ -332,6 +344,8 @@ def test_the_page_is_whole_and_loads_nothing(place: Path, compared: Comparison) 
     assert page.counts["svg"] == page.counts["figure"] == 5
     assert not re.search(r"https?:|@import|url\(|<script|nan", html)
     assert "prefers-color-scheme: dark" in html
+    assert ("The dashed line is" in html) == ('class="front"' in html)
+    assert "* where both are below 0.05" in html
     for cell in itertools.chain(*cells(compared)[1]):
         assert cell in page.text
 
@@ -343,6 +357,45 @@ def test_names_are_escaped_in_the_charts() -> None:
     for chart in (scatter(series, [], "x", "y"), lines(series, "x", "y")):
         assert "a<b" not in chart
         assert "a&lt;b&amp;c" in chart
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["ste", "hqgnn"], ["ste", "hqgnn"]),
+        (["ste bits=1 layers=1", "ste bits=1 layers=2"], ["ste bits=1 layers=1", "ste bits=1 layers=2"]),
+        (["my-long-recipe-name bits=1 rate=1", "my-long-recipe-name bits=2 rate=1"], ["bits=1", "bits=2"]),
+        (
+            ["a-recipe-of-a-very-long-name-1", "a-recipe-of-a-very-long-name-2"],
+            ["…of-a-very-long-name-1", "…of-a-very-long-name-2"],
+        ),
+        (
+            ["a-recipe-of-a-very-long-name", "a-recipe-of-a-very-long-name x"],
+            ["…e-of-a-very-long-name", "…of-a-very-long-name x"],
+        ),
+        (
+            ["1-recipe-of-a-very-long-name", "2-recipe-of-a-very-long-name"],
+            ["1-recipe-of-a-very-lo…", "2-recipe-of-a-very-lo…"],
+        ),
+    ],
+)
+def test_labels_of_a_chart_differ_however_short(names: list[str], short: list[str]) -> None:
+    from rectoolkit.compare.charts import LABEL_LETTERS, labels
+
+    assert labels(names) == short
+    assert max(map(len, short)) <= LABEL_LETTERS
+
+
+def test_ticks_of_an_axis_have_the_same_decimals_and_labels_their_room() -> None:
+    from rectoolkit.compare.charts import WIDTH, Series, lines
+
+    chart = lines([Series("short", 0, ((0.0, 0.97), (1.0, 1.0)))], "x", "y")
+    assert re.findall(r'text-anchor="end">([^<]+)<', chart) == ["0.97", "0.98", "0.99", "1.00"]
+    for name in ("short", "a-recipe-of-22-letters"):
+        (label,) = re.findall(
+            r'<text class="label"[^>]* x="([0-9.]+)"', lines([Series(name, 0, ((0.0, 1.0),))], "", "")
+        )
+        assert WIDTH - 8 * len(name) - 8 < float(label) < WIDTH - 7 * len(name)
 
 
 def test_labels_are_spread_in_order() -> None:
@@ -403,6 +456,23 @@ def test_kill_and_the_same_command_again_give_the_same_codes(place: Path, tmp_pa
             file = f"{side}.npy"
             assert (runs / name / file).read_bytes() == (place / "runs" / name / file).read_bytes()
     assert rectool(*names, "--runs", runs).output.count("[") == 0  # all reused: nothing is run
+
+
+def test_an_interrupt_is_not_told_as_a_failure(place: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    names = ["compare", str(place / "coded.toml"), "--set", "train.epochs=5000", "--threads", "1", "--device", "cpu"]
+    command = [sys.executable, "-m", "rectoolkit.cli", *names, "--runs", str(runs)]
+    parent = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    while not list(runs.glob("*/environment.json")):
+        assert parent.poll() is None
+        time.sleep(0.005)
+    os.kill(parent.pid, signal.SIGINT)
+    told, _ = parent.communicate()
+    assert parent.returncode == 130, told
+    assert "interrupted; a run goes on" in told
+    assert "failed" not in told
 
 
 def test_a_failed_run_is_told_while_the_others_go_on(place: Path) -> None:

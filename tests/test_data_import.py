@@ -296,6 +296,8 @@ LINES = "user_id,item_id,rating\na,1,5\nb,2,4\nc,3,1\n"
             "--k-core 2",
             "no user and item are left in the 2-core of these interactions; the largest k is 1",
         ),
+        ("x.csv", LINES, "--min-rating nan", "--min-rating nan: must be a finite number"),
+        ("x.csv", LINES, "--test-share nan", "--test-share nan: must be a finite number"),
         ("x.csv", LINES, "--split time", "no column has a time's usual name; name it with --time-column"),
         ("x.csv", LINES, "--rating-column rating", "has no effect without a threshold: give --min-rating"),
         ("x.csv", LINES, "--time-column rating", "the time column 'rating' has no effect on split 'random'"),
@@ -320,7 +322,7 @@ LINES = "user_id,item_id,rating\na,1,5\nb,2,4\nc,3,1\n"
         ("x.csv", LINES, "--name gowalla", "'gowalla' is the name of another data set already"),
         ("x.csv", LINES, "--validation x.csv", "a validation source needs a test source too"),
         ("x.csv", LINES, "--test x.csv --split time", "with a test source the split is given"),
-        ("x.csv", LINES, "--test x.csv", "the test part would be empty"),
+        ("x.csv", LINES, "--test x.csv", "split 'given'; what stands in an earlier part too is left out"),
     ],
 )
 def test_a_fault_is_named_by_its_place(place: Path, file: str, text: str | bytes, options: str, told: str) -> None:
@@ -368,6 +370,9 @@ def test_a_name_that_is_taken_is_reused_refused_or_replaced(place: Path) -> None
     frame.to_csv("log.csv", index=False)
     command = ("data", "import", "log.csv", "--name", "mine")
     assert rectool(*command).exit_code == 0
+    long = f"{'a-long-name-' * 12}.csv"
+    frame.to_csv(long, index=False)
+    assert f"\nrows of {long}\n" in rectool("data", "import", long, "--name", "long").output  # in one line
     before = {path.name: path.stat().st_mtime_ns for path in Path("datasets/mine").iterdir()}
     assert "holds just this import already" in rectool(*command).output
     assert {path.name: path.stat().st_mtime_ns for path in Path("datasets/mine").iterdir()} == before

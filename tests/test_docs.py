@@ -180,13 +180,15 @@ def test_the_first_page_has_the_two_commands_of_the_readme() -> None:
     assert re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "index.md").read_text(), re.S) == marked
 
 
-def test_the_table_of_recipes_says_what_the_recipes_say() -> None:
+@pytest.mark.usefixtures("shipped_teachers")
+def test_the_tables_of_recipes_say_what_the_recipes_say() -> None:
     lines = [
         line.strip("| ") for line in (ROOT / "docs" / "recipes.md").read_text().splitlines() if line.startswith("| `")
     ]
     shown = {cells[0].strip("`"): cells[1:] for cells in (line.split(" | ") for line in lines)}
-    recipes = {path.stem: Recipe.load(path) for path in (ROOT / "recipes").glob("*.toml")}
-    assert set(shown) == set(recipes), "docs/recipes.md has a row for each recipe in recipes/"
+    folder = ROOT / "recipes"
+    recipes = {str(path.relative_to(folder).with_suffix("")): Recipe.load(path) for path in folder.rglob("*.toml")}
+    assert set(shown) == set(recipes), "docs/recipes.md has a row for each recipe under recipes/"
     for name, (paper, what, *parts) in shown.items():
         recipe = recipes[name]
         quantizer = recipe.sections["quantizer"]

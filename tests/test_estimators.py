@@ -171,6 +171,16 @@ class Step:
         return float(hessian.trace() * self.sides[side].step().square())
 
 
+@pytest.mark.parametrize("curvature", ["exact", "hutchinson"])
+def test_the_trace_takes_the_mean_square_of_steps_by_row(curvature):
+    batch = Step(bits=2, scale="row", momentum=0.0, curvature=curvature, probes=400)
+    batch.run()
+    for side, quantizer in batch.sides.items():
+        table = quantizer.encode(getattr(batch, side).detach())
+        expected = batch.dense_trace(side) / float(quantizer.step().square()) * float((table.scale**2).mean())
+        assert float(quantizer.trace) == pytest.approx(expected, rel=1e-4 if curvature == "exact" else 0.2)
+
+
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("bits", [1, 3])
 def test_the_exact_trace_is_that_of_the_dense_hessian(bits, shared):

@@ -156,8 +156,8 @@ def test_a_run_of_an_earlier_release_is_reused(made: Path, small_data: Path, tmp
     assert finished_before(STE, small(small_data), tmp_path) is not None
 
 
-def distilled(data: Path, teacher: Path) -> Recipe:
-    return Recipe.load(STE, [*small(data), "loss.name=distill", f'loss.teacher="{teacher}"'])
+def distilled(data: Path, teacher: Path, *changes: str) -> Recipe:
+    return Recipe.load(STE, [*small(data), "loss.name=distill", f'loss.teacher="{teacher}"', *changes])
 
 
 def test_a_teacher_trained_again_is_another_run(small_data: Path, small_float_run: Path, tmp_path: Path) -> None:
@@ -182,6 +182,32 @@ def test_a_teacher_of_another_split_is_refused(small_data: Path, small_float_run
     with pytest.raises(UserError, match=r"loss\.teacher: .*another split"):
         execute(distilled(data, small_float_run), Circumstances(tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_teacher_that_has_seen_the_validation_part_is_refused(
+    small_data: Path, small_float_run: Path, tmp_path: Path
+) -> None:
+    """Its lists leave out what the taught run trains on, so what it holds out would stand on top of them."""
+    around = Circumstances(tmp_path / "runs", threads=1)
+    with pytest.raises(
+        UserError, match=r"loss\.teacher: .* --set seed=7 --set train\.validation=0\.2 --set train\.held="
+    ):
+        execute(distilled(small_data, small_float_run, "train.validation=0.2", "seed=7"), around)
+    assert not (tmp_path / "runs").exists()
+    sizes = [*small(small_data), "train.validation=0.2", "seed=7"]
+    teacher = execute(Recipe.load(STE.with_name("lightgcn.toml"), sizes), around)
+    run = execute(distilled(small_data, teacher.path, "train.validation=0.2", "seed=7"), around)
+    assert run.metrics["accuracy"]
+
+
+def test_a_missing_teacher_is_told_before_a_comparison_begins(small_data: Path, tmp_path: Path) -> None:
+    from rectoolkit.compare.plan import make_plan
+
+    changes = [*small(small_data), "loss.name=distill", "loss.teacher=nowhere"]
+    with pytest.raises(
+        UserError, match=r"ste, seed \d+: loss\.teacher: 'nowhere' has no users\.npy .*train the teacher first"
+    ):
+        make_plan([STE], changes)
 
 
 def test_a_plugin_may_lie_beside_its_recipe(small_data: Path, tmp_path: Path) -> None:

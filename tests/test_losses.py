@@ -30,14 +30,14 @@ def teacher(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def make(name: str, teacher: str = "", **written: Any) -> Loss:
+def make(name: str, teacher: str = "", seed: int = 0, train: Interactions | None = None, **written: Any) -> Loss:
     if "teacher" in losses.schema(name).model_fields:
         written |= {"teacher": teacher}
     if name == "softmax_distill":
         written = {"own": 0.999, **written}  # all rows but the last are the batch's own
     filled, faults = losses.check(name, written, "loss")
     assert not faults
-    return losses.build(name, filled, {"train": Interactions.from_pairs([0], [0], USERS, ITEMS)})
+    return losses.build(name, filled, {"train": train or Interactions.from_pairs([0], [0], USERS, ITEMS), "seed": seed})
 
 
 def batch_of(shape: str, size: int = 5, number: int = 4, **more: Any) -> Batch:
@@ -48,6 +48,10 @@ def batch_of(shape: str, size: int = 5, number: int = 4, **more: Any) -> Batch:
     if shape == "shared":
         more = {"collisions": torch.tensor([[0, 0, 3], [1, 2, 0]]), **more}
     return Batch(users, positives, negatives, **more)
+
+
+def ids_of(batch: Batch) -> tuple[torch.Tensor, ...]:
+    return batch.users, batch.positives, batch.negatives
 
 
 def views_of(batch: Batch, dtype: torch.dtype = torch.float64, scale: float = 1.0) -> Views:
@@ -137,7 +141,16 @@ class TestEveryLoss:
         loss.prepare(batch_of(shape))
         other.load_state_dict(loss.state_dict())
         first, second = loss.prepare(batch_of(shape)), other.prepare(batch_of(shape))
-        assert torch.equal(first.negatives, second.negatives)
+        for one, two in zip(ids_of(first), ids_of(second), strict=True):
+            assert torch.equal(one, two)
+
+    def test_draws_follow_the_seed_of_the_run(self, name: str, shape: str, teacher: str) -> None:
+        if "teacher" not in losses.schema(name).model_fields:
+            pytest.skip("this loss draws nothing")
+        more = {"own": 0.0} if name == "softmax_distill" else {}
+        drawn = [ids_of(make(name, teacher, seed=seed, **more).prepare(batch_of(shape, size=50))) for seed in (1, 1, 2)]
+        assert all(torch.equal(one, two) for one, two in zip(*drawn[:2], strict=True))
+        assert not all(torch.equal(one, two) for one, two in zip(*drawn[1:], strict=True))
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("align_uniform", "distill")])
@@ -328,13 +341,41 @@ def test_distill_refuses_a_teacher_that_is_not_there(tmp_path: Path, teacher: st
 
     assert misfits(teacher) == []
     assert misfits("")[0].startswith("loss.teacher: needs the folder of a finished run")
-    assert "no users.npy and no items.npy" in misfits(str(tmp_path / "elsewhere"))[0]
     assert misfits(teacher, "shared")[0].startswith("sampler.name: ")
-    with pytest.raises(UserError, match="cannot read the embeddings"):
+    with pytest.raises(UserError, match=r"loss\.teacher: .*no such file"):
         make("distill", str(tmp_path / "elsewhere")).prepare(batch_of("by row"))
     np.save(Path(teacher) / "users.npy", np.zeros((USERS + 1, DIM), np.float32))
     with pytest.raises(UserError, match="trained on the same data"):
         make("distill", teacher).prepare(batch_of("by row"))
+
+
+def test_softmax_distill_draws_unseen_items_of_the_list_by_their_odds(teacher: str) -> None:
+    train = Interactions.from_pairs([0, 0, 1], [2, 5, 0], USERS, ITEMS)
+    loss = make("softmax_distill", teacher, train=train, own=0.0, top=4, decay=0.5)
+    batch = loss.prepare(batch_of("shared", size=60_000))
+    scores = np.load(f"{teacher}/users.npy") @ np.load(f"{teacher}/items.npy").T
+    scores[[0, 0, 1], [2, 5, 0]] = -np.inf
+    odds = np.exp(-0.5 * np.arange(4))
+    for user, best in enumerate(np.argsort(-scores, axis=1)[:, :4]):
+        drawn = batch.positives[batch.users == user].numpy()
+        assert len(drawn) == pytest.approx(60_000 / USERS, rel=0.05)
+        np.testing.assert_allclose([(drawn == item).mean() for item in best], odds / odds.sum(), atol=0.02)
+    assert batch.collisions.shape == (2, 0)  # they were of rows that are drawn anew
+
+
+def test_a_list_that_runs_out_repeats_its_best(teacher: str) -> None:
+    left = 2
+    train = Interactions.from_pairs([3] * (ITEMS - left), range(ITEMS - left), USERS, ITEMS)
+    loss = make("softmax_distill", teacher, train=train, own=0.0, top=5)
+    scores = (np.load(f"{teacher}/users.npy") @ np.load(f"{teacher}/items.npy").T)[3, -left:]
+    best, other = ITEMS - left + np.argsort(-scores)
+    assert loss.lists[3].tolist() == [best, other, best, best, best]
+
+
+def test_a_teacher_with_nan_is_refused(teacher: str) -> None:
+    np.save(Path(teacher) / "users.npy", np.full((USERS, DIM), np.nan, np.float32))
+    with pytest.raises(UserError, match=r"loss\.teacher: .*NaN"):
+        make("softmax_distill", teacher, own=0.0).prepare(batch_of("shared"))
 
 
 def test_align_uniform_refuses_negatives() -> None:

@@ -1,8 +1,12 @@
-"""What tuned recipes promise under [expect], run whole: ``pytest -m slow``, with RECTOOL_DATA; minutes a recipe."""
+"""What tuned recipes promise under [expect], run whole, where RECTOOL_DATA names a folder that has their data.
+
+Those of ``QUICK`` data sets train for seconds and always run; the others take minutes each: ``pytest -m slow``.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +21,7 @@ WRITTEN = {path: tomllib.loads(path.read_text()) for path in RECIPES.rglob("*.to
 TUNED = sorted(
     (path for path in WRITTEN if "expect" in WRITTEN[path]), key=lambda path: "teacher" in WRITTEN[path]["loss"]
 )
+QUICK = ("lastfm",)
 TOLERANCE = 0.002  # between machines: another order of sums is another training
 
 
@@ -25,14 +30,18 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("published")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", TUNED, ids=lambda path: str(path.relative_to(RECIPES)))
+def case(path: Path) -> Any:
+    marks = () if path.parent.name in QUICK else pytest.mark.slow
+    return pytest.param(path, marks=marks, id=str(path.relative_to(RECIPES)))
+
+
+@pytest.mark.parametrize("path", [case(path) for path in TUNED])
 def test_a_tuned_recipe_reaches_what_it_expects(path: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     try:
         load_data(WRITTEN[path]["dataset"])
     except UserError as error:
-        pytest.skip(str(error))
+        pytest.skip(f"needs the data, in RECTOOL_DATA: {error}")
     recipe = Recipe.load(path)
     reached = execute(recipe, Circumstances(Path("runs"))).metrics["accuracy"]
     for metric, value in recipe.expect.items():
@@ -41,3 +50,4 @@ def test_a_tuned_recipe_reaches_what_it_expects(path: Path, workplace: Path, mon
 
 def test_the_tuned_recipes_are_there() -> None:
     assert RECIPES / "gowalla" / "lightgcn.toml" in TUNED
+    assert set((RECIPES / "lastfm").glob("*.toml")) <= set(TUNED)

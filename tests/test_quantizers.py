@@ -249,6 +249,44 @@ def test_segments_have_grids_of_their_own():
         assert table.segments == (4, 4)
 
 
+BY_ROW = [(name, bits) for name, bits in CASES if "scale" in quantizers.schema(name).model_fields]
+
+
+@pytest.mark.parametrize(("name", "bits"), BY_ROW)
+def test_a_row_with_a_scale_of_its_own_keeps_its_codes_at_any_length(name, bits):
+    x = rows(60, 12)
+    sizes = torch.logspace(-3, 3, 60)[:, None]
+    quantizer = live(make(name, (8, 4), bits=bits, scale="row"), x)
+    table, longer = quantizer.encode(x), quantizer.encode(x * sizes)
+    assert table.scale.shape == (60, len(table.segments))
+    assert (table.codes == longer.codes).mean() > 0.999  # a value on the border of two codes may round either way
+    np.testing.assert_allclose(longer.scale, table.scale * sizes.numpy(), rtol=1e-3)
+    np.testing.assert_array_equal(quantizer(x).detach().numpy(), table.decode())
+    assert np.isfinite(quantizer.encode(torch.zeros(3, 12)).decode()).all()
+
+
+@pytest.mark.parametrize("name", ["ste", "gste", "round"])
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_rows_with_scales_keep_their_length_along_themselves(name, bits):
+    """So that no user's score of an item errs by the item's length."""
+    x = rows(60, 64) * torch.logspace(-2, 2, 60)[:, None]
+    table = live(make(name, (64,), bits=bits, scale="row"), x).encode(x)
+    along = (table.decode() * x.numpy()).sum(1) / x.square().sum(1).numpy()
+    np.testing.assert_allclose(along, 1, atol=1e-5)
+
+
+def test_a_row_keeps_the_gradient_of_its_length():
+    x = rows(30, 64).requires_grad_()
+    quantizer = make("ste", (64,), bits=2, scale="row", deviations=1.5, extent="deviation")
+    quantizer.calibrate(x)
+    quantizer(x).square().sum().backward()
+    along = (x.grad * x.detach()).sum(1)
+    assert (along > 0).all()
+    longer = 1.001 * x.detach()
+    change = quantizer(longer).square().sum(1) - quantizer(x.detach()).square().sum(1)
+    torch.testing.assert_close(along, change.detach() / 0.001, rtol=0.02, atol=0)
+
+
 @pytest.mark.parametrize("name", AFTER)
 def test_methods_after_training_leave_training_alone_and_forget_earlier_visits(name):
     x, other = rows(50, 7), 3 * rows(50, 7, seed=1)

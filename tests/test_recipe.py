@@ -37,6 +37,30 @@ def test_a_shipped_teacher_is_the_run_of_a_shipped_recipe() -> None:
     assert {teacher for teacher in taught if teacher} <= runs
 
 
+def test_recipes_carried_over_are_those_of_gowalla() -> None:
+    """recipes/yelp2018 was never run, so it may differ only in what names it, its data and its own teacher.
+
+    Mend with: copy the recipe from recipes/gowalla, leave out [expect], and name the teacher by test_a_shipped_teacher.
+    """
+    folders = ROOT / "recipes" / "gowalla", ROOT / "recipes" / "yelp2018"
+    names, carried = ({path.name for path in folder.glob("*.toml")} for folder in folders)
+    assert names == carried
+    for name in names:
+        source, copy = (tomllib.loads((folder / name).read_text()) for folder in folders)
+        assert "expect" not in copy, "no figures without a run"
+        assert f"recipes/gowalla/{name}" in copy["description"]
+        assert "not run on this data" in copy["description"]
+        assert copy["dataset"].pop("name") == "yelp2018"
+        del source["dataset"]["name"]
+        if "teacher" in source["loss"]:
+            assert copy["loss"].pop("teacher").startswith("runs/yelp2018-lightgcn-")
+            del source["loss"]["teacher"]
+        for written in (source, copy):
+            del written["name"], written["description"]
+            written.pop("expect", None)
+        assert copy == source, name
+
+
 def test_a_filled_recipe_loads_to_itself(tmp_path: Path) -> None:
     recipe = Recipe.load(HQGNN, ["quantizer.bits=3", "seed=5"])
     (tmp_path / "again.toml").write_text(recipe.toml())
@@ -163,6 +187,21 @@ def test_files_that_are_no_recipe(tmp_path: Path, content: bytes | None, told: s
 def test_a_plugin_that_cannot_be_imported_is_a_fault_of_the_recipe() -> None:
     with pytest.raises(RecipeError, match="cannot import 'no_such_module_anywhere'"):
         Recipe.load(HQGNN, ['plugins=["no_such_module_anywhere"]'])
+
+
+def test_a_plugin_that_is_found_but_fails_is_not_said_to_lie_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "fails_when_imported.py").write_text("import no_such_module_anywhere")
+    (tmp_path / "own.toml").write_text(HQGNN.read_text())
+    with pytest.raises(RecipeError, match="No module named 'no_such_module_anywhere'") as told:
+        Recipe.load(tmp_path / "own.toml", ['plugins=["fails_when_imported"]'])
+    assert "must lie in" not in str(told.value)
+
+
+def test_recipes_of_the_package_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Recipe.load("recipes/hqgnn.toml").name == "hqgnn"
+    with pytest.raises(UserError, match=r"no such file; those that come with the package are named as recipes/hqgnn"):
+        Recipe.load("hqgnn.toml")
 
 
 VALUES = st.one_of(

@@ -60,7 +60,7 @@ def compare(
 
     Every recipe is checked before any runs; finished runs are reused, unfinished ones go on. Overrides are for all.
     """
-    from rectoolkit.compare import Around, compare, make_plan, missing, write
+    from rectoolkit.compare import Around, compare, make_folder, make_plan, missing, write
     from rectoolkit.compare.board import Board
     from rectoolkit.compare.tables import as_rich, fitted, remarks, table_width
     from rectoolkit.terminal import console, print_notes
@@ -68,6 +68,8 @@ def compare(
     plan = make_plan(recipes, overrides, seeds, sort, baseline, runs, vary)
     chosen, why = choose_device(device)
     print_notes((*plan.notes, *([why] if why else [])))
+    if out:
+        make_folder(out)
     todo, total = len(missing(plan, runs)), sum(len(row.recipes) for row in plan.rows)
     console.print(f"{total} runs of {len(plan.rows)} recipes: {total - todo} finished before, {todo} to do")
     around = Around(runs, chosen, threads or max(1, (os.cpu_count() or 1) // jobs), jobs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -132,6 +133,9 @@ def import_own(
     separator = MARKS.get(separator, separator)
     if len(separator) > 1:
         raise UserError(f"--separator {separator!r}: must be one character, or tab")
+    for option in ("min_rating", "test_share", "validation_share"):
+        if not math.isfinite(settings[option] or 0):
+            raise UserError(f"--{option.replace('_', '-')} {settings[option]}: must be a finite number")
     asked = Imported(columns=comma_separated(columns), separator=separator, **settings)
     with ProgressLine() as bar:
         card = import_data(

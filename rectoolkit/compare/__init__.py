@@ -11,11 +11,13 @@ after an interrupt makes what is missing, goes on with what was begun, and gives
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from rectoolkit.compare.figures import Comparison, compare_runs
 from rectoolkit.compare.jobs import Around, Job, Observer, run_jobs
 from rectoolkit.compare.plan import Plan, make_plan
+from rectoolkit.errors import UserError
 from rectoolkit.run import METRICS
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ __all__ = [
     "Plan",
     "compare",
     "compare_runs",
+    "make_folder",
     "make_plan",
     "missing",
     "write",
@@ -49,13 +52,23 @@ def compare(plan: Plan, around: Around, observer: Observer) -> Comparison:
     return compare_runs(plan, around.runs, {str(job): why for job, why in failures.items()}, at_once)
 
 
+def make_folder(folder: Path) -> None:
+    """The folder that ``write`` writes into, made where there is none; so early that no training is in vain."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{folder}: is a file, or lies in one; name a folder to write to") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: may not be written to; name another folder")
+
+
 def write(comparison: Comparison, folder: Path) -> list[Path]:
     """The comparison as files in ``folder``, made where there is none; what was written."""
     from rectoolkit.atomic import write_text
     from rectoolkit.compare.page import as_html
     from rectoolkit.compare.tables import as_csv, as_csv_of_runs, as_markdown
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     contents = {
         "table.csv": as_csv(comparison),
         "runs.csv": as_csv_of_runs(comparison),

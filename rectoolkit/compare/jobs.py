@@ -111,6 +111,8 @@ class _Pool:
                     self.alive.discard(child)
                 child.kill()
                 child.wait()
+        if self.stopped and failure is not None:
+            return "stopped"  # by us, or by what stopped us: no failure of its own
         self.observer.ended(job, failure)
         return failure
 

@@ -41,8 +41,8 @@ p, li { color: var(--soft); font-size: .9rem; margin: 0 0 .4rem; overflow-wrap: 
 ul { padding-left: 1.1rem }
 .table { overflow-x: auto; border: 1px solid var(--rule); border-radius: 6px; margin: 0 0 .8rem }
 table { border-collapse: collapse; width: 100%%; font-size: .82rem; font-variant-numeric: tabular-nums }
-th, td { padding: .4rem .5rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--rule) }
-th { background: var(--head); font-weight: 600 }
+th, td { padding: .4rem .4rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--rule) }
+th { background: var(--head); font-weight: 600; white-space: normal; vertical-align: bottom }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--ground) }
 th:first-child { background: var(--head) }
 tr:last-child td { border-bottom: 0 }
@@ -105,8 +105,11 @@ def _accuracy(comparison: Comparison, metric: str) -> list[tuple[str, str, str]]
         Series(row.label, place, (point,))
         for place, (row, point) in enumerate(zip(comparison.rows, points, strict=True))
     ]
-    text = "Everything stored for a user or an item, scales and offsets too. The dashed line is the Pareto front."
-    chart = scatter(series, pareto_front(points), "bits per node", metric)
+    front = pareto_front(points)
+    text = "Everything stored for a user or an item, scales and offsets too."
+    if len(front) > 1:
+        text += " The dashed line is the Pareto front."
+    chart = scatter(series, front, "bits per node", metric)
     return [(f"{metric} against memory", text, chart)]
 
 

@@ -65,6 +65,7 @@ def make_plan(
     metrics, found = _common_metrics(rows)
     _check_names(rows, metrics, sort, baseline)
     dataset = _one_dataset(rows)
+    _check_outside(rows, dataset)
     if runs is not None:
         _check_begun(rows, runs, dataset)
     return Plan(rows, metrics, dataset, sort or metrics[0], baseline, tuple(dict.fromkeys(notes + found)))
@@ -150,6 +151,20 @@ def _common_metrics(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[str]]:
         )
     left = sorted({metric for metrics in measured for metric in metrics} - set(common))
     return common, [f"not every recipe measures {', '.join(left)}: left out"] if left else []
+
+
+def _check_outside(rows: Sequence[Row], dataset: Dataset) -> None:
+    """Raise UserError where a component reads a file that is missing or of other data, naming every such recipe."""
+    from rectoolkit.execute import check_outside
+
+    faults = []
+    for recipe in (recipe for row in rows for recipe in row.recipes):
+        try:
+            check_outside(recipe, dataset)
+        except UserError as error:
+            faults.append(f"{recipe.name}, seed {recipe.seed}: {error}")
+    if faults:
+        raise UserError("\n".join(faults))
 
 
 def _check_names(rows: Sequence[Row], metrics: Sequence[str], sort: str, baseline: str | None) -> None:

@@ -53,7 +53,8 @@ def remarks(comparison: Comparison) -> list[str]:
     if comparison.has_baseline:
         lines.append(
             f"differences from {comparison.plan.baseline}: paired over users, each user's value averaged over seeds; "
-            "p-values two-sided, Holm's correction over the recipes; effect: Cohen's d of the paired differences"
+            "p-values two-sided, Holm's correction over the recipes; * where both are below "
+            f"{SIGNIFICANT}; effect: Cohen's d of the paired differences"
         )
     if comparison.at_once > 1:
         lines.append(f"speeds and times: {comparison.at_once} runs shared the machine, so they are slower than alone")

@@ -207,9 +207,12 @@ def _finish(name: str, merged: Merged, settings: Imported, cleaner: Cleaner) -> 
     parts = _split(whole, extra, settings)
     for needed in ("train", "test"):
         if not parts[needed].num_interactions:
+            right = "give more data or another share"
+            if settings.split == "given":
+                right = "what stands in an earlier part too is left out; give rows of its own"
             raise DataError(
                 f"{', '.join(settings.sources)}: the {needed} part would be empty: {whole.num_interactions} "
-                f"interactions of {whole.num_users} users, split '{settings.split}'; give more data or another share"
+                f"interactions of {whole.num_users} users, split '{settings.split}'; {right}"
             )
     counts = RowCounts(
         read=cleaner.read,

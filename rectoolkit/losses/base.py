@@ -8,7 +8,7 @@ B batch, K negatives, D dims. Negatives are (B, K, D), or (K, D) where the sampl
 shared negatives some are items that a row's user has in train: these pairs score -inf, which every loss here takes
 as a negative that is already right, with neither value, gradient nor curvature; means still count them.
 
-A run supplies, before the ``*``: ``train`` (Interactions).
+A run supplies, before the ``*``: ``train`` (Interactions) and its ``seed``.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ class Distill(Taught, Loss):
     def __init__(
         self,
         train: Interactions,
+        seed: int,
         *,
         teacher: Teacher = "",
         weight: Annotated[float, Field(ge=0, description="weight of the distillation against BPR")] = 1.0,
@@ -52,7 +53,7 @@ class Distill(Taught, Loss):
         super().__init__(l2=l2)
         self.weight, self.draws = weight, draws
         self.ranking = BPR(l2=0.0)
-        self.learn_from(teacher, decay, top, train)
+        self.learn_from(teacher, decay, top, train, seed)
 
     def prepare(self, batch: Batch) -> Batch:
         """The batch with ``draws`` of the teacher's items for each row behind its negatives, (B, K + draws)."""

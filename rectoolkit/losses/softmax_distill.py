@@ -41,6 +41,7 @@ class SoftmaxDistill(Taught, Softmax):
     def __init__(
         self,
         train: Interactions,
+        seed: int,
         *,
         teacher: Teacher = "",
         temperature: Annotated[float, Field(gt=0, description="scores are divided by it")] = 0.3,
@@ -52,7 +53,7 @@ class SoftmaxDistill(Taught, Softmax):
     ) -> None:
         super().__init__(temperature=temperature, correct=correct, l2=l2)
         self.own = own
-        self.learn_from(teacher, decay, top, train, without=train)
+        self.learn_from(teacher, decay, top, train, seed, unseen=True)
 
     def prepare(self, batch: Batch) -> Batch:
         """The batch with all but the first ``own`` of its rows drawn from the teacher's lists."""

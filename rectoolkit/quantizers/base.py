@@ -86,6 +86,10 @@ def needs_layers(name: str, recipe: Recipe) -> list[Fault]:
     return []
 
 
+SMALLEST_SQUARE = 1e-24  # of a row's mean square: rows of zeros have a unit too
+LEAST_ALONG = 0.1  # of x's mean square: a row that its grid does not fit is not stretched more than tenfold
+
+
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
@@ -242,6 +246,12 @@ class UniformQuantizer(Quantizer):
     ``"learned"``: they are parameters that start at the initial range, and get the gradient that the formula gives.
     The clip passes no gradient to rows outside. A range that has collapsed, or whose learned bounds have crossed, is
     taken from low on and ``1e-6`` wide, so that codes and values stay finite.
+
+    ``scale = "row"``: the grid lies over each row's block in units of its own root mean square m, and the row keeps m
+    for itself, scale = step m f and offset = low m f. f = <x, x> / <x, value before f> makes the values' component
+    along x as long as x (Gao and Long's RaBitQ, SIGMOD 2024, does so for one bit); it is taken as a constant by the
+    backward. What a short code gets wrong is the length of a row, by which every user's score of an item errs the
+    same way: so this is worth more than its 8 bytes a row of further bits.
     """
 
     def __init__(
@@ -254,10 +264,12 @@ class UniformQuantizer(Quantizer):
         extent: Extent = "minmax",
         deviations: Deviations = 3.0,
         momentum: Momentum = 0.99,
+        scale: Scale = "table",
     ) -> None:
         super().__init__(dim, segments, bits=bits)
         self.low: Tensor
         self.high: Tensor
+        self.scale = scale
         self.bounds, self.extent, self.deviations, self.momentum = bounds, extent, deviations, momentum
         low, high = -torch.ones(1, len(self.segments)), torch.ones(1, len(self.segments))
         if bounds == "learned":
@@ -268,40 +280,65 @@ class UniformQuantizer(Quantizer):
 
     @torch.no_grad()
     def calibrate(self, x: Tensor) -> None:
-        low, high = self._extent(x)
+        low, high = self._extent(self.in_units(x)[0])
         self.low.copy_(low)
         self.high.copy_(high)
 
     def forward(self, x: Tensor) -> Tensor:
+        x, unit = self.in_units(x)
         if self.training and self.bounds == "average":
             with torch.no_grad():
                 low, high = self._extent(x)
                 self.low.lerp_(low, 1 - self.momentum)
                 self.high.lerp_(high, 1 - self.momentum)
-        normalised, step, low = self._normalise(x)
-        return self.values(self.round(normalised), step, low)
+        codes = self.round(self._normalise(x))
+        return self.values(codes, *self._affine(x, unit, codes))
 
     def round(self, normalised: Tensor) -> Tensor:
         """x_n -> x_q; the backward of this step is the method. Here it passes nothing."""
         return normalised.round()
 
     def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        normalised, step, low = self._normalise(x)
-        return normalised.round(), step, low
+        x, unit = self.in_units(x)
+        codes = self._normalise(x).round()
+        return codes, *self._affine(x, unit, codes)
 
     @torch.no_grad()
     def diagnostics(self, x: Tensor) -> dict[str, Any]:
-        outside = (x < self.spread(self.low)) | (x > self.spread(self.high))
+        inner, _ = self.in_units(x)
+        outside = (inner < self.spread(self.low)) | (inner > self.spread(self.high))
         return {**super().diagnostics(x), "clipped": float(outside.float().mean())}
 
     def step(self) -> Tensor:
-        """Distance of two neighbouring values, (1, segments)."""
+        """Distance of two neighbouring values in the grid's units, (1, segments)."""
         return (self.high - self.low).clamp(min=1e-6) / ((1 << self.bits) - 1)
 
-    def _normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        step, low = self.step(), self.spread(self.low)
+    def in_units(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Rows (N, width) in the units that the grid lies over, and these units (N, segments); None where they are 1.
+
+        The same rows give the same bits whatever others are coded with them.
+        """
+        if self.scale == "table":
+            return x, None
+        unit = self.segment_means(x.square()).clamp(min=SMALLEST_SQUARE).sqrt()
+        return x / self.spread(unit), unit
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        """x_n of rows in the grid's units."""
+        low = self.spread(self.low)
         clipped = torch.clamp(x, low, self.spread(torch.maximum(self.low, self.high)))
-        return (clipped - low) / self.spread(step), step, self.low
+        return (clipped - low) / self.spread(self.step())
+
+    def _affine(self, x: Tensor, unit: Tensor | None, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and offset of ``codes``, (N or 1, segments) each; ``x`` and ``unit`` as ``in_units`` gives them."""
+        step, low = self.step(), self.low
+        if unit is None:
+            return step, low
+        with torch.no_grad():
+            along = self.segment_means(x * self.values(codes, step, low))
+            factor = self.segment_means(x.square()) / along.clamp(min=LEAST_ALONG)
+        unit = unit * factor
+        return step * unit, low * unit
 
     def _extent(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """This tensor's range, (1, segments) each."""

@@ -21,9 +21,9 @@ x_q enters the loss as value = step x_q + low, so derivatives with respect to th
 deltas do not carry over.
 
 Departs from the paper: H is taken with respect to a batch's rows (a user drawn twice counts as two rows), with N,
-g and Tr(H) over the same rows, for users and items apart; and the refresh is by steps, not every 10 epochs, since
-the closed form is cheap. The paper's own stopping rule for the probes is not known to us; this one is EWGS's,
-with the absolute value that its code lacks.
+g and Tr(H) over the same rows, for users and items apart; where each row has a step of its own, step^2 is their mean;
+and the refresh is by steps, not every 10 epochs, since the closed form is cheap. The paper's own stopping rule for the
+probes is not known to us; this one is EWGS's, with the absolute value that its code lacks.
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ class GSTE(UniformQuantizer):
         self.curvature, self.every, self.probes = curvature, every, probes
         self.generator = generator
         self._due, self._elements = False, 0
+        self._step_square = torch.ones(1, len(self.segments))  # of the batch coded last
         self.register_buffer("delta", torch.tensor(delta))
         self.register_buffer("trace", torch.tensor(0.0))
         self.register_buffer("steps", torch.tensor(0))
@@ -101,6 +102,11 @@ class GSTE(UniformQuantizer):
         if recipe["quantizer"]["curvature"] != "exact" or losses[name].has_curvature():
             return []
         return [Fault("quantizer.curvature", f"loss '{name}' has no closed form of its curvature; write 'hutchinson'")]
+
+    def _affine(self, x: Tensor, unit: Tensor | None, codes: Tensor) -> tuple[Tensor, Tensor]:
+        scale, offset = super()._affine(x, unit, codes)
+        self._step_square = scale.detach().square().mean(0, keepdim=True)
+        return scale, offset
 
     def round(self, normalised: Tensor) -> Tensor:
         return _Round.apply(normalised, self)  # type: ignore[no-any-return, no-untyped-call]
@@ -115,7 +121,7 @@ class GSTE(UniformQuantizer):
             return
         rows = views.coded.side(side)
         self._elements = sum(part.numel() for part in rows)  # fewer than were coded where a sampler discards some
-        square = self.spread(self.step().detach()).square()
+        square = self.spread(self._step_square)
         if self.curvature == "exact":
             self.trace.copy_((loss.curvature(views, side) * square).sum())
         else:

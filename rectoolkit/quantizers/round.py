@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from rectoolkit.quantizers.base import Bits, UniformQuantizer
+from rectoolkit.quantizers.base import Bits, Scale, UniformQuantizer
 from rectoolkit.registry import quantizers
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ class Round(UniformQuantizer):
         percentile: Annotated[
             float, Field(gt=0, le=100, description="central share of values, in percent, where extent = 'percentile'")
         ] = 99.9,
+        scale: Scale = "table",
     ) -> None:
-        super().__init__(dim, segments, bits=bits)
+        super().__init__(dim, segments, bits=bits, scale=scale)
         self.share = percentile if extent == "percentile" else 100.0
 
     def calibrate(self, x: Tensor) -> None:
@@ -54,7 +55,7 @@ class Round(UniformQuantizer):
 
     def finish(self, rows: Tensor, everything: Tensor) -> None:
         ends = [50 - self.share / 2, 50 + self.share / 2]
-        bounds = [np.percentile(block.detach().cpu().numpy(), ends) for block in self.blocks(rows)]
+        bounds = [np.percentile(block.detach().cpu().numpy(), ends) for block in self.blocks(self.in_units(rows)[0])]
         low, high = torch.tensor(np.asarray(bounds, np.float32).T)
         self.low.copy_(low[None])
         self.high.copy_(high[None])
