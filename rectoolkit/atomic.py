@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,6 +38,29 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(part)
+        raise
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """A folder to fill; it takes the name ``path`` only when the block ends without an error.
+
+    Raises UserError where something has come to stand there in the meantime.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        yield part
+        os.chmod(part, 0o777 & ~_UMASK)
+        try:
+            os.rename(part, path)
+        except OSError as error:
+            if not path.exists():
+                raise
+            raise UserError(f"{path}: exists already ({error.strerror}); name a new folder") from None
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
         raise
 
 

@@ -8,14 +8,13 @@ asks that. What the data calls its users and items is what it is asked by and an
 
 from __future__ import annotations
 
-import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
-from rectoolkit.data import Dataset, Ids, Interactions
+from rectoolkit.data import Dataset, Imported, Interactions
+from rectoolkit.data.importing import read_frames
 from rectoolkit.errors import DataError, UserError, nearest
 from rectoolkit.execute import Circumstances, execute
 from rectoolkit.recipe import Recipe
@@ -23,8 +22,6 @@ from rectoolkit.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import numpy.typing as npt
 
     from rectoolkit.data.ids import Id
     from rectoolkit.index import Hits
@@ -57,32 +54,39 @@ class Estimator:
         self.recipe = (recipe if isinstance(recipe, Recipe) else _load(recipe)).with_settings(settings or {})
         self.folder = None if folder is None else Path(folder)
         self.threads, self.device = threads, device
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._run: Run | None = None
 
     def fit(
-        self, data: Interactions | Frame, *, user: str = "user", item: str = "item", test: Interactions | None = None
+        self,
+        data: Interactions | Frame,
+        *,
+        user: str = "user",
+        item: str = "item",
+        test: Interactions | Frame | None = None,
     ) -> Estimator:
         """Train on all of ``data``: Interactions, or a frame whose columns ``user`` and ``item`` hold ids.
 
-        A share of it (``train.validation``) picks the best epoch. ``test``, over the same ids as Interactions, is
-        measured: ``run.metrics["accuracy"]``. Returns self. Raises DataError for ids that are no integers or strings.
+        A share of it (``train.validation``) picks the best epoch. ``test`` is measured: ``run.metrics["accuracy"]``. It
+        is a frame of the same columns, or Interactions over the same rows; what it says again of ``data`` is left out
+        of a frame, and an id that only it has gets a row that nothing trains. Frames are read as
+        ``Interactions.from_pandas`` reads them. Returns self. Raises DataError for ids that are no integers or strings.
         """
         user_ids = item_ids = None
         if not isinstance(data, Interactions):
-            user_ids, users = _numbered("user", _column(data, user))
-            item_ids, items = _numbered("item", _column(data, item))
-            if len(users) != len(items):
-                raise DataError(f"{len(users)} user ids against {len(items)} item ids; a pair needs one of each")
-            data = Interactions.from_pairs(users, items, len(user_ids), len(item_ids))
+            more = None if test is None or isinstance(test, Interactions) else _pandas(test, user, item)
+            parts, user_ids, item_ids = read_frames(_pandas(data, user, item), Imported(user=user, item=item), more)
+            data, test = parts["train"], parts.get("test", test)
+        if test is not None and not isinstance(test, Interactions):
+            raise DataError("the data is Interactions, so test must be too: ids of a frame are not its rows")
         if not data.num_interactions:
             raise DataError("the data holds no interactions, so there is nothing to fit")
         held = test or Interactions.from_pairs([], [], data.num_users, data.num_items)
         dataset = Dataset("fitted", data, held, user_ids=user_ids, item_ids=item_ids)
-        self._temporary = None if self.folder else tempfile.TemporaryDirectory(prefix="rectoolkit-")
-        runs = self.folder or Path(self._temporary.name if self._temporary else ".")
+        temporary = None if self.folder else tempfile.TemporaryDirectory(prefix="rectoolkit-")
+        runs = self.folder or Path(temporary.name if temporary else ".")
         recipe = self.recipe.with_settings({"dataset.path": f"given to fit, digest {dataset.digest[:12]}"})
-        self._run = execute(recipe, Circumstances(runs, self.device, self.threads), dataset)
+        run = execute(recipe, Circumstances(runs, self.device, self.threads), dataset)
+        self._run = replace(run, keeper=temporary)  # the folder goes with the last that asks it
         return self
 
     @property
@@ -111,15 +115,8 @@ class Estimator:
         return self.run.similar_items(items, k)
 
     def save(self, path: str | Path) -> Path:
-        """Copy the fitted run to the folder ``path``, which must not exist; what ``open`` and ``rectool`` take."""
-        path = Path(path)
-        if path.exists():
-            raise UserError(f"{path}: exists already; name a new folder")
-        part = path.with_name(f".{path.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(self.run.path, part, ignore=shutil.ignore_patterns(".lock"))
-        part.rename(path)
-        return path
+        """Copy the fitted run to the folder ``path``, as ``Run.save``; what ``open`` and ``rectool`` take."""
+        return self.run.save(path)
 
     @classmethod
     def open(cls, path: str | Path) -> Estimator:
@@ -145,26 +142,20 @@ class Estimator:
         return f"Estimator({self.recipe.name!r}, {'fitted: ' + str(self._run.path) if self._run else 'not fitted'})"
 
 
-def _numbered(kind: str, column: Any) -> tuple[Ids, npt.NDArray[np.int64]]:
-    """The ids in a column and each entry's row. Raises DataError for what are no integers from 0 or strings."""
-    entries = np.asarray(column)
-    if entries.dtype == object:
-        listed = entries.tolist()
-        other = [one for one in listed if not isinstance(one, int | str) or type(one) is not type(listed[0])]
-        if other:
-            raise DataError(f"{kind} ids must be all integers or all strings; found {other[0]!r} among them")
-        entries = np.asarray(listed)
-    if entries.ndim != 1 or entries.dtype.kind not in "iuU":
-        raise DataError(f"{kind} ids must be one column of integers or strings, got {entries.dtype}")
-    values, rows = np.unique(entries, return_inverse=True)
-    if values.dtype.kind in "iu":
-        wrong = values[(values < 0) | (values > np.iinfo(np.int64).max)]
-        if len(wrong):
-            raise DataError(f"{kind} ids that are integers must be from 0 to 2^63 - 1, got {wrong[0]}")
+def _pandas(frame: Frame, user: str, item: str) -> Any:
+    """The two columns of a frame of any library as a pandas frame. Raises DataError where they are no columns."""
+    import pandas
+
+    given = {name: _column(frame, name) for name in (user, item)}
     try:
-        return Ids.of(values), rows.astype(np.int64)
-    except UnicodeEncodeError as error:
-        raise DataError(f"{kind} ids that are strings must be whole Unicode, got {error.object!r}") from None
+        columns = {name: pandas.Series(column).reset_index(drop=True) for name, column in given.items()}
+    except (TypeError, ValueError) as error:
+        raise DataError(f"user and item ids must be a column of integers or strings each: {error}") from None
+    if len(columns[user]) != len(columns[item]):
+        raise DataError(
+            f"{len(columns[user])} user ids against {len(columns[item])} item ids; a pair needs one of each"
+        )
+    return pandas.DataFrame(columns)
 
 
 def _column(frame: Frame, name: str) -> Any:

@@ -64,6 +64,7 @@ def evaluate(
     ``users`` and ``items`` are both packed, or both float32 rows. ``seen`` is what popularity is counted in. Raises
     DataError where nothing is held out.
     """
+    metrics = list(dict.fromkeys(metrics))  # what is monitored may be among those that are reported
     asked = np.flatnonzero(held_out.user_degrees)
     if not len(asked):
         raise DataError("no user has a held-out item, so there is nothing to evaluate")

@@ -3,26 +3,28 @@
     loss    seconds    validation/ndcg@20 ...    quantizer/users/entropy ...
 
 A scalar an epoch, in ``tensorboard/`` of the run folder. A run that goes on from a checkpoint is told of all its epochs
-again, so the file of the session before is replaced and no epoch stands there twice.
+again, so the file of the session before is replaced and no epoch stands there twice. Of a run that was finished before,
+``from_log`` tells what its log holds.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
 from rectoolkit.errors import UserError
+from rectoolkit.run import LOG
+from rectoolkit.watch import Silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from rectoolkit.train import Watcher
-
 FOLDER = "tensorboard"
 
 
-class Events:
+class Events(Silent):
     """A watcher that writes an epoch's figures as scalars in the folder ``run``. Close it when training is over.
 
     Raises UserError, with the command to type, where tensorboard is not installed.
@@ -38,6 +40,11 @@ class Events:
         self.folder, self._make = run / FOLDER, SummaryWriter
         self._writer: Any = None
 
+    @property
+    def told(self) -> bool:
+        """Whether there was an epoch to write."""
+        return self._writer is not None
+
     def __enter__(self) -> Events:
         return self
 
@@ -45,12 +52,8 @@ class Events:
         if self._writer is not None:
             self._writer.close()
 
-    def stage(self, what: str) -> None: ...
-
-    def step(self, epoch: int, batch: int, batches: int) -> None: ...
-
     def epoch(self, row: dict[str, Any]) -> None:
-        if self._writer is None:  # with the first epoch: a run that was finished before keeps its file
+        if self._writer is None:  # with the first epoch: what fails before it leaves the file that is there
             shutil.rmtree(self.folder, ignore_errors=True)
             self._writer = self._make(str(self.folder))
         for name, value in scalars(row):
@@ -58,23 +61,11 @@ class Events:
         self._writer.flush()
 
 
-class Together:
-    """Several watchers as one."""
-
-    def __init__(self, *watchers: Watcher) -> None:
-        self.watchers = watchers
-
-    def stage(self, what: str) -> None:
-        for watcher in self.watchers:
-            watcher.stage(what)
-
-    def step(self, epoch: int, batch: int, batches: int) -> None:
-        for watcher in self.watchers:
-            watcher.step(epoch, batch, batches)
-
-    def epoch(self, row: dict[str, Any]) -> None:
-        for watcher in self.watchers:
-            watcher.epoch(row)
+def from_log(run: Path) -> None:
+    """Write the event files of a finished run anew. Raises UserError as ``Events`` does."""
+    with Events(run) as events:
+        for line in (run / LOG).read_text().splitlines():
+            events.epoch(json.loads(line))
 
 
 def scalars(row: dict[str, Any], before: str = "") -> Iterator[tuple[str, float]]:

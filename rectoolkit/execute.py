@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
     from rectoolkit.model import Recommender
     from rectoolkit.recipe import Recipe
-    from rectoolkit.train import Progress, Watcher
+    from rectoolkit.train import Progress
+    from rectoolkit.watch import Watcher
 
     Table = PackedTable | npt.NDArray[np.float32]
 
@@ -58,7 +59,7 @@ class Circumstances:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Roles:
     """How a run uses its data: what it trains on, what it selects by (if anything), and what ranking leaves out."""
 
     train: Interactions
@@ -121,7 +122,7 @@ def _failures_kept(folder: Path) -> Iterator[None]:
         raise
 
 
-def parts_of(recipe: Recipe, dataset: Dataset, tested: bool = True) -> Parts:
+def parts_of(recipe: Recipe, dataset: Dataset, tested: bool = True) -> Roles:
     """Train, validation and seen interactions of a run. Raises DataError where a part that is needed is empty.
 
     A data set's own validation part is what selects where it has one; otherwise ``train.validation`` of each user's
@@ -137,9 +138,9 @@ def parts_of(recipe: Recipe, dataset: Dataset, tested: bool = True) -> Parts:
         held = dataset.validation
         users, items = (np.concatenate(pair) for pair in zip(train.pairs(), held.pairs(), strict=True))
         seen = Interactions.from_pairs(users, items, train.num_users, train.num_items)
-        return Parts(train, held if share else None, seen)
+        return Roles(train, held if share else None, seen)
     if not share:
-        return Parts(train, None, train)
+        return Roles(train, None, train)
     from rectoolkit.data.splits import hold_out
 
     times = _places(dataset) if recipe["train"]["held"] == "last" else None
@@ -149,7 +150,7 @@ def parts_of(recipe: Recipe, dataset: Dataset, tested: bool = True) -> Parts:
             f"{dataset.name}: train.validation = {share} holds nothing out, since users have too few train items; "
             "write a larger share, or 0 to train without validation"
         )
-    return Parts(rest, held, train)
+    return Roles(rest, held, train)
 
 
 def _places(dataset: Dataset) -> npt.NDArray[np.float64]:
@@ -170,7 +171,7 @@ def check_outside(recipe: Recipe, dataset: Dataset) -> None:
             suits(recipe, dataset)
 
 
-def train_model(folder: Path, recipe: Recipe, data: Parts, around: Circumstances) -> tuple[Recommender, Progress]:
+def train_model(folder: Path, recipe: Recipe, data: Roles, around: Circumstances) -> tuple[Recommender, Progress]:
     """The model trained on ``data.train``, its best epoch's weights in it; goes on from a checkpoint in ``folder``."""
     from rectoolkit.model import assemble
     from rectoolkit.train import fit
@@ -195,7 +196,7 @@ def torch_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _train(folder: Path, recipe: Recipe, data: Parts, around: Circumstances) -> Progress:
+def _train(folder: Path, recipe: Recipe, data: Roles, around: Circumstances) -> Progress:
     """From the interactions to the tables in the folder."""
     import torch
 
@@ -235,7 +236,7 @@ def _save_tables(folder: Path, seen: Interactions, tables: Any, real: Any) -> No
     stored.save(seen, folder / SEEN)
 
 
-def _save_fold_in(folder: Path, data: Parts, model: Recommender, real: Any) -> None:
+def _save_fold_in(folder: Path, data: Roles, model: Recommender, real: Any) -> None:
     """What new users are given a row by, learned from those that were trained on."""
     import torch
 
@@ -330,6 +331,7 @@ def _describe(folder: Path, recipe: Recipe, identity: Identity, dataset: Dataset
         "digest": identity.recipe,
         "plugins": identity.plugins,
         "outside": identity.outside,
+        "order": identity.order,
         "bits": recipe["quantizer"].get("bits", 32),
         "data": {
             "name": dataset.name,

@@ -137,6 +137,24 @@ class FoldIn:
         codes = np.clip(np.floor((rows - low) / spread + 0.5), 0, top).astype(np.uint8)
         return CodeTable(codes, scale, offset, users.bits, users.segments)
 
+    def misfit(self, users: Table, items: Table) -> str:
+        """What of it does not go with the tables of its run; empty where all of it does."""
+        (_, width), (num_items, inner) = _shape(users), _shape(items)
+        start, steps = len(self.aggregation.start), self.aggregation.steps
+        scaled = isinstance(users, PackedTable) and len(users.scale) > 1
+        segments = len(users.segments) if isinstance(users, PackedTable) and scaled else 0
+        wanted = (start if steps else inner, width)
+        if self.map.shape != wanted:
+            return f"a map of {self.map.shape} where its tables ask for {wanted}"
+        if len(self.reach) != segments:
+            return f"{len(self.reach)} of the users' scales where there are {segments}"
+        for place, step in enumerate(steps):
+            if len(step.rows) != num_items:
+                return f"{len(step.rows)} item rows of layer {place} where there are {num_items} items"
+            if step.own.shape != (start, start) and (step.own.size or place):
+                return f"weights of {step.own.shape} for a user's own row at layer {place}, which has {start} dims"
+        return ""
+
     def save(self, path: Path) -> None:
         """Write it as one file."""
         how = self.aggregation
@@ -169,6 +187,11 @@ class FoldIn:
             if (step.rows.shape[1], step.neighbours.shape, step.bias.shape) != (width, (width, width), (width,)):
                 refuse(path, "steps", f"rows and weights are not all {width} wide")
         return cls(aggregation, found, file.array("reach", "<f4", 1))
+
+
+def _shape(table: Table) -> tuple[int, int]:
+    """Rows and dims."""
+    return (table.num_rows, table.dim) if isinstance(table, PackedTable) else (table.shape[0], table.shape[1])
 
 
 def _known(items: npt.NDArray[np.int64], degrees: npt.NDArray[np.int64], ids: Ids | None) -> npt.NDArray[np.int64]:

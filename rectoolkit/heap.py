@@ -22,7 +22,12 @@ DEFAULTS = ((MMAP_MAX, 65536), (TRIM_THRESHOLD, 128 << 10), (MMAP_THRESHOLD, 128
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Keep freed memory while the block runs; without glibc nothing happens."""
+    """Keep freed memory while the block runs; without glibc nothing happens.
+
+    For the whole process, and not for blocks within blocks: the end of any one is the end of all. glibc tells nobody
+    what it was set to before, so the end sets the defaults it documents: what MALLOC_TRIM_THRESHOLD_ and the like asked
+    for is lost, and so is glibc's own raising of the thresholds, which setting any of them turns off for good.
+    """
     library = _glibc()
     if library is None:
         yield

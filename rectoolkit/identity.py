@@ -1,9 +1,10 @@
 """What a run folder belongs to, and whether it holds that run, whole.
 
 A run is its recipe, the interactions it is trained and measured on, the source of its plugins, and the files outside
-all of these that a component reads (a teacher's embeddings): a digest of each stands in ``environment.json``. A folder
-begun on another state of any of them is refused, never silently reused; a folder whose files are damaged is not
-finished, so that the same command makes it again.
+all of these that a component reads (a teacher's embeddings): a digest of each stands in ``environment.json``. Where the
+last items of each line validate, so does one of the order of the lines. A folder begun on another state of any of them
+is refused, never silently reused; a folder whose files are damaged is not finished, so that the same command makes it
+again.
 
 ``finished_before`` answers the same command given twice without torch: the components' modules import torch, which
 takes seconds, and are needed only to check and fill a recipe. ``environment.json`` remembers by which words (file,
@@ -20,6 +21,8 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from rectoolkit.atomic import write_text
 from rectoolkit.data.catalog import load_data, sha256_of
@@ -41,19 +44,24 @@ REMEMBERED = 8  # commands by which a run is known
 
 @dataclass(frozen=True)
 class Identity:
-    """The digests that tell a run from every other: recipe, data, plugins by module, outside files by path."""
+    """The digests that tell a run from every other: recipe, data, plugins by module, outside files by path.
+
+    ``order`` is that of the items in their lines where validation depends on it, else empty.
+    """
 
     recipe: str
     data: str
     plugins: Mapping[str, str]
     outside: Mapping[str, str]
+    order: str = ""
 
     @classmethod
     def of(cls, recipe: Recipe, dataset: Dataset) -> Identity:
         """The identity of the run that ``recipe`` describes now."""
-        files = {module: getattr(sys.modules.get(module), "__file__", None) for module in recipe.plugins}
-        plugins = {module: digest_of_file(Path(file)) if file else "" for module, file in files.items()}
-        return cls(recipe.digest, dataset.digest, plugins, {str(p): digest_of_file(p) for p in outside(recipe)})
+        sources = {module: getattr(sys.modules.get(module), "__file__", None) for module in recipe.plugins}
+        plugins = {module: digest_of_file(Path(source)) if source else "" for module, source in sources.items()}
+        files = {str(path): digest_of_file(path) for path in outside(recipe)}
+        return cls(recipe.digest, dataset.digest, plugins, files, order_of(recipe["train"], dataset))
 
 
 def outside(recipe: Recipe) -> list[Path]:
@@ -63,6 +71,14 @@ def outside(recipe: Recipe) -> list[Path]:
         reads = getattr(registry[recipe[kind]["name"]], "reads", None)
         found += reads(recipe[kind]) if reads else []
     return found
+
+
+def order_of(train: Mapping[str, Any], dataset: Dataset) -> str:
+    """The sha256 of the order of each user's items in the train file, where the section ``train`` splits by it."""
+    if train["held"] != "last" or not train["validation"] or dataset.validation is not None or dataset.places is None:
+        return ""
+    order = np.lexsort((dataset.places(), dataset.train.users))  # within a line: where the line stands is no matter
+    return hashlib.sha256(order.astype("<i8").tobytes()).hexdigest()
 
 
 def is_finished(folder: Path, identity: Identity, dataset: Dataset) -> bool:
@@ -75,7 +91,8 @@ def is_finished(folder: Path, identity: Identity, dataset: Dataset) -> bool:
     try:
         environment = read_json(folder / ENVIRONMENT)
         layout, data = environment["layout"], environment["data"]["digest"]
-        begun = Identity(environment["digest"], data, environment["plugins"], environment.get("outside", {}))
+        files, order = environment.get("outside", {}), environment.get("order", identity.order)  # an older one has none
+        begun = Identity(environment["digest"], data, environment["plugins"], files, order)
     except (FormatError, KeyError, TypeError):
         return False
     if layout != LAYOUT:
@@ -84,6 +101,11 @@ def is_finished(folder: Path, identity: Identity, dataset: Dataset) -> bool:
         raise UserError(
             f"{folder}: this run was begun on other interactions of the data set '{dataset.name}' "
             f"(digest {begun.data[:12]}, now {identity.data[:12]}); move the folder away to begin anew"
+        )
+    if begun.order != identity.order:
+        raise UserError(
+            f"{folder}: this run was begun on train lines in another order, and train.held = 'last' splits by it; move "
+            "the folder away to begin anew"
         )
     plugins = [module for module, digest in identity.plugins.items() if begun.plugins.get(module) != digest]
     files = [path for path, digest in identity.outside.items() if begun.outside.get(path) != digest]
@@ -114,7 +136,8 @@ def finished_before(path: Path, overrides: Sequence[str], runs: Path) -> tuple[R
             stored, _ = read_toml(file.parent / RECIPE)
             dataset = load_data(stored["dataset"])
             files = {path: digest_of_file(Path(path)) for path in environment.get("outside", {})}
-            if is_finished(file.parent, Identity(digest_of(stored), dataset.digest, {}, files), dataset):
+            order = order_of(stored["train"], dataset)
+            if is_finished(file.parent, Identity(digest_of(stored), dataset.digest, {}, files, order), dataset):
                 return Run.open(file.parent), list(environment["asked"][asked])
         except (UserError, KeyError, TypeError):
             continue  # the long way says what is wrong

@@ -13,8 +13,10 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
-from dataclasses import dataclass, replace
+import shutil
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rectoolkit.arrays import check_whole, open_arrays
+from rectoolkit.atomic import atomic_write, new_folder
 from rectoolkit.codes import PackedTable
 from rectoolkit.data import Ids, Interactions, stored
 from rectoolkit.errors import FormatError, UserError
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
     Table = PackedTable | npt.NDArray[np.float32]
 
 LAYOUT = 1  # of the run folder; raised when its files change meaning
-METRICS, RECIPE, ENVIRONMENT, SEEN, PER_USER, MODEL, FOLD_IN, FAILURE = (
+METRICS, RECIPE, ENVIRONMENT, SEEN, PER_USER, MODEL, FOLD_IN, FAILURE, LOG = (
     "metrics.json",
     "recipe.toml",
     "environment.json",
@@ -52,14 +55,19 @@ METRICS, RECIPE, ENVIRONMENT, SEEN, PER_USER, MODEL, FOLD_IN, FAILURE = (
     "model.pt",
     "fold_in.bin",
     "failure.txt",
+    "log.jsonl",
 )
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, opened for reading: codes, metrics, recommendations."""
+    """A finished run, opened for reading: codes, metrics, recommendations.
+
+    ``keeper`` lives as long as the run does: what would remove its folder.
+    """
 
     path: Path
+    keeper: object = field(default=None, repr=False, compare=False)
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -235,10 +243,9 @@ class Run:
         """What new users get a row by."""
         if (self.path / FOLD_IN).exists():
             self._check(FOLD_IN)
-        fold, users = FoldIn.load(self.path / FOLD_IN), self.users
-        width = users.dim if isinstance(users, PackedTable) else users.shape[1]
-        if fold.map.shape[1] != width:
-            raise FormatError(f"{self.path / FOLD_IN}: rows of {fold.map.shape[1]} dims, users have {width}; run again")
+        fold = FoldIn.load(self.path / FOLD_IN)
+        if wrong := fold.misfit(self.users, self.items):
+            raise FormatError(f"{self.path / FOLD_IN}: {wrong}; run the recipe again")
         return fold
 
     def similar_items(self, items: Id | Sequence[Id], k: int = 10) -> Hits:
@@ -272,6 +279,23 @@ class Run:
         data = environment.get("data", {}).get("digest")
         source = {"name": self.path.name, "digest": environment.get("digest"), "data": data}
         return export(*self.tables(), to, formats, source, self.user_ids, self.item_ids)
+
+    def save(self, path: str | Path) -> Path:
+        """Copy this finished run to the folder ``path``, whole or not at all; ``Run.open`` and ``rectool`` take it.
+
+        Where ``path`` is such a copy already, nothing is done. Raises UserError where anything else is there.
+        """
+        path = Path(path)
+        files = [file for file in sorted(Run.open(self.path).path.iterdir()) if _is_kept(file)]
+        if path.exists():
+            if path.is_dir() and all(_same(file, path / file.name) for file in files if file.name != ENVIRONMENT):
+                return path
+            raise UserError(f"{path}: exists already, and is no copy of this run; name a new folder")
+        with new_folder(path) as part:
+            for file in files:
+                with atomic_write(part / file.name) as written, file.open("rb") as read:
+                    shutil.copyfileobj(read, written)
+        return path
 
     def _ids(self, side: str, count: int) -> Ids | None:
         path = self.path / f"{side}.ids"
@@ -315,6 +339,16 @@ def _as_lists(items: Any) -> Sequence[Sequence[Id]]:
     except TypeError:
         raise UserError(f"items must be the item ids of a user, or a list of them a user, got {items!r}") from None
     return items if nested else [items]
+
+
+def _is_kept(file: Path) -> bool:
+    """Whether a file of a run folder goes with the run: neither its lock nor what a killed writer left."""
+    return file.is_file() and not file.name.startswith(".")
+
+
+def _same(file: Path, other: Path) -> bool:
+    """Whether two files hold the same bytes."""
+    return other.is_file() and filecmp.cmp(file, other, shallow=False)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -4,7 +4,8 @@ An epoch is one pass of the sampler. After every ``every`` epochs the codes are 
 is ranked through the index, and the best epoch's weights are kept. A checkpoint is one file, replaced whole: weights,
 optimizer, the state of every random stream, the best weights so far and the log. It is written at the end of the
 first epoch, then at the end of an epoch at most every ten seconds. A killed run goes on from its last one and ends in
-the same bytes as an undisturbed run: between two checkpoints nothing is drawn that their states do not determine.
+the same bytes as an undisturbed run with as many threads on a CPU: between two checkpoints nothing is drawn that
+their states do not determine.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import os
 import pickle
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from rectoolkit import heap
 from rectoolkit.atomic import atomic_write, write_text
 from rectoolkit.errors import FormatError, TrainingError, UserError
+from rectoolkit.run import LOG
+from rectoolkit.watch import Silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,31 +36,12 @@ if TYPE_CHECKING:
     from rectoolkit.losses import Triple, Views
     from rectoolkit.model import Parts, Recommender, Table
     from rectoolkit.samplers import Batch
+    from rectoolkit.watch import Watcher
 
     Tables = tuple[Table, Table]
 
 CHECKPOINT_SECONDS = 10.0  # RECTOOL_CHECKPOINT_SECONDS overrides it
-CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
-
-
-class Watcher(Protocol):
-    """Who is told of the progress: the command line's bar, or nobody."""
-
-    def stage(self, what: str) -> None: ...
-
-    def step(self, epoch: int, batch: int, batches: int) -> None: ...
-
-    def epoch(self, row: dict[str, Any]) -> None: ...
-
-
-class Silent:
-    """Tells nobody."""
-
-    def stage(self, what: str) -> None: ...
-
-    def step(self, epoch: int, batch: int, batches: int) -> None: ...
-
-    def epoch(self, row: dict[str, Any]) -> None: ...
+CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass

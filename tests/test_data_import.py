@@ -144,6 +144,8 @@ def test_from_pandas_gives_the_interactions_and_what_the_frame_calls_them() -> N
     whole, users, items = Interactions.from_pandas(frame, "who", "what")
     assert (users.array().tolist(), items.array().tolist()) == (["a", "b"], [2, 3, 10])
     assert [one.tolist() for one in whole.pairs()] == [[0, 0, 1], [0, 2, 1]]
+    _, users, _ = Interactions.from_pandas(frame.astype({"who": str, "what": str}), "what", "who")
+    assert users.array().tolist() == ["10", "2", "3"]  # strings stay strings
     liked, _, items = Interactions.from_pandas(frame, "who", "what", rating="stars", min_rating=4)
     assert (liked.num_interactions, items.array().tolist()) == (2, [3, 10])
 

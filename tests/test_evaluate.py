@@ -37,6 +37,17 @@ def test_evaluation_equals_a_loop_over_users(monkeypatch: pytest.MonkeyPatch) ->
     assert found.means["recall@5"] == pytest.approx(np.mean(recalls))
 
 
+def test_a_metric_named_twice_is_measured_once() -> None:
+    seen, held = random_interactions(20, 40, 100), random_interactions(20, 40, 50)
+    users, items = (DRAWS.normal(size=(n, 8)).astype(np.float32) for n in (20, 40))
+    names = ["recall@5", "coverage@5"]
+    once, twice = (evaluate(users, items, seen, held, asked) for asked in (names, names * 2))
+    assert {name: values.tolist() for name, values in twice.values.items()} == {
+        name: values.tolist() for name, values in once.values.items()
+    }
+    assert twice.means == once.means
+
+
 def test_codes_and_their_decoded_floats_rank_alike() -> None:
     seen, held = random_interactions(20, 40, 100), random_interactions(20, 40, 50)
     users, items = (CodeTable(DRAWS.integers(0, 2, (n, 16)).astype(np.uint8), bits=1) for n in (20, 40))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,50 @@ def test_items_that_nobody_had_say_nothing(small_run: Path, tmp_path: Path) -> N
     for ids, name in ((None, "0"), (Ids.of(["a", "b", "c"]), "a")):
         with pytest.raises(UserError, match=f"item {name}: no user had any of these items in training"):
             fold.rows([none], items, degrees, ids)
+
+
+@pytest.fixture(scope="module")
+def layered(hidden: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose encoder makes users from items in steps, each row of codes with a scale of its own."""
+    settings = ("encoder.dim=8", "train.epochs=1", "encoder.layers=2", "quantizer.name=itq", "quantizer.scale=row")
+    return trained(hidden, tmp_path_factory.mktemp("layered"), "graphsage", *settings).path
+
+
+@pytest.mark.parametrize(
+    ("field", "array", "told"),
+    [
+        ("map", np.zeros((9, 8), np.float32), r"a map of \(9, 8\) where its tables ask for \(8, 8\)"),
+        ("map", np.zeros((8, 9), np.float32), r"a map of \(8, 9\)"),
+        ("reach", np.zeros(0, np.float32), "0 of the users' scales where there are 1"),
+        ("reach", np.zeros(2, np.float32), "2 of the users' scales where there are 1"),
+        ("rows", np.zeros((7, 8), np.float32), "7 item rows of layer 1 where there are 200 items"),
+        ("own", np.zeros((8, 4), np.float32), r"weights of \(8, 4\) for a user's own row at layer 1"),
+        ("own", np.zeros((0, 0), np.float32), r"weights of \(0, 0\) for a user's own row at layer 1"),
+    ],
+)
+def test_what_does_not_go_with_the_tables_is_refused(
+    layered: Path, tmp_path: Path, field: str, array: np.ndarray, told: str
+) -> None:
+    target = shutil.copytree(layered, tmp_path / "run")
+    fold, metrics = Run.open(layered).fold_in, json.loads((layered / "metrics.json").read_text())
+    how = fold.aggregation
+    if field in ("map", "reach"):
+        fold = replace(fold, **{field: array})
+    else:
+        fold = replace(fold, aggregation=replace(how, steps=(how.steps[0], replace(how.steps[1], **{field: array}))))
+    fold.save(target / "fold_in.bin")
+    (target / "metrics.json").write_text(json.dumps({**metrics, "crc32": {}}))
+    with pytest.raises(FormatError, match=rf"fold_in\.bin: {told}"):
+        Run.open(target).recommend(items=[3])
+
+
+def test_a_map_of_other_items_is_refused(small_run: Path, tmp_path: Path) -> None:
+    target = shutil.copytree(small_run, tmp_path / "run")
+    fold, metrics = Run.open(small_run).fold_in, json.loads((small_run / "metrics.json").read_text())
+    replace(fold, map=fold.map[:-1]).save(target / "fold_in.bin")
+    (target / "metrics.json").write_text(json.dumps({**metrics, "crc32": {}}))
+    with pytest.raises(FormatError, match=r"fold_in\.bin: a map of"):
+        Run.open(target).recommend(items=[3])
 
 
 def test_a_run_of_an_earlier_release_says_what_it_lacks(small_run: Path, tmp_path: Path) -> None:

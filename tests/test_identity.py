@@ -126,6 +126,36 @@ def test_a_reused_run_learns_the_words_of_the_command(small_run: Path, tmp_path:
     assert finished_before(copy / "recipe.toml", [], tmp_path) is not None
 
 
+def test_the_order_of_the_train_lines_counts_where_the_split_goes_by_it(small_data: Path, tmp_path: Path) -> None:
+    """Every line reversed: the same interactions, and another validation part where the last items validate."""
+    data = tmp_path / "data"
+    shutil.copytree(small_data, data)
+    lines = [line.split() for line in (data / "train.txt").read_text().splitlines()]
+
+    def run(held: str) -> Result:
+        return rectool("run", STE, *options([*small(data), f"train.held={held}"]), "--runs", tmp_path / "runs")
+
+    assert [run(held).exit_code for held in ("last", "random")] == [0, 0]
+    (data / "train.txt").write_text("\n".join(" ".join(row) for row in reversed(lines)) + "\n")
+    assert "finished before" in run("last").output, "where a user's line stands is no matter"
+    (data / "train.txt").write_text("\n".join(" ".join([row[0], *row[:0:-1]]) for row in lines) + "\n")
+    assert "finished before" in run("random").output
+    refused = run("last")
+    assert (refused.exit_code, "train lines in another order" in " ".join(refused.output.split())) == (2, True)
+    for metrics in (tmp_path / "runs").glob("*/metrics.json"):
+        metrics.unlink()
+    assert (run("random").exit_code, run("last").exit_code) == (0, 2), "nor is an unfinished one gone on with"
+
+
+def test_a_run_of_an_earlier_release_is_reused(made: Path, small_data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / made.name
+    shutil.copytree(made, copy)
+    environment = json.loads((copy / "environment.json").read_text())
+    assert environment.pop("order") == ""
+    (copy / "environment.json").write_text(json.dumps(environment))
+    assert finished_before(STE, small(small_data), tmp_path) is not None
+
+
 def distilled(data: Path, teacher: Path, *changes: str) -> Recipe:
     return Recipe.load(STE, [*small(data), "loss.name=distill", f'loss.teacher="{teacher}"', *changes])
 

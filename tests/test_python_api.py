@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import shutil
 import subprocess
@@ -60,10 +61,51 @@ def test_a_saved_one_opened_elsewhere_answers_the_same(model: Estimator, tmp_pat
         assert np.array_equal(one.scores, other.scores)
     assert opened.recipe["quantizer"]["bits"] == 4
     assert Run.open(tmp_path / "moved").items.bits == 4
-    with pytest.raises(UserError, match="exists already"):
-        model.save(tmp_path / "moved")
+    assert model.save(tmp_path / "moved") == tmp_path / "moved"  # the same run, so nothing is to do
     with pytest.raises(FormatError, match="no such run folder"):
         Estimator.open(tmp_path / "model")
+
+
+def test_a_run_outlives_the_estimator_it_is_of() -> None:
+    frame = checkerboard(names=True)
+    estimator = Estimator("mf", {"encoder.dim": 8, "train.epochs": 1}, threads=1)
+    run = estimator.fit(frame).run
+    first = run.path
+    estimator.fit(frame.iloc[5:])
+    del estimator
+    gc.collect()
+    assert run.recommend("u3", k=2).ids.shape == (1, 2)
+    del run
+    gc.collect()
+    assert not first.exists()
+
+
+def test_a_run_is_saved_whole_or_not_at_all(model: Estimator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, target = model.run, tmp_path / "deep" / "model"
+    assert run.save(target) == target
+    assert Run.open(target).recommend("u3", 7).ids.tolist() == run.recommend("u3", 7).ids.tolist()
+    assert {file.name for file in target.iterdir()} == {f.name for f in run.path.iterdir() if f.name != ".lock"}
+    stamp = (target / "metrics.json").stat().st_mtime_ns
+    assert run.save(str(target)) == Run.open(target).save(target) == target
+    assert (target / "metrics.json").stat().st_mtime_ns == stamp
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    (target / "items.codes").write_bytes((target / "items.codes").read_bytes()[:-1])
+    for taken in (tmp_path / "file", tmp_path / "empty", target):
+        with pytest.raises(UserError, match="exists already, and is no copy of this run"):
+            run.save(taken)
+
+    def full(*arguments: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(OSError, match="no space left"):
+        run.save(tmp_path / "other")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "empty", "file"]
+    (tmp_path / "unfinished").mkdir()
+    shutil.copy(run.path / "environment.json", tmp_path / "unfinished")
+    with pytest.raises(FormatError, match="not finished"):
+        Run(tmp_path / "unfinished").save(tmp_path / "other")
 
 
 def test_integer_ids_with_gaps_come_back_as_they_were() -> None:
@@ -77,6 +119,35 @@ def test_digits_that_are_strings_stay_strings() -> None:
     frame = checkerboard(names=False).astype(str)
     model = Estimator("mf", {"encoder.dim": 8, "train.epochs": 1}, threads=1).fit(frame)
     assert {type(item) for item in model.recommend("7", k=3).ids[0]} == {str}
+
+
+def test_a_test_frame_is_measured_by_the_same_ids() -> None:
+    frame = checkerboard(names=True)
+    own = {"user": [f"u{n}" for n in range(40)], "item": [f"i{n}" for n in range(40)]}
+    settings = {**SMALL, "train.epochs": 30, "quantizer.bits": 4}
+    model = Estimator("ste", settings, threads=1).fit(frame, test=own)
+    assert model.run.metrics["test_users"] == 40
+    assert model.run.metrics["accuracy"]["recall@20"] > 0.9
+    renamed = frame.rename(columns={"user": "who", "item": "what"})
+    seen = {"who": ["u0", "new"], "what": ["i2", "i0"]}  # the first pair is in train
+    run = (
+        Estimator("mf", {"encoder.dim": 8, "train.epochs": 1}, threads=1)
+        .fit(renamed, user="who", item="what", test=pd.DataFrame(seen))
+        .run
+    )
+    assert (run.metrics["test_users"], run.seen.num_users) == (1, 41)
+
+
+def test_ids_are_numbered_as_from_pandas_numbers_them() -> None:
+    """Object columns of numpy's integers, and strings of unequal lengths without an array as wide as the longest."""
+    frame = {"user": np.array([np.int64(7), np.int64(2), np.int64(7)], object), "item": ["10", "x" * 1000, "9"]}
+    run = Estimator("mf", {"encoder.dim": 4, "train.epochs": 1, "train.validation": 0}, threads=1).fit(frame).run
+    whole, users, items = Interactions.from_pandas(pd.DataFrame(frame))
+    assert run.user_ids is not None
+    assert run.item_ids is not None
+    assert run.user_ids.array().tolist() == users.array().tolist() == [2, 7]
+    assert run.item_ids.array().tolist() == items.array().tolist() == ["10", "9", "x" * 1000]
+    assert [one.tolist() for one in run.seen.pairs()] == [one.tolist() for one in whole.pairs()]
 
 
 def test_interactions_are_taken_as_they_are_and_a_test_part_is_measured(checkerboard_rows: Interactions) -> None:
@@ -121,20 +192,26 @@ def test_what_cannot_be_done_is_told(model: Estimator) -> None:
     frame = checkerboard(names=True)
     with pytest.raises(DataError, match=r"no column 'who' \(it has: user, item\)"):
         Estimator("mf").fit(frame, user="who")
-    mixed = [(["a", None], "None"), ([None, "a"], "None"), (["a", 1], "1"), ([1, "a"], "'a'"), ([1, 0.5], "0.5")]
-    for entries, odd in mixed:
-        with pytest.raises(DataError, match=f"found {odd} among them"):
-            Estimator("mf").fit({"user": np.array(entries, object), "item": [1, 2]})
     for entries, told in (
-        ([-1, 2], "from 0 to 2"),
-        (np.array([2**63, 2], np.uint64), "from 0 to 2"),
-        (["a", "\ud800"], "whole Unicode"),
+        (["a", None], r"row 1: the user \(column 'user'\) is empty"),
+        ([None, "a"], r"row 0: the user \(column 'user'\) is empty"),
+        (["a", 1], "row 1: column 'user' mixes types, int after str"),
+        ([1, "a"], "row 1: column 'user' mixes types, str after int"),
+        ([1, 0.5], "holds double; ids are integers or text"),
+        ([-1, 2], "is -1, which stands for a missing one"),
+        ([2**70, 2], "beyond 64 bits"),
+        (["a", "\ud800"], "surrogates not allowed"),
+        ([True, False], "holds bool; ids are integers or text"),
     ):
         with pytest.raises(DataError, match=told):
-            Estimator("mf").fit({"user": entries, "item": [1, 2]})
+            Estimator("mf").fit({"user": np.array(entries, object), "item": [1, 2]})
+    with pytest.raises(DataError, match="so test must be too"):
+        Estimator("mf").fit(Interactions.from_pairs([0], [0]), test={"user": [0], "item": [0]})
+    with pytest.raises(DataError, match="must be a column of integers or strings each"):
+        Estimator("mf").fit({"user": np.ones((2, 2), int), "item": [1, 2]})
     with pytest.raises(DataError, match="2 user ids against 3 item ids"):
         Estimator("mf").fit({"user": [1, 2], "item": [1, 2, 3]})
-    with pytest.raises(DataError, match="one column of integers or strings"):
+    with pytest.raises(DataError, match="holds double; ids are integers or text"):
         Estimator("mf").fit({"user": [0.5, 1.5], "item": [1, 2]})
     with pytest.raises(DataError, match="no interactions"):
         Estimator("mf").fit(Interactions.from_pairs([], [], 3, 3))

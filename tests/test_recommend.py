@@ -18,6 +18,7 @@ from rectoolkit import codes, lists
 from rectoolkit.cli import main
 from rectoolkit.codes import CodeTable, PackedTable
 from rectoolkit.errors import UserError
+from rectoolkit.index import mix
 from rectoolkit.run import Run
 
 
@@ -114,6 +115,27 @@ def test_items_alike_do_not_depend_on_how_the_table_is_cut(monkeypatch: pytest.M
     cut = Run.open(small_run).similar_items(list(range(90)), 8)
     np.testing.assert_allclose(cut.scores, whole.scores, atol=1e-6)
     assert (cut.ids == whole.ids).mean() > 0.95
+
+
+def test_items_alike_are_found_in_one_pass_for_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Codes of 64 bits with many equal cosines, all of them exact: the k best by key, a row decoded a few times."""
+    from rectoolkit import neighbours as module
+
+    codes = np.random.default_rng(0).integers(0, 2, (40, 64), np.uint8)
+    signs = {"bits": 1, "scale": np.full((1, 1), 2, np.float32), "offset": np.full((1, 1), -1, np.float32)}
+    table = PackedTable.pack(CodeTable(codes[np.random.default_rng(1).integers(0, 40, 9000)], **signs))
+    decoded, units = [], module._units
+    monkeypatch.setattr(module, "_units", lambda table, rows: decoded.append(len(rows)) or units(table, rows))
+    asked = np.arange(0, 9000, 9)
+    hits = module.neighbours(table, asked, 300)
+    assert sum(decoded) <= 9000 + len(asked)
+    values = table.unpack().decode()
+    for row in (0, 500, 999):
+        cosines = values @ values[asked[row]] / 64
+        order = np.lexsort((mix(np.arange(9000)), -cosines))
+        right = order[order != asked[row]][:300]
+        assert hits.ids[row].tolist() == right.tolist()
+        assert hits.scores[row].tolist() == cosines[right].tolist()
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])

@@ -17,7 +17,8 @@ from rectoolkit.errors import FormatError, TrainingError
 from rectoolkit.model import Parts, Recommender, assemble
 from rectoolkit.recipe import Recipe
 from rectoolkit.registry import encoders, losses, quantizers, samplers
-from rectoolkit.train import CHECKPOINT, LOG, Silent, fit, learning_rate
+from rectoolkit.train import CHECKPOINT, LOG, fit, learning_rate
+from rectoolkit.watch import Silent
 
 ROOT = Path(__file__).parent.parent
 HQGNN = ROOT / "recipes" / "hqgnn.toml"

@@ -12,13 +12,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from rectoolkit.cli import main
+from rectoolkit.data.catalog import load_data
+from rectoolkit.errors import UserError
 from rectoolkit.execute import Circumstances, execute
 from rectoolkit.recipe import Recipe
 from rectoolkit.run import read_json
+from rectoolkit.tune.space import Choice, Search
+from rectoolkit.tune.store import Store, Trial
+from rectoolkit.tune.study import identity_of
 
 pytest.importorskip("optuna")
 RECIPE = Path(__file__).parent.parent / "recipes" / "ste.toml"
@@ -160,12 +166,14 @@ def test_a_study_of_something_else_is_refused_with_the_difference(
         ('"train.rate" = 0.1', "must be a list"),
         ('"train.rate" = []', "nothing to try"),
         ('"train.monitor" = ["recall@20"]', "cannot be searched"),
+        ('"train.held" = ["random", "last"]', "cannot be searched"),
         ('"dataset.name" = ["planted"]', "cannot be searched"),
         ('"quantiser.bits" = [1]', "did you mean 'quantizer'"),
         ('"quantizer.name" = ["ste", "gtse"]', "did you mean 'gste'"),
         ('"quantizer.name" = ["ste", "itq"]\n"quantizer.bits" = [1, 2]', "quantizer.bits"),
         ("trails = 3", "did you mean 'trials'"),
         ("trials = 0", "search.trials: must be a whole number from 1"),
+        ("trials = 10001", "search.trials: must be a whole number from 1 to 10000, got 10001"),
         ("trials = 3", "names no setting"),
     ],
 )
@@ -176,6 +184,50 @@ def test_what_cannot_be_searched_is_told_before_anything_runs(
     result = rectool(command(place, small_data, tmp_path / "study", search=tmp_path / "search.toml"))
     assert (result.exit_code, told in result.output) == (2, True), result.output
     assert not (tmp_path / "study").exists()
+
+
+def test_what_a_trial_reads_belongs_to_the_study(
+    place: Path, small_data: Path, small_float_run: Path, tmp_path: Path
+) -> None:
+    """A searched teacher is checked before anything runs, and one trained again is another study."""
+    for name in ("one", "two", "strange"):
+        shutil.copytree(small_float_run, tmp_path / name)
+    environment = read_json(tmp_path / "strange" / "environment.json")
+    environment["data"]["digest"] = "0" * 64
+    (tmp_path / "strange" / "environment.json").write_text(json.dumps(environment))
+
+    def tuned(out: str, *teachers: str) -> Result:
+        values = [str(tmp_path / name) for name in teachers]
+        (tmp_path / "search.toml").write_text(f'[search]\ntrials = 1\n"loss.teacher" = {json.dumps(values)}\n')
+        own = ["loss.name=distill", f'loss.teacher="{tmp_path / "one"}"', "train.epochs=1"]
+        return rectool(command(place, small_data, tmp_path / out, *own, search=tmp_path / "search.toml"))
+
+    refused = tuned("refused", "one", "strange")
+    assert (refused.exit_code, "another split" in refused.output) == (2, True), refused.output
+    assert not (tmp_path / "refused").exists()
+    for _ in range(2):
+        assert tuned("study", "one", "two").exit_code == 0
+    np.save(tmp_path / "two" / "items.npy", np.load(tmp_path / "two" / "items.npy")[::-1])
+    refused = tuned("study", "one", "two")
+    assert (refused.exit_code, "two/items.npy was" in refused.output) == (2, True), refused.output
+
+
+def test_a_plugin_edited_and_the_order_of_lines_belong_to_the_study(
+    small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = tmp_path / "edited_plugin.py"
+    plugin.write_text("")
+    monkeypatch.chdir(tmp_path)
+    recipe = Recipe.load(RECIPE, [f'dataset.path="{small_data}"', *SMALL, 'plugins=["edited_plugin"]'])
+    search = Search({"encoder.layers": Choice((0, 1))}, trials=1)
+    dataset = load_data(recipe["dataset"])
+    first = identity_of(recipe, search, dataset, [recipe])
+    plugin.write_text("# edited\n")
+    again = identity_of(recipe, search, dataset, [recipe])
+    assert {part for part in first if first[part] != again[part]} == {"plugin"}
+    last = recipe.with_settings({"train.held": "last"})
+    assert "order" not in again["data"]
+    assert identity_of(last, search, dataset, [last])["data"]["order"]
 
 
 def test_a_recipe_without_validation_has_nothing_to_search_by(place: Path, small_data: Path, tmp_path: Path) -> None:
@@ -190,6 +242,14 @@ def test_a_trial_that_diverges_leaves_the_others_going(place: Path, small_data: 
     states = {trial["values"]["train.rate"]: trial["state"] for trial in trials(tmp_path / "study")}
     assert states == {0.01: "finished", 1e38: "failed"}
     assert Recipe.load(tmp_path / "study" / "best.toml")["train"]["rate"] == 0.01
+
+
+def test_a_study_is_stored_and_read_again(tmp_path: Path) -> None:
+    for trials in ([], [Trial(n, {"encoder.layers": n}, "pruned", 0.5, 1, {1: 0.5, 3: 0.25}, 2.0) for n in range(3)]):
+        Store(tmp_path, {"recipe": {"name": "a"}}).save(trials)
+        assert Store(tmp_path, {"recipe": {"name": "a"}}).load() == trials
+    with pytest.raises(UserError, match='recipe: name was "a", is "b"'):
+        Store(tmp_path, {"recipe": {"name": "b"}}).load()
 
 
 def test_without_optuna_the_command_to_type_is_told(

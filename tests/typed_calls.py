@@ -23,6 +23,7 @@ def fitted(frame: pd.DataFrame, train: Interactions) -> Estimator:
     assert_type(model.fit(frame, user="who", item="what"), Estimator)
     assert_type(model.fit({"user": [1, 2], "item": ["a", "b"]}), Estimator)
     model.fit(train, test=train)
+    model.fit(frame, test={"user": [1], "item": ["a"]})
     model.fit(3)  # type: ignore[arg-type]
     Estimator("hqgnn", threads="1")  # type: ignore[arg-type]
     return model
@@ -38,6 +39,7 @@ def asked(model: Estimator, run: Run) -> npt.NDArray[np.int64]:
     assert_type(run.recommend([7, 8], 10, rescore=100), Hits)
     assert_type(run.recommend(k=5, items=[[3], [4, 5]]), Hits)
     assert_type(run.similar_items(3), Hits)
+    assert_type(run.save("copy"), Path)
     assert_type(run.seen, Interactions)
     run.recommend(7.5)  # type: ignore[arg-type]
     run.recommend([7], k="10")  # type: ignore[arg-type]

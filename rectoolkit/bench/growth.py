@@ -55,7 +55,8 @@ def one_size(
     from rectoolkit.bench.trainers import Ours, Sizes
     from rectoolkit.data.catalog import load_dataset
     from rectoolkit.execute import peak_memory_mb as peak
-    from rectoolkit.train import Silent, one_epoch
+    from rectoolkit.train import one_epoch
+    from rectoolkit.watch import Silent
 
     torch.set_num_threads(threads or torch.get_num_threads())
     begun = time.perf_counter()

@@ -48,12 +48,13 @@ def run(
     The same recipe again reuses its finished run; an unfinished one goes on from its checkpoint. A run folder stands
     for its own recipe.
     """
-    from rectoolkit.events import Events, Together
+    from rectoolkit.events import Events, from_log
     from rectoolkit.execute import Circumstances, execute
     from rectoolkit.identity import finished_before, words
     from rectoolkit.recipe import Recipe
     from rectoolkit.run import ENVIRONMENT, RECIPE
     from rectoolkit.terminal import TrainingBar, console, print_notes, print_run
+    from rectoolkit.watch import Together
 
     folder = recipe if (recipe / ENVIRONMENT).is_file() else None
     if folder is not None:
@@ -77,12 +78,15 @@ def run(
         watchers: list[Any] = []
         with ExitStack() as stack:
             if tensorboard:
-                watchers.append(stack.enter_context(Events(runs / loaded.folder_name)))
+                events = stack.enter_context(Events(runs / loaded.folder_name))
+                watchers.append(events)
             if not quiet:
                 print_notes([*loaded.notes, *([why] if why else [])])
                 watchers.append(stack.enter_context(TrainingBar(loaded["train"]["epochs"], loaded["train"]["monitor"])))
             finished = execute(loaded, replace(around, watcher=Together(*watchers) if watchers else None))
         reused = not quiet and not watchers[-1].row
+    if tensorboard and (before is not None or not events.told):
+        from_log(finished.path)
     if quiet:
         click.echo(finished.path)
         return

@@ -13,15 +13,13 @@ from rectoolkit.data.catalog import load_data
 from rectoolkit.errors import FormatError, UserError, nearest
 from rectoolkit.execute import is_locked, locked
 from rectoolkit.recipe import read_toml
-from rectoolkit.run import FAILURE, METRICS, RECIPE, Run
+from rectoolkit.run import FAILURE, LOG, METRICS, RECIPE, Run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from rectoolkit.evaluate import Evaluation
-
-LOG = "log.jsonl"
 
 
 @dataclass(frozen=True)

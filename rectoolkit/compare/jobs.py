@@ -186,12 +186,9 @@ def work() -> None:
 def _execute(order: dict[str, Any], channel: Any) -> None:
     from rectoolkit.execute import Circumstances, execute
     from rectoolkit.recipe import Recipe
+    from rectoolkit.watch import Silent
 
-    class Channel:
-        def stage(self, what: str) -> None: ...
-
-        def step(self, epoch: int, batch: int, batches: int) -> None: ...
-
+    class Channel(Silent):
         def epoch(self, row: dict[str, Any]) -> None:
             channel.write(json.dumps({"epoch": row}) + "\n")
 

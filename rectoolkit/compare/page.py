@@ -17,13 +17,13 @@ from rectoolkit.compare.breakdown import by_activity, by_popularity, groups_of
 from rectoolkit.compare.charts import COLOURS, Series, lines, scatter
 from rectoolkit.compare.tables import cells, leading, remarks
 from rectoolkit.metrics import parse
+from rectoolkit.run import LOG
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rectoolkit.compare.figures import Comparison, Figures
 
-LOG = "log.jsonl"
 LIGHT = ("#1f6fb4", "#c4501b", "#2e8540", "#8e44ad", "#a67c00", "#c2185b", "#00808a", "#5d6770")
 DARK = ("#6cb2f0", "#f4915e", "#6fca82", "#c792ea", "#e0bb4a", "#f57fb0", "#4fd0d8", "#aab4bd")
 STYLE = """

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from rectoolkit.data.ids import Ids
+
     Bools = npt.NDArray[np.bool_]
     Watcher = Callable[[str, int], None]  # what is being done, and rows so far
 
@@ -147,8 +149,13 @@ def read_parts(
     columns: Columns,
     folder: Path,
     watcher: Watcher | None = None,
+    *,
+    keep_texts: bool = False,
 ) -> tuple[Merged, Cleaner]:
-    """All rows of the sources, cleaned and merged by user; ``folder`` holds them in between."""
+    """All rows of the sources, cleaned and merged by user; ``folder`` holds them in between.
+
+    ``keep_texts``: ids that are texts stay so where all are plain numbers (of a file nobody knows what they are).
+    """
     extra = np.uint8 if settings.split == "given" else np.float64 if columns.time else None
     cleaner = Cleaner(columns, settings.min_rating, settings.drop_missing)
     spool = Spool(folder, extra)
@@ -166,15 +173,21 @@ def read_parts(
         )
     if watcher:
         watcher("sorting", cleaner.read)
-    return spool.merge(), cleaner
+    return spool.merge(cleaner.texts if keep_texts else ()), cleaner
 
 
-def read_whole(sources: Any, asked: Imported) -> Merged:
-    """The merged rows of sources, not split and not saved."""
-    given = given_parts(sources)
+def read_frames(frame: Any, asked: Imported, test: Any = None) -> tuple[dict[str, Interactions], Ids, Ids]:
+    """The rows of a frame as ``train``, those of another as ``test``, and what they call their users and items.
+
+    Nothing is saved. Ids keep their kind. A pair in both is left out of ``test``, as in ``import_data``.
+    """
+    given = given_parts(frame, test)
     settings, columns = resolve(given, asked)
     with TemporaryDirectory() as folder:
-        return read_parts(given, settings, columns, Path(folder))[0]
+        merged, _ = read_parts(given, settings, columns, Path(folder), keep_texts=True)
+    whole = Interactions(merged.indptr, merged.items, len(merged.user_ids), len(merged.item_ids))
+    parts = {"train": whole} if test is None else _split(whole, merged.extra, settings)
+    return parts, merged.user_ids, merged.item_ids
 
 
 def _finish(name: str, merged: Merged, settings: Imported, cleaner: Cleaner) -> tuple[Dataset, RowCounts]:

@@ -102,17 +102,17 @@ class Interactions:
         """The interactions of a frame's rows, and what the frame calls their users and items, a row each.
 
         ``user``, ``item`` and ``rating`` name columns; left out, they are the ones with a usual name. Ids are
-        integers from 0 or strings. Rows rated below ``min_rating`` are left out, repeated pairs merged. Raises
-        DataError for a column that is not there, missing values and mixed types. ``data.import_data`` makes a whole
-        data set of a frame: split, saved under a name, and used by recipes.
+        integers from 0 or strings, and stay what they are (integers beyond 2^63 - 1 become strings). Rows rated below
+        ``min_rating`` are left out, repeated pairs merged. Raises DataError for a column that is not there, missing
+        values and mixed types. ``data.import_data`` makes a whole data set of a frame: split, saved under a name, and
+        used by recipes.
         """
-        from rectoolkit.data.importing import read_whole
+        from rectoolkit.data.importing import read_frames
         from rectoolkit.data.provenance import Imported
 
         asked = Imported(user=user, item=item, rating=rating, min_rating=min_rating)
-        merged = read_whole(frame, asked)
-        whole = cls(merged.indptr, merged.items, len(merged.user_ids), len(merged.item_ids))
-        return whole, merged.user_ids, merged.item_ids
+        parts, user_ids, item_ids = read_frames(frame, asked)
+        return parts["train"], user_ids, item_ids
 
     @property
     def num_interactions(self) -> int:

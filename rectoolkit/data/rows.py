@@ -48,6 +48,7 @@ class Cleaner:
     missing: int = 0
     below_rating: int = 0
     kinds: dict[str, Any] = field(default_factory=dict)  # how each column is read, once its first rows have told
+    texts: set[str] = field(default_factory=set)  # the roles whose ids came as texts
 
     def rows(self, source: Source) -> Iterator[Rows]:
         """The clean rows of a source, a chunk at a time. Raises DataError naming the place of a row that is not."""
@@ -103,6 +104,8 @@ class Cleaner:
             types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
         ):
             wanted = pyarrow.large_string()
+            if not types.is_integer(kind):
+                self.texts.add(role)
         else:
             hint = "a missing value makes a column of integers a column of floats: " if types.is_floating(kind) else ""
             self._refuse_kind(values, role, at, hint)

@@ -131,6 +131,14 @@ class Frame:
             for column in columns:
                 try:
                     arrays[column] = pyarrow.array(piece[column], from_pandas=True)
+                except UnicodeEncodeError as error:
+                    raise DataError(
+                        f"the frame: column '{column}' holds what is no whole Unicode: {error.object!r}"
+                    ) from None
+                except OverflowError:
+                    raise DataError(
+                        f"the frame: column '{column}' holds an integer beyond 64 bits; write such ids as strings"
+                    ) from None
                 except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
                     kinds = [type(value).__name__ for value in piece[column]]
                     other = next(index for index, kind in enumerate(kinds) if kind != kinds[0])

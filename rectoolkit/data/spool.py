@@ -24,7 +24,7 @@ from rectoolkit.data.interactions import MAX_ID, pair_keys
 from rectoolkit.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     import numpy.typing as npt
@@ -79,9 +79,9 @@ class Spool:
             self._append("extra", rows.times)
         self.lengths.append(len(rows.users))
 
-    def merge(self) -> Merged:
-        """Passes 2 and 3."""
-        user_ids, item_ids = self.users.number(), self.items.number()
+    def merge(self, texts: Collection[str] = ()) -> Merged:
+        """Passes 2 and 3. ``texts``: the roles (user, item) whose ids stay texts where all are plain numbers too."""
+        user_ids, item_ids = self.users.number("user" in texts), self.items.number("item" in texts)
         for side, ids in (("users", user_ids), ("items", item_ids)):
             if len(ids) > MAX_ID:
                 raise DataError(f"{len(ids)} {side}: at most {MAX_ID} can be numbered")
@@ -177,8 +177,8 @@ class _Side:
             self._join()
         return np.asarray(encoded.indices.to_numpy(zero_copy_only=False), np.int32)
 
-    def number(self) -> Ids:
-        """Sort the set: the place of an id is its row from here on."""
+    def number(self, texts: bool = False) -> Ids:
+        """Sort the set: the place of an id is its row from here on. Plain numbers become numbers but for ``texts``."""
         import pyarrow
         from pyarrow import compute, types
 
@@ -191,10 +191,10 @@ class _Side:
             self.known = known.take(compute.sort_indices(known))
             return Ids(values=self.known.to_numpy())
         odd = known.filter(compute.invert(compute.match_substring_regex(known, PLAIN_NUMBER)))
-        if not len(odd):
+        if not len(odd) and not texts:
             self.known = known.take(compute.sort_indices(known.cast(pyarrow.int64())))
             return Ids(values=self.known.cast(pyarrow.int64()).to_numpy())
-        if compute.all(compute.match_substring_regex(odd, r"^-[0-9]+$")).as_py():
+        if len(odd) and compute.all(compute.match_substring_regex(odd, r"^-[0-9]+$")).as_py():
             raise DataError(
                 f"the {self.path.stem}' ids are integers, and {len(odd)} of them negative, such as {odd[0].as_py()}; "
                 "ids are integers from 0, or text"

@@ -26,7 +26,7 @@ from rectoolkit.recipe import ORDER, Recipe, read_toml
 from rectoolkit.registry import Settings, fill
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     Values = Mapping[str, Any]
@@ -35,6 +35,7 @@ FIXED = {
     "dataset": "trials on other data cannot be compared",
     "evaluate": "it changes what is reported, not what is trained",
     "train.validation": "trials are compared on the validation part, which must be the same for all",
+    "train.held": "trials are compared on the validation part, which must be the same for all",
     "train.monitor": "trials are compared by it",
 }
 
@@ -42,7 +43,7 @@ FIXED = {
 class Head(Settings):
     """The keys of ``[search]`` that are no settings of the recipe."""
 
-    trials: Annotated[int, Field(ge=1, le=100_000)] = 20
+    trials: Annotated[int, Field(ge=1, le=10_000)] = 20
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     timeout: Annotated[float, Field(gt=0)] | None = None
     prune: bool = True
@@ -196,23 +197,27 @@ def _range(key: str, written: dict[str, Any], current: Any, faults: list[Fault])
     return Range(low, high, log, step or 1, True) if whole else Range(float(low), float(high), log, 1, False)
 
 
+def probed(space: dict[str, Choice | Range]) -> Iterator[dict[str, Any]]:
+    """All pairs of two settings' values, the other settings at their first."""
+    first = {key: values.probes[0] for key, values in space.items()}
+    for one, other in list(itertools.combinations(space, 2)) or [(key, key) for key in space]:
+        for values in itertools.product(space[one].probes, space[other].probes):
+            yield {**first, one: values[0], other: values[1]}
+
+
 def _misfits(space: dict[str, Choice | Range], recipe: Recipe) -> list[Fault]:
     """What the recipe says against the values, all pairs of two settings' values tried."""
-    first = {key: values.probes[0] for key, values in space.items()}
-    pairs = list(itertools.combinations(space, 2)) or [(key, key) for key in space]
     found: dict[str, Fault] = {}
-    for one, other in pairs:
-        for values in itertools.product(space[one].probes, space[other].probes):
-            tried = {**first, one: values[0], other: values[1]}
-            try:
-                recipe.with_settings(tried)
-            except RecipeError as error:
-                for fault in error.faults:
-                    where = fault.where.removeprefix("--set ")
-                    message = fault.message if where in tried else f"{fault.message}; tried {_told(tried)}"
-                    found.setdefault(where, Fault(where, message))
-            except UserError as error:
-                found.setdefault("search", Fault("search", f"{error}; tried {_told(tried)}"))
+    for tried in probed(space):
+        try:
+            recipe.with_settings(tried)
+        except RecipeError as error:
+            for fault in error.faults:
+                where = fault.where.removeprefix("--set ")
+                message = fault.message if where in tried else f"{fault.message}; tried {_told(tried)}"
+                found.setdefault(where, Fault(where, message))
+        except UserError as error:
+            found.setdefault("search", Fault("search", f"{error}; tried {_told(tried)}"))
     return list(found.values())
 
 

@@ -17,14 +17,17 @@ from rectoolkit.atomic import remove_parts, write_text
 from rectoolkit.data.catalog import load_data
 from rectoolkit.errors import TrainingError, UserError
 from rectoolkit.execute import Circumstances, check_outside, locked, parts_of, train_model
-from rectoolkit.tune.space import Choice, Range, Search
+from rectoolkit.identity import Identity, digest_of_file, outside
+from rectoolkit.tune.space import Choice, Range, Search, probed
 from rectoolkit.tune.store import BEST, Store, Trial
+from rectoolkit.watch import Silent
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from rectoolkit.data import Dataset
-    from rectoolkit.execute import Parts
+    from rectoolkit.execute import Roles
     from rectoolkit.recipe import Recipe
 
 AT_RANDOM, UNCUT = 10, 5  # trials drawn at random, and trials ended before any is cut short
@@ -57,8 +60,10 @@ def tune(
     optuna = load_optuna()
     dataset = load_data(recipe["dataset"])
     parts = parts_of(recipe, dataset)
-    check_outside(recipe, dataset)
-    store = Store(folder, identity_of(recipe, search, dataset))
+    probes = [recipe.with_settings(values) for values in probed(search.space)]
+    for tried in probes:
+        check_outside(tried, dataset)
+    store = Store(folder, identity_of(recipe, search, dataset, probes))
     trials = store.load()
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
@@ -70,7 +75,9 @@ def tune(
             values = {key: asked.params[key] for key in search.space}
             if watcher:
                 watcher.began(len(trials), values)
-            trial = _again(trials, values) or _try(recipe, values, asked, parts, folder, watcher, (device, threads))
+            trial = _again(trials, values) or _try(
+                recipe.with_settings(values), values, asked, dataset, parts, folder, watcher, (device, threads)
+            )
             trials.append(trial)
             store.save(trials)
             _clear(folder)
@@ -102,15 +109,20 @@ def load_optuna() -> Any:
     return optuna
 
 
-def identity_of(recipe: Recipe, search: Search, dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """What a study is of: a folder with another is refused."""
+def identity_of(
+    recipe: Recipe, search: Search, dataset: Dataset, probes: Sequence[Recipe]
+) -> dict[str, dict[str, Any]]:
+    """What a study is of: a folder with another is refused. ``probes`` name all files that a trial may read."""
     sections = {f"{section}.{key}": value for section, keys in recipe.sections.items() for key, value in keys.items()}
     idle = ("evaluate.metrics", *search.space)  # what is searched is overwritten, what is reported plays no part
     facts = {"name": recipe.name, "seed": recipe.seed, "plugins": recipe.plugins, **sections}
+    own, files = Identity.of(recipe, dataset), sorted({path for tried in probes for path in outside(tried)})
     return {
         "recipe": {key: value for key, value in facts.items() if key not in idle},
         "search": search.facts(),
-        "data": {"name": dataset.name, "digest": dataset.digest},
+        "data": {"name": dataset.name, "digest": dataset.digest, **({"order": own.order} if own.order else {})},
+        "plugin": dict(own.plugins),
+        "outside": {str(path): digest_of_file(path) for path in files},
     }
 
 
@@ -175,17 +187,13 @@ class _Cut(Exception):
     """A trial that the pruner ends."""
 
 
-class _Report:
+class _Report(Silent):
     """Tells Optuna and the watcher of every epoch, and raises _Cut where the trial is not worth going on with."""
 
     def __init__(self, asked: Any, monitor: str, watcher: Watcher | None) -> None:
         self.asked, self.monitor, self.watcher = asked, monitor, watcher
         self.validation: dict[int, float] = {}
         self.seconds = 0.0
-
-    def stage(self, what: str) -> None: ...
-
-    def step(self, epoch: int, batch: int, batches: int) -> None: ...
 
     def epoch(self, row: dict[str, Any]) -> None:
         self.seconds = row["seconds"]
@@ -200,17 +208,18 @@ class _Report:
 
 
 def _try(
-    recipe: Recipe,
+    tried: Recipe,
     values: dict[str, Any],
     asked: Any,
-    parts: Parts,
+    dataset: Dataset,
+    parts: Roles,
     folder: Path,
     watcher: Watcher | None,
     around: tuple[str, int | None],
 ) -> Trial:
-    """Train with ``values`` put into ``recipe``, or go on with a trial that was cut short by a kill."""
-    tried = recipe.with_settings(values)
-    report = _Report(asked, recipe["train"]["monitor"], watcher)
+    """Train as ``tried`` says, with ``values`` in it, or go on with a trial that was cut short by a kill."""
+    check_outside(tried, dataset)
+    report = _Report(asked, tried["train"]["monitor"], watcher)
     place = folder / f"trial-{asked.number}-{tried.digest[:8]}"
     place.mkdir(exist_ok=True)
     remove_parts(place)
