@@ -244,9 +244,10 @@ def _save_fold_in(folder: Path, data: Roles, model: Recommender, real: Any) -> N
     with torch.no_grad():
         model.encoder.eval()
         targets, aggregation = model.user_quantizer.target(real[0]), model.encoder.aggregation()
+        grid = model.user_quantizer.row_grid()
     rows = np.ascontiguousarray(targets.detach().float().cpu().numpy())
     tables = (run.users, run.items)
-    fold = FoldIn.fit(aggregation, data.train, data.seen.item_degrees, tables, run.float_rows()[0], rows)
+    fold = FoldIn.fit(aggregation, data.train, data.seen.item_degrees, tables, run.float_rows()[0], rows, grid)
     fold.save(folder / FOLD_IN)
 
 

@@ -20,7 +20,7 @@ One file, ``fold_in.bin`` (docs/format.md). This module imports neither torch no
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,15 +69,34 @@ class Aggregation:
 
 
 @dataclass(frozen=True)
-class FoldIn:
-    """What a run keeps for new users: the encoder's ``aggregation``, the map W (F, width), the ``reach`` of row scales.
+class RowGrid:
+    """The grid of rows that have scales of their own, by segment, in units of a row's mean of ``order``.
 
-    ``reach`` (S,) is a user's scale over its mean magnitude by segment, where each row has a scale; else (0,).
+    ``order`` 1: the mean magnitude; 2: the root mean square. ``reach`` (S,): distance of neighbouring values; ``low``
+    (S,): the least of them, or (0,) where the grid is symmetric about zero.
+    """
+
+    reach: Floats
+    low: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    order: int = 1
+
+    def affine(self, rows: Floats, segments: tuple[int, ...], top: int) -> tuple[Floats, Floats]:
+        """Scale and offset of codes 0..``top`` for ``rows``, (n, S) each."""
+        unit = _means(rows, segments, self.order)
+        scale = np.maximum(unit * self.reach, np.float32(1e-12))
+        return scale, unit * self.low if len(self.low) else scale * np.float32(-top / 2)
+
+
+@dataclass(frozen=True)
+class FoldIn:
+    """What a run keeps for new users: the encoder's ``aggregation``, the map W (F, width), the ``grid`` of row scales.
+
+    Without scales by row ``grid`` has a ``reach`` of length 0, and the users' own scale and offset serve.
     """
 
     aggregation: Aggregation
     map: Floats
-    reach: Floats
+    grid: RowGrid
 
     @classmethod
     def fit(
@@ -88,8 +107,11 @@ class FoldIn:
         tables: tuple[Table, Table],
         real: Floats,
         targets: Floats,
+        grid: RowGrid | None = None,
     ) -> FoldIn:
         """The map from the trained users: ``tables`` of users and items as served, ``targets`` (U, width) their t_u.
+
+        ``grid``: that of users with scales of their own; None for a symmetric one in mean magnitudes, read off them.
 
         Where the encoder's own steps give a row, W is what the quantizer makes of one: from ``real`` (U, D) to t_u.
         """
@@ -108,7 +130,7 @@ class FoldIn:
         assert gram is not None
         ridge = (EXACT_RIDGE if aggregation.steps else RIDGE) * max(float(gram.trace()) / len(gram), 1e-12)
         found = np.linalg.solve(gram + ridge * np.eye(len(gram)), cross).astype(np.float32)
-        return cls(aggregation, found, _reach(users, targets))
+        return cls(aggregation, found, grid or RowGrid(_reach(users, targets)))
 
     def rows(
         self,
@@ -130,12 +152,17 @@ class FoldIn:
         """The nearest values of the users' grid: ``rows`` (n, width) as codes beside ``users``."""
         top, widths = (1 << users.bits) - 1, np.asarray(users.segments)
         scale, offset = users.scale[:1], users.offset[:1]
-        if len(self.reach):
-            scale = np.maximum(_magnitudes(rows, users.segments) * self.reach, np.float32(1e-12))
-            offset = scale * np.float32(-top / 2)
+        if len(self.grid.reach):
+            scale, offset = self.grid.affine(rows, users.segments, top)
         spread, low = np.repeat(scale, widths, axis=1), np.repeat(offset, widths, axis=1)
         codes = np.clip(np.floor((rows - low) / spread + 0.5), 0, top).astype(np.uint8)
-        return CodeTable(codes, scale, offset, users.bits, users.segments)
+        table = CodeTable(codes, scale, offset, users.bits, users.segments)
+        if not len(self.grid.reach) or self.grid.order == 1:
+            return table
+        starts = np.cumsum((0, *users.segments[:-1]))
+        square, along = (np.add.reduceat(rows * other, starts, axis=1) for other in (rows, table.decode()))
+        factor = np.asarray(1 / np.clip(along / np.maximum(square, 1e-24), 0.1, None), np.float32)
+        return replace(table, scale=scale * factor, offset=offset * factor)  # as long along the row as the row
 
     def misfit(self, users: Table, items: Table) -> str:
         """What of it does not go with the tables of its run; empty where all of it does."""
@@ -146,8 +173,9 @@ class FoldIn:
         wanted = (start if steps else inner, width)
         if self.map.shape != wanted:
             return f"a map of {self.map.shape} where its tables ask for {wanted}"
-        if len(self.reach) != segments:
-            return f"{len(self.reach)} of the users' scales where there are {segments}"
+        if len(self.grid.reach) != segments or len(self.grid.low) not in (0, segments):
+            found = f"{len(self.grid.reach)} of the users' scales and {len(self.grid.low)} of their offsets"
+            return f"{found} where there are {segments}"
         for place, step in enumerate(steps):
             if len(step.rows) != num_items:
                 return f"{len(step.rows)} item rows of layer {place} where there are {num_items} items"
@@ -158,10 +186,11 @@ class FoldIn:
     def save(self, path: Path) -> None:
         """Write it as one file."""
         how = self.aggregation
-        arrays: dict[str, npt.NDArray[Any]] = {"map": self.map, "reach": self.reach, "start": how.start}
+        arrays: dict[str, npt.NDArray[Any]] = {"map": self.map, "start": how.start}
+        arrays |= {"reach": self.grid.reach, "low": self.grid.low}
         for place, step in enumerate(how.steps):
             arrays |= {f"{name}_{place}": array for name, array in vars(step).items()}
-        facts = {"weight": how.weight, "steps": len(how.steps), "normalize": how.normalize}
+        facts = {"weight": how.weight, "steps": len(how.steps), "normalize": how.normalize, "order": self.grid.order}
         save_arrays(path, "fold_in", arrays, facts)
 
     @classmethod
@@ -186,7 +215,12 @@ class FoldIn:
         for step in steps:
             if (step.rows.shape[1], step.neighbours.shape, step.bias.shape) != (width, (width, width), (width,)):
                 refuse(path, "steps", f"rows and weights are not all {width} wide")
-        return cls(aggregation, found, file.array("reach", "<f4", 1))
+        none = np.zeros(0, np.float32)
+        low = file.array("low", "<f4", 1) if "low" in file.arrays else none  # runs of an earlier release have none
+        order = file.facts.get("order", 1)
+        if order not in (1, 2):
+            refuse(path, "order", f"must be 1 or 2, got {order!r}")
+        return cls(aggregation, found, RowGrid(file.array("reach", "<f4", 1), low, order))
 
 
 def _shape(table: Table) -> tuple[int, int]:
@@ -242,12 +276,13 @@ def _reach(users: Table, targets: Floats) -> Floats:
     """A row's scale over its mean magnitude, by segment, the median over users; empty where all rows share a scale."""
     if not isinstance(users, PackedTable) or len(users.scale) == 1:
         return np.zeros(0, np.float32)
-    size = _magnitudes(targets, users.segments)
+    size = _means(targets, users.segments, 1)
     ratios = np.where(size > 0, users.scale / np.maximum(size, np.float32(1e-30)), np.nan)
     return np.asarray(np.nan_to_num(np.nanmedian(ratios, axis=0), nan=1.0), np.float32)
 
 
-def _magnitudes(rows: Floats, segments: tuple[int, ...]) -> Floats:
-    """The mean magnitude of each row's blocks, (n, S)."""
+def _means(rows: Floats, segments: tuple[int, ...], order: int) -> Floats:
+    """The mean magnitude (``order`` 1) or root mean square (2) of each row's blocks, (n, S)."""
     starts = np.cumsum((0, *segments[:-1]))
-    return np.asarray(np.add.reduceat(np.abs(rows), starts, axis=1) / np.asarray(segments), np.float32)
+    sizes = np.add.reduceat(np.abs(rows) if order == 1 else np.square(rows), starts, axis=1) / np.asarray(segments)
+    return np.asarray(sizes if order == 1 else np.sqrt(sizes), np.float32)

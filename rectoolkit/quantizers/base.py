@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rectoolkit.codes import CodeTable
 from rectoolkit.errors import Fault
+from rectoolkit.fold import RowGrid
 from rectoolkit.registry import Recipe, encoders
 
 if TYPE_CHECKING:
@@ -153,6 +154,10 @@ class Quantizer(nn.Module):
     def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Codes as whole numbers in a float tensor (N, width), and scale and offset, each (N or 1, segments)."""
         raise NotImplementedError
+
+    def row_grid(self) -> RowGrid | None:
+        """The grid of rows with scales of their own, for new users; None where their scales tell it."""
+        return None
 
     def values(self, codes: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
         """``scale * codes + offset`` in the order and precision of CodeTable.decode."""
@@ -322,6 +327,12 @@ class UniformQuantizer(Quantizer):
             return x, None
         unit = self.segment_means(x.square()).clamp(min=SMALLEST_SQUARE).sqrt()
         return x / self.spread(unit), unit
+
+    @torch.no_grad()
+    def row_grid(self) -> RowGrid | None:
+        if self.scale == "table":
+            return None
+        return RowGrid(self.step()[0].cpu().numpy(), self.low[0].cpu().numpy(), order=2)
 
     def _normalise(self, x: Tensor) -> Tensor:
         """x_n of rows in the grid's units."""
