@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rectoolkit.losses import Triple, Views
+from rectoolkit.quantizers.hash_layer import guidance
 from rectoolkit.registry import losses, quantizers
 from rectoolkit.samplers import Batch
 
@@ -359,11 +360,13 @@ def test_hashgnn_passes_the_gradient_of_tanh_whether_a_row_is_guided_or_not(prog
     quantizer, x, upstream = make("hashgnn", magnitude=0.5), rows(200, 6), rows(200, 6, seed=1)
     quantizer.calibrate(x)
     quantizer.progress = progress
-    hidden = torch.tanh(x @ quantizer.weight.T + quantizer.bias)
-    expected = (0.5 * upstream * (1 - hidden.square())) @ quantizer.weight
+    hidden = torch.tanh(x @ quantizer.layer.weight.T + quantizer.layer.bias)
+    expected = (0.5 * upstream * (1 - hidden.square())) @ quantizer.layer.weight
     torch.testing.assert_close(gradient(quantizer, x, upstream), expected.detach())
     coded = (quantizer(x).abs() == 0.5).all(dim=1)
-    assert float(coded.double().mean()) == pytest.approx(quantizer.beta(), abs=0.1)
+    assert float(coded.double().mean()) == pytest.approx(
+        guidance(quantizer.progress, quantizer.ramp, quantizer.growth), abs=0.1
+    )
 
 
 def test_hashgnn_guides_in_published_steps_until_all_rows_are_codes():
@@ -371,7 +374,7 @@ def test_hashgnn_guides_in_published_steps_until_all_rows_are_codes():
     seen = []
     for progress in np.linspace(0, 1, 201):
         quantizer.progress = float(progress)
-        seen.append(quantizer.beta())
+        seen.append(guidance(quantizer.progress, quantizer.ramp, quantizer.growth))
     assert (seen[0], seen[50], seen[100], seen[-1]) == pytest.approx((0.0, 0.5, 1.0, 1.0))
     assert sorted(set(np.round(seen, 9))) == pytest.approx([0.02 * k for k in range(51)])
 

@@ -151,10 +151,11 @@ def test_the_generator_decides_every_draw(name):
     assert torch.equal(*outputs)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if "generator" in quantizers.needs(n) and n not in ("gste", *AFTER)])
+@pytest.mark.parametrize("name", [n for n in NAMES if "generator" in quantizers.needs(n) and n not in AFTER])
 def test_another_generator_draws_otherwise(name):
     x = rows(30, 7)
-    assert not torch.equal(*[live(make(name, seed=seed), x).eval()(x) for seed in (3, 4)])
+    drawing = {"hash_layer": True} if "hash_layer" in quantizers.schema(name).model_fields else {}
+    assert not torch.equal(*[live(make(name, seed=seed, **drawing), x).eval()(x) for seed in (3, 4)])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -273,6 +274,51 @@ def test_rows_with_scales_keep_their_length_along_themselves(name, bits):
     table = live(make(name, (64,), bits=bits, scale="row"), x).encode(x)
     along = (table.decode() * x.numpy()).sum(1) / x.square().sum(1).numpy()
     np.testing.assert_allclose(along, 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ste", "gste"])
+@pytest.mark.parametrize("scale", ["table", "row"])
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_codes_behind_a_hash_layer_are_its_values(name, scale, bits):
+    x = rows(60, 12)
+    quantizer = live(make(name, (8, 4), bits=bits, hash_layer=True, guidance=0.5, scale=scale), x)
+    table = quantizer.encode(x)
+    assert table.segments == (12,)
+    np.testing.assert_array_equal(quantizer(x).detach().numpy(), PackedTable.pack(table).unpack().decode())
+    assert quantizer.diagnostics(x)["quantization_error"] < (1.5 if bits == 1 else 0.3)
+
+
+@pytest.mark.parametrize("name", ["ste", "gste"])
+def test_guidance_lets_ever_fewer_rows_in_uncoded(name):
+    x, shares = rows(2000, 6), []
+    quantizer = make(name, (6,), bits=2, guidance=0.5)
+    quantizer.calibrate(x)
+    for quantizer.progress in (0.0, 0.25, 0.5, 1.0):
+        values = quantizer.train()(x)
+        codes = quantizer.eval()(x)
+        whole = (values == codes).all(dim=1)
+        assert ((values == x).all(dim=1) | whole).all()
+        shares.append(float(whole.double().mean()))
+    assert shares == pytest.approx([0, 0.5, 1, 1], abs=0.05)
+
+
+def test_one_bit_behind_a_hash_layer_is_hashgnn():
+    x, upstream = rows(40, 6, size=1.0), rows(40, 6, seed=1)
+    ours, theirs = make("ste", (6,), bits=1, hash_layer=True, momentum=0.999), make("hashgnn", (6,), ramp=0.01)
+    for quantizer in (ours, theirs):
+        quantizer.train().calibrate(x)
+        quantizer.progress = 1.0
+    ours.momentum = 1.0
+    ours.low.fill_(-1)
+    ours.high.fill_(1)
+    results = []
+    for quantizer in (ours, theirs):
+        leaf = x.clone().requires_grad_()
+        values = quantizer(leaf)
+        values.backward(upstream)
+        results.append((values.detach(), leaf.grad, quantizer.layer.weight.grad))
+    for mine, its in zip(*results, strict=True):
+        torch.testing.assert_close(mine, its)
 
 
 def test_a_row_keeps_the_gradient_of_its_length():

@@ -1,6 +1,6 @@
 """Quantizers: real rows to integer codes, and the gradient that trains through them. One method, one file."""
 
-from rectoolkit.quantizers.base import Bits, OneBit, Quantizer, SignQuantizer, UniformQuantizer
+from rectoolkit.quantizers.base import Bits, OneBit, Quantizer, SignQuantizer
 from rectoolkit.quantizers.bgch import BGCH
 from rectoolkit.quantizers.bigear import BiGeaR
 from rectoolkit.quantizers.dorefa import DoReFa
@@ -14,6 +14,7 @@ from rectoolkit.quantizers.pact import PACT
 from rectoolkit.quantizers.rotate_sign import RotateSign
 from rectoolkit.quantizers.round import Round
 from rectoolkit.quantizers.ste import STE
+from rectoolkit.quantizers.uniform import UniformQuantizer
 
 __all__ = [
     "BGCH",

@@ -34,7 +34,7 @@ import torch
 from pydantic import Field
 
 from rectoolkit.errors import Fault
-from rectoolkit.quantizers.base import UniformQuantizer
+from rectoolkit.quantizers.uniform import UniformQuantizer
 from rectoolkit.registry import Recipe, losses, quantizers
 
 if TYPE_CHECKING:
@@ -84,12 +84,11 @@ class GSTE(UniformQuantizer):
         probes: Annotated[int, Field(ge=1, description="most probes where curvature = 'hutchinson'")] = 50,
         **grid: Any,
     ) -> None:
-        super().__init__(dim, segments, **grid)
+        super().__init__(dim, segments, generator, **grid)
         self.delta: Tensor
         self.trace: Tensor  # Tr(H) on the integer grid at the last refresh
         self.steps: Tensor  # batches observed
         self.curvature, self.every, self.probes = curvature, every, probes
-        self.generator = generator
         self._due, self._elements = False, 0
         self._step_square = torch.ones(1, len(self.segments))  # of the batch coded last
         self.register_buffer("delta", torch.tensor(delta))

@@ -21,14 +21,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import torch
 from pydantic import Field
-from torch import nn
 
-from rectoolkit.quantizers.base import Magnitude, OneBit, SignQuantizer, random_rotation, signs, straight_through
+from rectoolkit.quantizers.base import Magnitude, OneBit, SignQuantizer, signs, straight_through
+from rectoolkit.quantizers.hash_layer import GROWTH, HashLayer, guidance, guided
 from rectoolkit.registry import quantizers
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -44,35 +44,27 @@ class HashGNN(SignQuantizer):
         *,
         bits: OneBit = 1,
         width: Annotated[int, Field(ge=0, le=4096, description="bits a row; 0: the encoder's width")] = 0,
-        growth: Annotated[float, Field(gt=0, le=1, description="step by which beta grows")] = 0.02,
+        growth: Annotated[float, Field(gt=0, le=1, description="step by which beta grows")] = GROWTH,
         magnitude: Magnitude = 1.0,
         ramp: Annotated[float, Field(gt=0, le=1, description="share of training over which beta grows to 1")] = 0.8,
     ) -> None:
         super().__init__(dim, (width or dim,), bits=bits)
         self.generator = generator
         self.growth, self.ramp, self.scale = growth, ramp, magnitude
-        rotation = random_rotation(max(dim, self.width), generator)[: self.width, :dim]
-        self.weight, self.bias = nn.Parameter(rotation.contiguous()), nn.Parameter(torch.zeros(self.width))
+        self.layer = HashLayer(dim, self.width, generator)
 
-    @torch.no_grad()
     def calibrate(self, x: Tensor) -> None:
-        self.weight.div_((x @ self.weight.T).std(correction=0).clamp(min=1e-6))
+        self.layer.calibrate(x)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        continuous = self.target(x)
-        codes = straight_through(continuous, 2 * signs(continuous) - 1)
-        guided = torch.rand(len(x), 1, generator=self.generator).to(x.device) < self.beta()
-        return self.scale * torch.where(guided, codes, continuous)
-
-    def beta(self) -> float:
-        """Probability that a row is its code, at the present share of training."""
-        steps = int(self.progress / self.ramp / self.growth + 1e-9)
-        return min(1.0, self.growth * steps)
+        h = self.target(x)
+        codes = straight_through(h, 2 * signs(h) - 1)
+        return self.scale * guided(codes, h, guidance(self.progress, self.ramp, self.growth), self.generator)
 
     def target(self, x: Tensor) -> Tensor:
-        return torch.tanh(nn.functional.linear(x, self.weight, self.bias))
+        return self.layer(x)  # type: ignore[no-any-return]
 
     def magnitude(self, target: Tensor) -> Tensor:
         return self.scale * self._one

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from rectoolkit.quantizers.base import Bits, Scale, UniformQuantizer
+from rectoolkit.quantizers.base import Bits, Scale
+from rectoolkit.quantizers.uniform import UniformQuantizer
 from rectoolkit.registry import quantizers
 
 if TYPE_CHECKING:

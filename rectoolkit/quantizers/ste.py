@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rectoolkit.quantizers.base import UniformQuantizer, straight_through
+from rectoolkit.quantizers.base import straight_through
+from rectoolkit.quantizers.uniform import UniformQuantizer
 from rectoolkit.registry import quantizers
 
 if TYPE_CHECKING:
