@@ -110,6 +110,14 @@ def execute(recipe: Recipe, circumstances: Circumstances | None = None, dataset:
     return Run.open(folder)
 
 
+def held_out(recipe: Recipe, dataset: Dataset) -> dict[str, Any] | None:
+    """What says which part of train a run holds out to validate on; None where it holds out none."""
+    settings = recipe["train"]
+    if dataset.validation is not None or not settings["validation"]:
+        return None
+    return {"seed": recipe.seed, "train.validation": settings["validation"], "train.held": settings["held"]}
+
+
 @contextmanager
 def _failures_kept(folder: Path) -> Iterator[None]:
     """Leave the message of a failure in the folder, which tells it from an interrupt."""
@@ -168,7 +176,7 @@ def check_outside(recipe: Recipe, dataset: Dataset) -> None:
     for kind, registry in REGISTRIES.items():
         suits = getattr(registry[recipe[kind]["name"]], "check_data", None)
         if suits is not None:
-            suits(recipe, dataset)
+            suits(recipe[kind], dataset, held_out(recipe, dataset))
 
 
 def train_model(folder: Path, recipe: Recipe, data: Roles, around: Circumstances) -> tuple[Recommender, Progress]:
@@ -334,6 +342,7 @@ def _describe(folder: Path, recipe: Recipe, identity: Identity, dataset: Dataset
         "outside": identity.outside,
         "order": identity.order,
         "bits": recipe["quantizer"].get("bits", 32),
+        "held_out": held_out(recipe, dataset),
         "data": {
             "name": dataset.name,
             "digest": dataset.digest,

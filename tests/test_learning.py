@@ -72,7 +72,7 @@ def train(recipe: dict[str, dict[str, Any]], board: Interactions, steps: int = S
         build("quantizer", dim=encoder.dim, segments=encoder.segments, generator=torch.Generator().manual_seed(seed))
         for _ in range(2)
     ]
-    model, loss = Recommender(encoder, *sides).train(), build("loss", train=board)
+    model, loss = Recommender(encoder, *sides).train(), build("loss", train=board, seed=seed)
     sampler = build("sampler", train=board, generator=np.random.default_rng(seed))
     model.calibrate()
     optimizer = torch.optim.Adam(model.parameters(), 0.03)

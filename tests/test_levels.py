@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "rectoolkit"
 LEVELS = [
-    {"__init__", "errors", "atomic", "heap"},
+    {"__init__", "errors", "atomic", "heap", "watch"},
     {"registry", "arrays"},
     {"data", "metrics"},
     {"codes"},
@@ -20,8 +20,8 @@ LEVELS = [
     {"float_index", "export", "approximate", "neighbours"},
     {"encoders", "quantizers", "losses", "samplers"},
     {"recipe", "model", "evaluate"},
-    {"train"},
     {"run"},
+    {"train"},
     {"identity"},
     {"execute", "lists"},
     {"compare", "bench", "tune", "doctor", "estimator"},

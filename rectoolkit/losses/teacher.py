@@ -19,16 +19,14 @@ from torch import Tensor
 
 from rectoolkit.errors import Fault, FormatError, UserError
 from rectoolkit.float_index import open_embeddings
-from rectoolkit.recipe import Recipe, read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rectoolkit.data import Dataset, Interactions
-    from rectoolkit.registry import Recipe as Sections
+    from rectoolkit.registry import Recipe
 
 BLOCK_SCORES = 1 << 25  # 128 MB of scores at a time
-HELD = ("validation", "held")  # the settings of [train] that, with the seed, say what is held out
 FILES = ("users.npy", "items.npy")
 
 Teacher = Annotated[str, Field(description="folder of the float run whose ranking is taught")]
@@ -77,7 +75,7 @@ class Taught:
         return torch.multinomial(self.odds, number, True, generator=generator)
 
     @classmethod
-    def misfits(cls, recipe: Sections) -> list[Fault]:
+    def misfits(cls, recipe: Recipe) -> list[Fault]:
         faults = []
         folder, sampler = recipe["loss"]["teacher"], recipe["sampler"]["name"]
         if not folder:
@@ -92,21 +90,20 @@ class Taught:
         return [Path(settings["teacher"]) / name for name in FILES]
 
     @classmethod
-    def check_data(cls, recipe: Recipe, dataset: Dataset) -> None:
+    def check_data(cls, settings: Mapping[str, Any], dataset: Dataset, held_out: Mapping[str, Any] | None) -> None:
         """Raise UserError where the teacher is not there, or has seen what this run's test or validation part holds."""
-        folder = Path(recipe["loss"]["teacher"])
+        folder = Path(settings["teacher"])
         if missing := [name for name in FILES if not (folder / name).is_file()]:
             raise UserError(
                 f"loss.teacher: '{folder}' has no {' and no '.join(missing)}; train the teacher first, by the recipe "
                 "whose run this is ('rectool run' prints the folder)"
             )
-        if not (folder / "environment.json").exists():
-            return
         try:
-            then = json.loads((folder / "environment.json").read_text())["data"]["digest"]
-            taught, _ = read_toml(folder / "recipe.toml")
-            seed, held = taught["seed"], {key: taught["train"][key] for key in HELD}
-        except (OSError, ValueError, KeyError, TypeError, UserError):
+            environment = json.loads((folder / "environment.json").read_text())
+            then, held = environment["data"]["digest"], environment.get("held_out")
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"loss.teacher: '{folder}' does not say what the teacher was trained on") from None
         if then != dataset.digest:
             raise UserError(
@@ -114,12 +111,10 @@ class Taught:
                 f"(digest {str(then)[:12]}, here {dataset.digest[:12]}), and may have seen this run's test part; "
                 "train the teacher on the same [dataset]"
             )
-        here = {key: recipe["train"][key] for key in HELD}
-        if here["validation"] and dataset.validation is None and (seed, held) != (recipe.seed, here):
-            wanted = {"seed": recipe.seed, **{f"train.{key}": value for key, value in here.items()}}
+        if held_out is not None and held != held_out:
             raise UserError(
                 f"loss.teacher: '{folder}' did not hold out this run's validation part, and would rank it first; train "
-                f"the teacher with {' '.join(f'--set {key}={value}' for key, value in wanted.items())}, or write "
+                f"the teacher with {' '.join(f'--set {key}={value}' for key, value in held_out.items())}, or write "
                 "train.validation = 0"
             )
 
