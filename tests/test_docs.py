@@ -216,6 +216,11 @@ def test_the_tree_of_the_readme_names_what_is_there() -> None:
     assert "TABLE" not in (ROOT / "README.md").read_text()
 
 
+def test_the_table_of_the_readme_is_of_the_recipe_as_it_is() -> None:
+    shown = re.findall(r"^hqgnn: runs/(hqgnn-\w{8})$", (ROOT / "README.md").read_text(), re.M)
+    assert shown == [Recipe.load(ROOT / "recipes" / "hqgnn.toml").folder_name], "run it again and show what it prints"
+
+
 def test_an_unknown_recipe_key_in_a_document_would_be_noticed() -> None:
     with pytest.raises(RecipeError):
         Recipe.load(ROOT / "recipes" / "hqgnn.toml", ["encoder.fade=0.3"])
