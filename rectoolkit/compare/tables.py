@@ -44,15 +44,17 @@ def remarks(comparison: Comparison) -> list[str]:
     """What a reader of the table must know: the data, what stands after ±, the tests, what is missing."""
     dataset = comparison.plan.dataset
     test_users = int((dataset.test.user_degrees > 0).sum())
+    several = max(len(row.recipes) for row in comparison.plan.rows) > 1
     lines = [
         f"data: {dataset.name} (digest {dataset.digest[:12]}), {dataset.num_users:,} users, "
         f"{dataset.num_items:,} items, {dataset.train.num_interactions:,} train interactions, "
         f"{test_users:,} test users",
-        "accuracy: ranked from the packed codes; mean ± standard deviation over seeds",
+        f"accuracy: ranked from the packed codes; {'mean ± standard deviation over seeds' if several else 'one seed'}",
     ]
     if comparison.has_baseline:
         lines.append(
-            f"differences from {comparison.plan.baseline}: paired over users, each user's value averaged over seeds; "
+            f"differences from {comparison.plan.baseline}: paired over users"
+            f"{', whose values are averaged over seeds' if several else ''}; "
             "p-values two-sided, Holm's correction over the recipes; * where both are below "
             f"{SIGNIFICANT}; effect: Cohen's d of the paired differences"
         )
