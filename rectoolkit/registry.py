@@ -9,8 +9,8 @@ there stands for what may be written for the base class, whose settings then com
 A component may also say what it does not go together with: ``misfits(recipe) -> list[Fault]``, a class method that
 is shown the filled recipe before anything is built. It names the key to change and the nearest thing that works.
 One that reads files which neither the recipe nor its data holds names them in ``reads(settings) -> list[Path]``: then
-their content belongs to the run's identity. In ``check_data(settings, dataset, held_out)`` it
-refuses what is of other data, or has seen what the run holds out of train.
+their content belongs to the run's identity. In ``check_data(settings, dataset, held_out)`` it refuses what is of other
+data, or has seen what the run holds out of train.
 
 Components from outside register themselves the same way, in a module named by ``plugins = ["my_module"]`` in
 the recipe or through an installed package's entry point of the group ``rectoolkit.plugins``.
