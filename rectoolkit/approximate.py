@@ -127,13 +127,8 @@ class ApproximateIndex:
 
     def save(self, path: str | Path) -> None:
         """Write the index as one self-describing file (docs/format.md); the file is whole or absent."""
-        table: dict[str, npt.NDArray[Any]] = {
-            "planes": self.items.planes,
-            "scale": self.items.scale,
-            "offset": self.items.offset,
-        }
+        table, facts = self.items.to_file()
         lists: dict[str, npt.NDArray[Any]] = {"ids": self.ids, "starts": self.starts, "centroids": self.centroids}
-        facts = {"dim": self.items.dim, "bits": self.items.bits, "segments": list(self.items.segments)}
         save_arrays(path, "lists", {**table, **lists}, facts)
 
     @classmethod
@@ -168,9 +163,9 @@ class ApproximateIndex:
         ranges = np.stack((self.starts[lists], self.starts[lists + 1]), axis=2)
         work = float(np.diff(ranges).sum()) * max(1, self.items.dim * self.items.bits)
         kernels = compiled_kernels(work)
-        if kernels is None or not kernels.serves(question.queries, self.items):
+        self._bounds = self._bounds or (kernels and kernels.Bounds(self.items))
+        if kernels is None or not kernels.serves(question.queries, self._bounds):
             return np.concatenate([np.zeros((0, question.k), np.uint64), *_by_numpy(question, ranges)])
-        self._bounds = self._bounds or kernels.Bounds(self.items)
         keys: Keys = kernels.keys_in_ranges(question, self._bounds, ranges)
         return keys
 

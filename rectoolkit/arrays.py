@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MAGIC = b"RECTOOLC"
 VERSION = 1
 ALIGNMENT = 64
-DTYPES = ("|u1", "<i4", "<u4", "<i8", "<f4", "<f8")
+DTYPES = ("|u1", "<u2", "<i4", "<u4", "<i8", "<f4", "<f8")
 MAX_DIMS = 3
 MAX_ELEMENTS = 1 << 48  # of a shape, zeros counted as ones: numpy's own arithmetic stays far from its end
 CHECKED_BYTES = 1 << 28  # 256 MB, a million float32 rows of 64 dims: 0.15 s

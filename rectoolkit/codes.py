@@ -14,6 +14,10 @@ d mod 8 of byte d // 8, unused bits zero. Three dims of two bits, codes [1, 2, 3
 Planes (rather than one stream of bits) serve every width 1..8 with one layout, keep rows byte-aligned, and let
 a kernel multiply two tables by AND and popcount. The cost is up to 7 bits a plane where D is no multiple of 8.
 
+Where each row has a scale of its own that is a bfloat16 number, and all offsets of a segment are the same multiple of
+their scales, a packed row keeps two bytes a segment and not eight: ``pack`` sees this and loses nothing. The multiple
+needs at most 16 significant bits for that, so that its product with the scale's 8 is exact in float32.
+
 The inner product of two affine codes needs no decoding. Per segment of width d, with integer sums C:
 
     <u, i> = s_u s_i <c_u, c_i> + s_u o_i C_u + o_u s_i C_i + d o_u o_i
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from rectoolkit.arrays import ArrayFile
 
     Codes = npt.NDArray[np.uint8]
+    Halves = npt.NDArray[np.uint16]
     Floats = npt.NDArray[np.float32]
 
 
@@ -66,7 +71,7 @@ class CodeTable:
         if self.codes.ndim != 2 or self.codes.dtype != np.uint8:
             raise ValueError(f"codes must be uint8 (N, D), got {self.codes.dtype} {self.codes.shape}")
         object.__setattr__(self, "segments", tuple(self.segments) or (self.codes.shape[1],))
-        _check_affine(self)
+        _check_affine(self, self.scale, self.offset)
         if self.codes.size and int(self.codes.max()) >= 1 << self.bits:
             raise ValueError(f"codes reach {self.codes.max()}, but {self.bits} bits end at {(1 << self.bits) - 1}")
 
@@ -97,11 +102,15 @@ class CodeTable:
 
 @dataclass(frozen=True)
 class PackedTable:
-    """A code table as bit-planes: ``planes`` uint8 (N, bits, ceil(D / 8)); the rest as in CodeTable."""
+    """A code table as bit-planes: ``planes`` uint8 (N, bits, ceil(D / 8)); the rest as in CodeTable, or shorter:
+
+    ``scale`` uint16 (N, S), the upper halves of float32 numbers (bfloat16), and ``offset`` float32 (1, S) in units of
+    the row's scale. ``affine`` gives either as CodeTable has it.
+    """
 
     planes: Codes
     dim: int
-    scale: Floats = _one(1.0)
+    scale: npt.NDArray[Any] = _one(1.0)
     offset: Floats = _one(0.0)
     segments: tuple[int, ...] = ()
 
@@ -112,11 +121,39 @@ class PackedTable:
                 f"got {self.planes.dtype} {self.planes.shape}"
             )
         object.__setattr__(self, "segments", tuple(self.segments) or (self.dim,))
-        _check_affine(self)
+        if not self.halved:
+            _check_affine(self, self.scale, self.offset)
+            return
+        shapes = (self.num_rows, len(self.segments)), (1, len(self.segments))
+        if (self.scale.shape, self.offset.shape) != shapes:
+            found = f"{self.scale.shape} and {self.offset.shape}"
+            raise ValueError(
+                f"a scale of two bytes and its offset must be of shapes {shapes[0]} and {shapes[1]}, got {found}"
+            )
+        largest = (self.scale & HALF_MAGNITUDE).max(axis=0, initial=0, keepdims=True)
+        _check_affine(self, from_halves(largest), self.offset)
 
     @property
     def bits(self) -> int:
         return int(self.planes.shape[1])
+
+    @property
+    def halved(self) -> bool:
+        """Whether a row's scale is two bytes and its offset a multiple of it."""
+        return self.scale.dtype == np.uint16
+
+    @property
+    def one_grid(self) -> bool:
+        """Whether all rows share one scale and one offset."""
+        return not self.halved and len(self.scale) == len(self.offset) == 1
+
+    def affine(self, rows: slice = slice(None)) -> tuple[Floats, Floats]:
+        """Scale and offset of the rows named, float32 (n or 1, S) each."""
+        if not self.halved:
+            scale, offset = (a if len(a) == 1 else a[rows] for a in (self.scale, self.offset))
+            return scale, offset
+        scale = from_halves(self.scale[rows])
+        return scale, scale * self.offset
 
     @property
     def num_rows(self) -> int:
@@ -135,25 +172,31 @@ class PackedTable:
         planes = np.empty((table.num_rows, table.bits, width), np.uint8)
         for bit in range(table.bits):
             planes[:, bit] = np.packbits((table.codes >> bit) & 1, axis=1, bitorder="little")
-        return cls(planes, table.dim, table.scale, table.offset, table.segments)
+        scale, offset = _halves(table) or (table.scale, table.offset)
+        return cls(planes, table.dim, scale, offset, table.segments)
 
     def unpack(self) -> CodeTable:
         """The codes themselves; the inverse of ``pack``."""
         codes = np.zeros((self.num_rows, self.dim), np.uint8)
         for bit in range(self.bits):
             codes |= np.unpackbits(self.planes[:, bit], axis=1, count=self.dim, bitorder="little") << bit
-        return CodeTable(codes, self.scale, self.offset, self.bits, self.segments)
+        return CodeTable(codes, *self.affine(), self.bits, self.segments)
 
     def take(self, rows: npt.ArrayLike | slice) -> PackedTable:
         """The table of the rows named, in that order; of a slice, without copying."""
         rows = rows if isinstance(rows, slice) else np.asarray(rows)
-        scale, offset = (a if len(a) == 1 else a[rows] for a in (self.scale, self.offset))
+        offset = self.offset if len(self.offset) == 1 else self.offset[rows]
+        scale = self.scale[rows] if self.halved or len(self.scale) > 1 else self.scale
         return PackedTable(self.planes[rows], self.dim, scale, offset, self.segments)
 
     def save(self, path: str | Path) -> None:
         """Write the table as one self-describing file (docs/format.md); the file is whole or absent."""
+        save_arrays(path, "codes", *self.to_file())
+
+    def to_file(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """The arrays and facts of its file."""
         arrays: dict[str, npt.NDArray[Any]] = {"planes": self.planes, "scale": self.scale, "offset": self.offset}
-        save_arrays(path, "codes", arrays, {"dim": self.dim, "bits": self.bits, "segments": list(self.segments)})
+        return arrays, {"dim": self.dim, "bits": self.bits, "segments": list(self.segments)}
 
     @classmethod
     def load(cls, path: str | Path) -> PackedTable:
@@ -168,7 +211,8 @@ class PackedTable:
         """The table in an opened file. Raises FormatError where its fields do not fit one another."""
         dim, segments = file.count("dim", 1), file.counts("segments")
         planes = file.array("planes", "|u1", 3)
-        scale, offset = (file.array(name, "<f4", 2) for name in ("scale", "offset"))
+        halved = "scale" in file.arrays and file.arrays["scale"].dtype == np.uint16
+        scale, offset = file.array("scale", "<u2" if halved else "<f4", 2), file.array("offset", "<f4", 2)
         if file.count("bits", 1) != planes.shape[1]:
             refuse(file.path, "bits", f"{file.facts['bits']}, but the planes hold {planes.shape[1]}")
         try:
@@ -262,14 +306,36 @@ def _segment_sums(values: npt.NDArray[Any], segments: tuple[int, ...]) -> npt.ND
     return np.asarray(np.add.reduceat(values, np.cumsum((0, *segments[:-1])), axis=1))
 
 
-def _check_affine(table: CodeTable | PackedTable) -> None:
+HALF_MAGNITUDE = np.uint16(0x7FFF)  # all but the sign of a half
+
+
+def from_halves(halves: Halves) -> Floats:
+    """bfloat16 numbers, given as the upper halves of float32 numbers, as float32."""
+    return (halves.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def _halves(table: CodeTable) -> tuple[Halves, Floats] | None:
+    """Scale and offset in two bytes a row and segment, where that loses nothing."""
+    scale, offset = np.ascontiguousarray(table.scale), table.offset
+    raw = scale.view(np.uint32)
+    if len(scale) < 2 or (raw & np.uint32(0xFFFF)).any():
+        return None
+    largest = np.abs(scale).argmax(axis=0)[None]
+    own = np.take_along_axis(np.broadcast_to(offset, scale.shape), largest, axis=0)
+    divisor = np.take_along_axis(scale, largest, axis=0)
+    multiple = np.divide(own, divisor, out=np.zeros_like(own), where=divisor != 0)
+    if not np.isfinite(multiple).all() or not (scale * multiple == offset).all():
+        return None
+    return (raw >> np.uint32(16)).astype(np.uint16), multiple
+
+
+def _check_affine(table: CodeTable | PackedTable, scale: Floats, offset: Floats) -> None:
     if not 1 <= table.bits <= 8:
         raise ValueError(f"bits must be 1 to 8, got {table.bits}")
     if sum(table.segments) != table.dim or (min(table.segments) < 1 and table.dim):
         raise ValueError(f"segments {table.segments} do not add up to {table.dim} dims")
     allowed: Sequence[tuple[int, int]] = [(rows, len(table.segments)) for rows in (1, table.num_rows)]
-    for name in ("scale", "offset"):
-        array = getattr(table, name)
+    for name, array in (("scale", scale), ("offset", offset)):
         if array.dtype != np.float32 or array.shape not in allowed:
             shapes = f"{allowed[0]} or {allowed[1]}"
             raise ValueError(f"{name} must be float32 of shape {shapes}, got {array.dtype} {array.shape}")

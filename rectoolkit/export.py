@@ -118,7 +118,8 @@ def _codes(users: PackedTable, items: PackedTable, folder: Path, ids: dict[str, 
 def _npy(users: PackedTable, items: PackedTable, folder: Path, ids: dict[str, Ids]) -> dict[str, str]:
     written = {}
     for name, table in (("users", users), ("items", items)):
-        parts: dict[str, Any] = {"codes": table.unpack().codes, "scale": table.scale, "offset": table.offset}
+        whole = table.unpack()
+        parts: dict[str, Any] = {"codes": whole.codes, "scale": whole.scale, "offset": whole.offset}
         for part, array in parts.items():
             _save_npy(folder / f"{name}.{part}.npy", array)
             written[f"{name}.{part}.npy"] = f"{array.dtype} {array.shape}"
@@ -141,8 +142,8 @@ def _parquet(users: PackedTable, items: PackedTable, folder: Path, ids: dict[str
                 arrow.binary(table.dim), rows, [None, arrow.py_buffer(table.unpack().codes.tobytes())]
             ),
         }
-        for part in ("scale", "offset"):
-            values = np.broadcast_to(getattr(table, part), (rows, segments)).ravel()
+        for part, array in zip(("scale", "offset"), table.affine(), strict=True):
+            values = np.broadcast_to(array, (rows, segments)).ravel()
             columns[part] = arrow.FixedSizeListArray.from_arrays(arrow.array(values), segments)
         facts = {"bits": str(table.bits), "segments": json.dumps(list(table.segments))}
         with atomic_write(folder / f"{name}.parquet") as file:
@@ -154,13 +155,13 @@ def _faiss(users: PackedTable, items: PackedTable, folder: Path, ids: dict[str, 
     faiss = _require("faiss", "faiss-cpu")
     index: Any
     asked: Any = users.unpack().decode()
-    if users.bits == 1 and ranks_by_hamming(users.scale, users.offset, items):
+    if users.bits == 1 and ranks_by_hamming(*users.affine(), items):
         users, items = (PackedTable.pack(table.unpack()) for table in (users, items))  # faiss counts unused bits too
         index = faiss.IndexBinaryFlat(8 * items.planes.shape[2])
         index.add(np.ascontiguousarray(items.planes[:, 0]))
         asked, data = users.planes[:, 0], faiss.serialize_index_binary(index)
     else:
-        if len(items.scale) == 1 and len(items.offset) == 1:
+        if items.one_grid:
             index = _scalar_quantizer(faiss, items)
         else:
             index = faiss.IndexFlatIP(items.dim)

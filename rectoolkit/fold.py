@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     Table = PackedTable | Floats
 
 RIDGE, EXACT_RIDGE = 1e-3, 1e-9  # of the mean diagonal
+SMALLEST_SQUARE = 1e-24  # of a row's mean square: rows of zeros have a unit too
+LEAST_ALONG = 0.1  # of x's mean square: a row that its grid does not fit is not stretched more than tenfold
 MOST_USERS = 100_000  # enough for a map of some thousand numbers; a sample above
 
 
@@ -151,7 +153,7 @@ class FoldIn:
     def coded(self, rows: Floats, users: PackedTable) -> CodeTable:
         """The nearest values of the users' grid: ``rows`` (n, width) as codes beside ``users``."""
         top, widths = (1 << users.bits) - 1, np.asarray(users.segments)
-        scale, offset = users.scale[:1], users.offset[:1]
+        scale, offset = users.affine(slice(0, 1))
         if len(self.grid.reach):
             scale, offset = self.grid.affine(rows, users.segments, top)
         spread, low = np.repeat(scale, widths, axis=1), np.repeat(offset, widths, axis=1)
@@ -161,7 +163,8 @@ class FoldIn:
             return table
         starts = np.cumsum((0, *users.segments[:-1]))
         square, along = (np.add.reduceat(rows * other, starts, axis=1) for other in (rows, table.decode()))
-        factor = np.asarray(1 / np.clip(along / np.maximum(square, 1e-24), 0.1, None), np.float32)
+        least = np.float32(LEAST_ALONG) * np.maximum(square, np.float32(SMALLEST_SQUARE))
+        factor = np.asarray(square / np.maximum(along, least), np.float32)
         return replace(table, scale=scale * factor, offset=offset * factor)  # as long along the row as the row
 
     def misfit(self, users: Table, items: Table) -> str:
@@ -277,7 +280,7 @@ def _reach(users: Table, targets: Floats) -> Floats:
     if not isinstance(users, PackedTable) or len(users.scale) == 1:
         return np.zeros(0, np.float32)
     size = _means(targets, users.segments, 1)
-    ratios = np.where(size > 0, users.scale / np.maximum(size, np.float32(1e-30)), np.nan)
+    ratios = np.where(size > 0, users.affine()[0] / np.maximum(size, np.float32(1e-30)), np.nan)
     return np.asarray(np.nan_to_num(np.nanmedian(ratios, axis=0), nan=1.0), np.float32)
 
 

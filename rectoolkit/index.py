@@ -137,8 +137,8 @@ class Index:
             kernels = compiled_kernels(
                 len(question.queries.values) * len(self) * max(1, self.items.dim * self.items.bits)
             )
-            if kernels is not None and kernels.serves(question.queries, self.items):
-                self._bounds = self._bounds or kernels.Bounds(self.items)
+            self._bounds = self._bounds or (kernels and kernels.Bounds(self.items))
+            if kernels is not None and kernels.serves(question.queries, self._bounds):
                 keys: Keys = kernels.best_keys(_allowed_only(question), self._bounds)
                 return keys
             method = "numpy"

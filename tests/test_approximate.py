@@ -37,11 +37,15 @@ def clustered(
     scale = np.full((rows if grid == "rows" else 1, len(segments)), 0.5, np.float32)
     if grid == "rows":
         scale += random.random(scale.shape, np.float32)
+    if grid == "halves":
+        scale = np.float32(2.0) ** random.integers(-3, 4, (rows, len(segments))).astype(np.float32)
     return PackedTable.pack(CodeTable(codes, scale, -scale * np.float32(top / 2), bits, segments))
 
 
 @pytest.mark.parametrize("bits", [1, 2, 5, 8])
-@pytest.mark.parametrize(("grid", "segments"), [("symmetric", (64,)), ("rows", (30, 67)), ("symmetric", (7,))])
+@pytest.mark.parametrize(
+    ("grid", "segments"), [("symmetric", (64,)), ("rows", (30, 67)), ("halves", (30, 67)), ("symmetric", (7,))]
+)
 @pytest.mark.parametrize("coded", [True, False])
 def test_all_lists_give_the_hits_of_the_exact_index(
     way: str, bits: int, grid: str, segments: tuple[int, ...], coded: bool

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rectoolkit import codes
 from rectoolkit.arrays import save_arrays
-from rectoolkit.codes import CodeTable, Integers, PackedTable, dot
+from rectoolkit.codes import CodeTable, Integers, PackedTable, dot, from_halves
 from rectoolkit.errors import FormatError
 
 DIMS = (1, 7, 64, 97)
@@ -51,6 +51,52 @@ def test_unpack_undoes_pack(bits: int, dim: int) -> None:
 def test_the_worked_example_of_the_docstring() -> None:
     assert doctest.testmod(codes).attempted
     assert not doctest.testmod(codes).failed
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_scales_of_two_bytes_lose_nothing(bits: int, tmp_path: Path) -> None:
+    random = np.random.default_rng(bits)
+    halves = random.integers(0, 1 << 16, (65, 2)).astype(np.uint16) & 0xBFFF  # either sign, up to 2, zeros too
+    halves[::9] = 0
+    short = (np.float32(-1.2345678).view(np.uint32) & np.uint32(0xFFFFFF00)).view(np.float32)  # 16 significant bits
+    for multiple in (np.float32(-((1 << bits) - 1) / 2), np.float32(0), short):
+        scale = from_halves(halves)
+        multiples = np.array([[multiple, -multiple / 4]], np.float32)
+        whole = table(65, 97, bits, segments=(30, 67))
+        whole = CodeTable(whole.codes, scale, scale * multiples, bits, (30, 67))
+        packed = PackedTable.pack(whole)
+        assert packed.halved
+        assert packed.bytes_per_row == bits * 13 + 2 * 2 + 2 * 4 / 65
+        packed.save(tmp_path / "table")
+        for one in (
+            packed,
+            PackedTable.load(tmp_path / "table"),
+            packed.take(np.arange(65)),
+            packed.take(slice(0, 65)),
+        ):
+            assert same(one, packed)
+            again = one.unpack()
+            assert np.array_equal(again.scale, whole.scale)
+            assert np.array_equal(again.offset, whole.offset)
+            assert np.array_equal(again.decode(), whole.decode())
+        assert np.array_equal(packed.take([3]).unpack().decode(), whole.take([3]).decode())
+    own = scale * random.random((65, 1), np.float32)
+    for longer, offset in ((scale * np.float32(1.001), scale), (scale, scale + 1), (scale, own)):
+        other = PackedTable.pack(CodeTable(whole.codes, longer, offset, bits, (30, 67)))
+        assert not other.halved
+        assert np.array_equal(other.unpack().offset, offset)
+
+
+def test_scales_of_two_bytes_must_fit_and_be_finite() -> None:
+    planes, offset = np.zeros((3, 1, 1), np.uint8), np.ones((1, 1), np.float32)
+    for scale, message in (
+        (np.zeros((2, 1), np.uint16), "shapes"),
+        (np.array([[0x7F80], [0x8001], [0]], np.uint16), "infinity"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            PackedTable(planes, 8, scale, offset)
+    with pytest.raises(ValueError, match="shapes"):
+        PackedTable(planes, 8, np.ones((3, 1), np.uint16), np.ones((3, 1), np.float32))
 
 
 @pytest.mark.parametrize("bits", range(1, 9))

@@ -128,9 +128,10 @@ class Step:
     """One batch of BPR through two quantizers."""
 
     def __init__(
-        self, number: int = 12, negatives: int = 3, dim: int = 5, shared: bool = False, **written: Any
+        self, number: int = 12, negatives: int = 3, segments: Any = (5,), shared: bool = False, **written: Any
     ) -> None:
-        self.sides = {side: make("gste", (dim,), seed=k, **written) for k, side in enumerate(("users", "items"))}
+        dim = sum(segments)
+        self.sides = {side: make("gste", segments, seed=k, **written) for k, side in enumerate(("users", "items"))}
         self.shape = (negatives,) if shared else (number, negatives)
         self.users, self.items = rows(number, dim, 1, 0.5), rows(number + math.prod(self.shape), dim, 2, 0.5)
         self.sides["users"].calibrate(self.users)
@@ -168,18 +169,67 @@ class Step:
         def value(flat: Tensor) -> Tensor:
             return self.loss(self.views(**{**coded, side: flat.view_as(coded[side])}))
 
-        hessian = torch.autograd.functional.hessian(value, coded[side].flatten())
-        return float(hessian.trace() * self.sides[side].step().square())
+        diagonal = torch.autograd.functional.hessian(value, coded[side].flatten()).diagonal().view_as(coded[side])
+        quantizer = self.sides[side]
+        _, scale, _ = quantizer.grid(getattr(self, side).detach())
+        weighted = diagonal * quantizer.spread(scale).square()
+        return float((weighted if quantizer.coded is None else weighted[quantizer.coded]).sum())
 
 
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("dims", [(5,), (2, 3)])
 @pytest.mark.parametrize("curvature", ["exact", "hutchinson"])
-def test_the_trace_takes_the_mean_square_of_steps_by_row(curvature):
-    batch = Step(bits=2, scale="row", momentum=0.0, curvature=curvature, probes=400)
+def test_each_row_has_its_own_step_in_the_trace(curvature, dims, shared, monkeypatch):
+    monkeypatch.setattr("rectoolkit.quantizers.gste.TOLERANCE", 0.0)
+    batch = Step(bits=2, scale="row", momentum=0.0, curvature=curvature, probes=600, segments=dims, shared=shared)
+    with torch.no_grad():
+        for rows_of in (batch.users, batch.items):
+            rows_of.mul_(torch.logspace(-1, 1, len(rows_of), dtype=torch.float64)[:, None])
     batch.run()
     for side, quantizer in batch.sides.items():
-        table = quantizer.encode(getattr(batch, side).detach())
-        expected = batch.dense_trace(side) / float(quantizer.step().square()) * float((table.scale**2).mean())
+        expected = batch.dense_trace(side)
+        assert expected > 0
         assert float(quantizer.trace) == pytest.approx(expected, rel=1e-4 if curvature == "exact" else 0.2)
+
+
+@pytest.mark.parametrize("scale", ["table", "row"])
+@pytest.mark.parametrize("curvature", ["exact", "hutchinson"])
+def test_rows_let_in_uncoded_are_no_part_of_delta(curvature, scale, monkeypatch):
+    monkeypatch.setattr("rectoolkit.quantizers.gste.TOLERANCE", 0.0)
+    batch = Step(bits=2, scale=scale, momentum=0.0, guidance=1.0, curvature=curvature, probes=600, number=30)
+    for quantizer in batch.sides.values():
+        quantizer.progress = 0.4
+    coded = {side: quantizer(getattr(batch, side)) for side, quantizer in batch.sides.items()}
+    views = batch.views(*coded.values())
+    value = batch.loss(views)
+    found = dict(zip(coded, torch.autograd.grad(value, list(coded.values()), retain_graph=True), strict=True))
+    for side, quantizer in batch.sides.items():
+        quantizer.observe(side, views, batch.loss, value)
+    value.backward()
+    for side, quantizer in batch.sides.items():
+        assert 0 < quantizer.coded.sum() < len(quantizer.coded)
+        _, steps, _ = quantizer.grid(getattr(batch, side).detach())
+        g = (found[side] * steps)[quantizer.coded]
+        diagonal = _diagonal(lambda rows, side=side: batch.loss(batch.views(**{**coded, side: rows})), coded[side])
+        trace = (diagonal * steps.square())[quantizer.coded].sum()
+        near = 1e-4 if curvature == "exact" else 0.2
+        assert float(quantizer.trace) == pytest.approx(float(trace), rel=near)
+        assert float(quantizer.delta) == pytest.approx(float(trace / g.numel() / (3 * g.std(correction=0))), rel=near)
+
+
+def _diagonal(value, rows):
+    rows = rows.detach()
+    matrix = torch.autograd.functional.hessian(lambda flat: value(flat.view_as(rows)), rows.flatten())
+    return matrix.diagonal().view_as(rows)
+
+
+def test_the_hardest_negatives_keep_their_own_steps():
+    users, items = rows(4, 5, 1), rows(4 + 4 * 6, 5, 2)
+    ids = Batch(torch.arange(4), torch.arange(4), torch.arange(24).view(4, 6), best_of=3)
+    triple = Triple(users, items[:4], items[4:].view(4, 6, 5))
+    views = Views(triple, triple, triple, ids).hardest()
+    for part, numbers in zip(views.coded.side("items"), views.by_row("items", items[:, 0]), strict=True):
+        torch.testing.assert_close(part[..., 0], numbers)
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -251,7 +301,7 @@ def test_delta_is_refreshed_only_when_due():
 
 def test_a_loss_that_bends_downwards_leaves_the_plain_estimator():
     batch = Step(bits=2)
-    batch.loss.curvature = lambda views, side: -torch.ones(5, dtype=torch.float64)
+    batch.loss.curvature = lambda *_: -torch.ones(5, dtype=torch.float64)
     batch.run()
     assert all(float(quantizer.trace) < 0 and float(quantizer.delta) == 0 for quantizer in batch.sides.values())
 
@@ -383,9 +433,9 @@ def scaled_sign_gradient(t: Tensor, g: Tensor, segments: tuple[int, ...], slope:
     """dL/dt of value = w mean|t| sign(t) by block: through the sign by ``slope``, and through the mean."""
     parts = []
     for block, up, weight in zip(blocks(t, segments), blocks(g, segments), weights, strict=True):
-        sign, alpha = torch.where(block >= 0, 1.0, -1.0), block.abs().mean(1, keepdim=True)
+        sign, alpha = torch.where(block >= 0, 1.0, -1.0), (weight * block.abs().mean(1, keepdim=True)).bfloat16()
         through_mean = sign / block.shape[1] * (up * sign).sum(1, keepdim=True)
-        parts.append(weight * (up * alpha * slope(block) + through_mean))
+        parts.append(up * alpha * slope(block) + weight * through_mean)
     return torch.cat(parts, dim=1)
 
 
@@ -401,7 +451,11 @@ def test_bigear_weighs_layers_and_bumps_the_sign(segments, gamma):
     expected = scaled_sign_gradient(x, upstream, segments, bump, weights)
     torch.testing.assert_close(gradient(quantizer, x, upstream), expected, rtol=1e-6, atol=1e-9)
     values = torch.cat(
-        [w * b.abs().mean(1, keepdim=True) * b.sign() for w, b in zip(weights, blocks(x, segments), strict=True)], dim=1
+        [
+            (w * b.abs().mean(1, keepdim=True)).bfloat16() * b.sign()
+            for w, b in zip(weights, blocks(x, segments), strict=True)
+        ],
+        dim=1,
     )
     torch.testing.assert_close(quantizer(x), values, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(quantizer.eval()(x), values, rtol=1e-6, atol=1e-9)

@@ -25,6 +25,8 @@ def tables(bits: int, grid: str, dim: int = 64, segments: tuple[int, ...] = ()) 
         scale = np.full((rows if grid == "rows" else 1, len(segments) or 1), 0.5, np.float32)
         if grid == "rows":
             scale += random.random(scale.shape, np.float32)
+        if grid == "halves":
+            scale = np.float32(2.0) ** random.integers(-3, 4, (rows, len(segments) or 1)).astype(np.float32)
         offset = -scale * np.float32(((1 << bits) - 1) / 2)
         if grid == "shifted":
             offset += np.float32(0.4)
@@ -43,7 +45,7 @@ def test_the_packed_files_open_again(tmp_path: Path, bits: int) -> None:
         assert np.array_equal(again.scale, table.scale)
 
 
-@pytest.mark.parametrize("grid", ["symmetric", "rows"])
+@pytest.mark.parametrize("grid", ["symmetric", "rows", "halves"])
 def test_numpy_arrays_hold_the_codes(tmp_path: Path, grid: str) -> None:
     users, items = tables(3, grid, 97, (30, 67))
     export(users, items, tmp_path, ["npy"])
@@ -54,7 +56,7 @@ def test_numpy_arrays_hold_the_codes(tmp_path: Path, grid: str) -> None:
     assert (facts["dim"], facts["item_bits"], facts["segments"]) == (97, 3, [30, 67])
 
 
-@pytest.mark.parametrize("grid", ["symmetric", "rows"])
+@pytest.mark.parametrize("grid", ["symmetric", "rows", "halves"])
 def test_parquet_holds_the_codes(tmp_path: Path, grid: str) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     users, items = tables(5, grid, 97, (30, 67))
@@ -77,6 +79,7 @@ def test_parquet_holds_the_codes(tmp_path: Path, grid: str) -> None:
         (8, "shifted", "IndexScalarQuantizer"),
         (1, "rows", "IndexFlatIP"),
         (4, "rows", "IndexFlatIP"),
+        (4, "halves", "IndexFlatIP"),
     ],
 )
 @pytest.mark.parametrize("segments", [(64,), (24, 40)])

@@ -29,10 +29,17 @@ def compiled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index, "ENOUGH_WORK", 0.0)
 
 
+def halved(scale: np.ndarray) -> np.ndarray:
+    """The upper halves of float32 numbers, the lower ones zero."""
+    return (scale.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
 def table(
     random: np.random.Generator, rows: int, dim: int, bits: int, segments: tuple[int, ...], grid: str, copies: bool
 ) -> CodeTable:
-    """``grid``: symmetric, one for all; scales by row; or anything, of any size and sign. ``copies``: equal rows."""
+    """``copies``: equal rows. ``grid``: symmetric, one for all; rows, scales by row; halves, such as pack in two bytes;
+    or anything, of any size and sign.
+    """
     values = random.integers(0, 1 << bits, (rows, dim), dtype=np.uint8)
     if copies and rows:
         values = values[random.integers(0, max(1, rows // 9), rows)]
@@ -40,6 +47,8 @@ def table(
         scale = np.full((1, len(segments)), 2, np.float32)
     elif grid == "rows":
         scale = random.random((rows, len(segments)), np.float32)
+    elif grid == "halves":
+        scale = halved(random.standard_normal((rows, len(segments))).astype(np.float32))
     else:
         scale = (random.standard_normal((rows, len(segments))) * 10.0 ** random.integers(-3, 4)).astype(np.float32)
     offset = -scale * np.float32(((1 << bits) - 1) / 2)
@@ -75,7 +84,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     segments = tuple(int(width) for width in np.diff([0, *cuts, dim]))
     rows = draw(st.sampled_from([1, 63, 64, 65, 1000, 5000]))
     num = draw(st.sampled_from([1, 2, 7, 70]))
-    grids, bits = st.sampled_from(["symmetric", "rows", "anything"]), st.integers(1, 8)
+    grids, bits = st.sampled_from(["symmetric", "rows", "halves", "anything"]), st.integers(1, 8)
     items = table(random, rows, dim, draw(bits), segments, draw(grids), draw(st.booleans()))
     queries: Any = (random.standard_normal((num, dim)) * 10.0 ** random.integers(-3, 4)).astype(np.float32)
     if draw(st.booleans()):

@@ -111,7 +111,7 @@ def test_scales_of_any_size_that_the_kernels_serve(size: float, bits: int) -> No
     items = PackedTable.pack(coded(random, 4000, bits, scale=size))
     for queries in (coded(random, 6, bits, scale=size), queries_of("floats", random, 6, bits)):
         integers = Integers.of_floats(queries, (64,)) if isinstance(queries, np.ndarray) else Integers.of(queries)
-        assert search.serves(integers, items)
+        assert search.serves(integers, search.Bounds(items))
         scores = assert_exact(items, queries).scores
         assert (scores[:, 0] > scores[:, -1]).all()
         assert (scores[:, 0] > 0).all()

@@ -168,7 +168,7 @@ def test_collisions_have_neither_value_nor_gradient(name: str) -> None:
 
 
 def hessian_diagonal(loss: Loss, views: Views, side: str, index: int) -> Tensor:
-    """The exact diagonal by autograd's dense Hessian, summed over rows, (D,)."""
+    """The exact diagonal by autograd's dense Hessian, of the shape of one tensor of a side."""
     parts = list(views.coded.side(side))  # type: ignore[arg-type]
 
     def value(rows: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ def hessian_diagonal(loss: Loss, views: Views, side: str, index: int) -> Tensor:
 
     rows = parts[index].detach()
     matrix = torch.autograd.functional.hessian(value, rows).reshape(rows.numel(), rows.numel())
-    return matrix.diagonal().reshape(-1, DIM).sum(0)
+    return matrix.diagonal().reshape(rows.shape)
 
 
 @pytest.mark.parametrize("odds", [False, True])
@@ -196,9 +196,15 @@ def test_curvature_is_the_diagonal_of_the_hessian(name: str, shape: str, side: A
             shape, log_odds=torch.linspace(-1, 1, batch.negatives.numel()).double().view_as(batch.negatives)
         )
     views = views_of(batch)
-    expected = sum(hessian_diagonal(loss, views, side, index) for index in range(len(views.coded.side(side))))
-    torch.testing.assert_close(loss.curvature(views, side), expected)
-    assert loss.curvature(views, side).shape == (DIM,)
+    diagonals = [hessian_diagonal(loss, views, side, index) for index in range(len(views.coded.side(side)))]
+    draws = torch.Generator().manual_seed(7)
+    for weights in (None, tuple(torch.rand(one.shape[:-1], generator=draws, dtype=one.dtype) for one in diagonals)):
+        expected = sum(
+            (one * weight[..., None]).reshape(-1, DIM).sum(0)
+            for one, weight in zip(diagonals, weights or [torch.ones(1)] * len(diagonals), strict=True)
+        )
+        torch.testing.assert_close(loss.curvature(views, side, weights), expected)
+        assert loss.curvature(views, side, weights).shape == (DIM,)
 
 
 @pytest.mark.parametrize("name", CURVED)

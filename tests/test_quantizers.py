@@ -250,6 +250,7 @@ def test_segments_have_grids_of_their_own():
         assert table.segments == (4, 4)
 
 
+BFLOAT16 = 2.0**-8  # the most that rounding to it takes from or adds to a number, relative to it
 BY_ROW = [(name, bits) for name, bits in CASES if "scale" in quantizers.schema(name).model_fields]
 
 
@@ -261,7 +262,8 @@ def test_a_row_with_a_scale_of_its_own_keeps_its_codes_at_any_length(name, bits)
     table, longer = quantizer.encode(x), quantizer.encode(x * sizes)
     assert table.scale.shape == (60, len(table.segments))
     assert (table.codes == longer.codes).mean() > 0.999  # a value on the border of two codes may round either way
-    np.testing.assert_allclose(longer.scale, table.scale * sizes.numpy(), rtol=1e-3)
+    np.testing.assert_allclose(longer.scale, table.scale * sizes.numpy(), rtol=2 * BFLOAT16)
+    assert PackedTable.pack(table).halved
     np.testing.assert_array_equal(quantizer(x).detach().numpy(), table.decode())
     assert np.isfinite(quantizer.encode(torch.zeros(3, 12)).decode()).all()
 
@@ -273,7 +275,7 @@ def test_rows_with_scales_keep_their_length_along_themselves(name, bits):
     x = rows(60, 64) * torch.logspace(-2, 2, 60)[:, None]
     table = live(make(name, (64,), bits=bits, scale="row"), x).encode(x)
     along = (table.decode() * x.numpy()).sum(1) / x.square().sum(1).numpy()
-    np.testing.assert_allclose(along, 1, atol=1e-5)
+    np.testing.assert_allclose(along, 1, atol=BFLOAT16)
 
 
 @pytest.mark.parametrize("name", ["ste", "gste"])
@@ -328,9 +330,9 @@ def test_a_row_keeps_the_gradient_of_its_length():
     quantizer(x).square().sum().backward()
     along = (x.grad * x.detach()).sum(1)
     assert (along > 0).all()
-    longer = 1.001 * x.detach()
-    change = quantizer(longer).square().sum(1) - quantizer(x.detach()).square().sum(1)
-    torch.testing.assert_close(along, change.detach() / 0.001, rtol=0.02, atol=0)
+    values = quantizer.eval()(x.detach()).detach()
+    assert torch.equal(quantizer(2 * x.detach()), 2 * values)  # of the first order, so by Euler <x, dL/dx> = 2 L
+    torch.testing.assert_close(along, 2 * values.square().sum(1), rtol=0.01, atol=0)
 
 
 @pytest.mark.parametrize("name", AFTER)

@@ -8,7 +8,7 @@ import numpy as np
 
 from rectoolkit.kernels.compiling import part
 from rectoolkit.kernels.products import dot_bytes
-from rectoolkit.kernels.tiles import unpack_lane
+from rectoolkit.kernels.tiles import grid_of, unpack_lane
 from rectoolkit.kernels.vectors import (
     LANES,
     bits_float,
@@ -24,8 +24,8 @@ from rectoolkit.kernels.vectors import (
 def affine(items: Any, asked: Any, query: int, item: int, segment: int, width: int, product: Any, total: Any) -> Any:
     """One segment's part of a score: the formula of ``codes.dot`` in its order of operations."""
     su, ou, user = asked.scale[query, segment], asked.offset[query, segment], asked.sums[query, segment]
-    si = np.float64(items.scale[item if len(items.scale) > 1 else 0, segment])
-    oi = np.float64(items.offset[item if len(items.offset) > 1 else 0, segment])
+    scale, offset = grid_of(items, item, segment)
+    si, oi = np.float64(scale), np.float64(offset)
     return ((su * si) * product + (su * user) * oi) + ((ou * si) * total + (width * ou) * oi)
 
 

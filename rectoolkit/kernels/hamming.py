@@ -15,7 +15,7 @@ def ranks_by_hamming(scale: npt.NDArray[Any], offset: npt.NDArray[Any], items: P
 
     So they do where there is one segment, the queries' grids are symmetric about 0 and the items share one scale > 0.
     """
-    if items.bits > 1 or len(items.segments) > 1 or len(items.scale) > 1 or len(items.offset) > 1:
+    if items.bits > 1 or len(items.segments) > 1 or not items.one_grid:
         return False
     symmetric = bool((offset * 2 == -scale).all() and (scale > 0).all())
     return symmetric and float(items.scale[0, 0]) > 0

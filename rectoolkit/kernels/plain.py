@@ -93,7 +93,7 @@ def without_unpacking(queries: Integers, items: PackedTable) -> npt.NDArray[np.f
     result = np.zeros_like(product)
     used = np.packbits(np.arange(items.planes.shape[2] * 8) < items.dim, bitorder="little")  # a file may hold more
     sums = np.bitwise_count(items.planes & used).sum(axis=2, dtype=np.float64) @ 2.0 ** np.arange(items.bits)
-    scale, offset = items.scale.astype(np.float64), items.offset.astype(np.float64)
+    scale, offset = (a.astype(np.float64) for a in items.affine())
     known = Integers(np.zeros((items.num_rows, 0)), sums[:, None], scale, offset, items.segments)
     codes.add_segment(result, product, 0, queries, known)
     return result

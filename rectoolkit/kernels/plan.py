@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 
 Form = Literal["bytes", "planes", "tables", "small"]
+ROWS_AT_ONCE = 1 << 20  # whose scales are looked at together
 TABLE_TILES, TABLE_QUERIES = 16, 16  # 22 KB of indices and of tables each, at 2 bits and 64 dims: the tables stay in L1
 
 
@@ -53,13 +54,14 @@ class Layout(NamedTuple):
 
 class Items(NamedTuple):
     """The catalogue: ``planes`` uint8 (N, bits, bytes) and ``flat`` the same as one row of bytes, ``scale`` and
-    ``offset`` float32 (N or 1, S), ``ids`` int64 (N, or empty where ids are row numbers), ``banned`` bool (N, or
-    empty).
+    ``offset`` float32 (N or 1, S), or ``halves`` uint16 (N, S), empty elsewhere, and ``offset`` in their units (1, S),
+    ``ids`` int64 (N, or empty where ids are row numbers), ``banned`` bool (N, or empty).
     """
 
     planes: Any
     flat: Any
     scale: Any
+    halves: Any
     offset: Any
     ids: Any
     banned: Any
@@ -244,13 +246,21 @@ def _estimates(
 
 
 class Bounds:
-    """The largest scale and offset of each segment of a catalogue, where no scale is negative, the range of sums."""
+    """The largest scale and offset of each segment of a catalogue, where no scale is negative, the range of sums.
+
+    ``tame``: whether its scales and offsets are of sizes that the filters can estimate with.
+    """
 
     def __init__(self, items: PackedTable) -> None:
         self._items = items
-        self.scale = np.abs(items.scale).max(axis=0, initial=0.0).astype(np.float64)
-        self.offset = np.abs(items.offset).max(axis=0, initial=0.0).astype(np.float64)
-        self.rising = items.scale.min(axis=0, initial=0.0) >= 0
+        largest, self.rising, self.tame = np.zeros((2, len(items.segments))), np.ones(len(items.segments), bool), True
+        for start in range(0, max(1, items.num_rows), ROWS_AT_ONCE):
+            scale, offset = items.affine(slice(start, start + ROWS_AT_ONCE))
+            for place, array in enumerate((scale, offset)):
+                largest[place] = np.maximum(largest[place], np.abs(array).max(axis=0, initial=0.0))
+            self.rising &= scale.min(axis=0, initial=0.0) >= 0
+            self.tame = self.tame and _within(scale) and _within(offset)
+        self.scale, self.offset = largest
 
     @cached_property
     def sums(self) -> tuple[int, int]:
@@ -279,15 +289,16 @@ def _planes(codes: Array) -> Array:
     return np.ascontiguousarray(np.stack(planes, axis=2))
 
 
-def tame(queries: Integers, items: PackedTable) -> bool:
+def tame(queries: Integers) -> bool:
     """Whether every magnitude stays far inside float32, in which the filters estimate; others are numpy's to rank.
 
     With values, scales and offsets of 2^-50 to 2^40 (or 0), and dims up to 2^15, no estimate passes 2^120 or falls
     among the denormal numbers, whose relative error is not the 2^-24 that the margin counts on.
     """
     largest = np.abs(queries.values).max(axis=1, initial=0.0, keepdims=True)
-    for array in (queries.scale * np.maximum(largest, 1), queries.offset, items.scale, items.offset):
-        sizes = np.abs(array[array != 0])
-        if sizes.size and not (sizes.min() >= 2.0**-50 and sizes.max() <= 2.0**40):
-            return False
-    return True
+    return _within(queries.scale * np.maximum(largest, 1)) and _within(queries.offset)
+
+
+def _within(array: Array) -> bool:
+    sizes = np.abs(array[array != 0])
+    return not sizes.size or bool(sizes.min() >= 2.0**-50 and sizes.max() <= 2.0**40)

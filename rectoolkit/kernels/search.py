@@ -41,9 +41,9 @@ FEW_QUERIES = 2  # up to so many, codes are multiplied as they come and not writ
 UNPACKING, BYTE_PRODUCT, PLANE_QUERY, PLANE_PRODUCT = 6.0, 0.43, 0.25, 0.08
 
 
-def serves(queries: Integers, items: PackedTable) -> bool:
+def serves(queries: Integers, bounds: Bounds) -> bool:
     """Whether the kernels rank these exactly; numpy does otherwise."""
-    return items.dim < MOST_DIMS and tame(queries, items)
+    return queries.values.shape[1] < MOST_DIMS and bounds.tame and tame(queries)
 
 
 def best_keys(question: Question, bounds: Bounds) -> Keys:
@@ -151,7 +151,8 @@ def _items(question: Question) -> Items:
     return Items(
         _fixed(question.items.planes),
         _fixed(question.items.planes.reshape(-1)),
-        _fixed(question.items.scale),
+        _fixed(np.zeros((1, 1), np.float32) if question.items.halved else question.items.scale),
+        _fixed(question.items.scale if question.items.halved else np.zeros((0, 1), np.uint16)),
         _fixed(question.items.offset),
         np.zeros(0, np.int64) if question.ids is None else question.ids,
         np.zeros(0, bool) if question.banned is None else question.banned,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def has_matrices(queries: Integers, items: PackedTable) -> bool:
     """Whether the items have rows that ``matrices`` takes, one positive scale and one offset."""
     whole = items.dim == 64 and items.bits in MATRIX_BITS
-    if not (HAS_MATRICES and whole and len(queries.segments) == 1 and len(items.scale) == len(items.offset) == 1):
+    if not (HAS_MATRICES and whole and len(queries.segments) == 1 and items.one_grid):
         return False
     return float(items.scale[0, 0]) > 0
 

@@ -40,7 +40,7 @@ def aligned(shape: tuple[int, ...], kind: type) -> Array:
 def has_tables(queries: Integers, items: PackedTable) -> bool:
     """Whether the items have rows that ``lookup`` takes, one positive scale and one offset."""
     whole = items.bits in LOOKUPS and items.dim in [64 * words for words in LOOKUP_WORDS]
-    if not (HAS_LOOKUP and whole and len(queries.segments) == 1 and len(items.scale) == len(items.offset) == 1):
+    if not (HAS_LOOKUP and whole and len(queries.segments) == 1 and items.one_grid):
         return False
     return float(items.scale[0, 0]) > 0
 

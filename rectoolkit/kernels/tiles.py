@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rectoolkit.kernels.compiling import part
-from rectoolkit.kernels.vectors import LANES, split_planes, sum_planes, unpack_word, word_at
+from rectoolkit.kernels.vectors import LANES, bits_float, split_planes, sum_planes, unpack_word, word_at
 
 
 @part
@@ -54,20 +54,26 @@ def load_tile(items: Any, layout: Any, base: int, count: int, words: Any) -> Non
 
 
 @part
+def grid_of(items: Any, item: int, segment: int) -> Any:
+    """Scale and offset of one item's block, float32: ``PackedTable.affine``."""
+    if len(items.halves):
+        scale = bits_float(np.uint32(items.halves[item, segment]) << np.uint32(16))
+        return scale, scale * items.offset[0, segment]
+    scale = items.scale[item if len(items.scale) > 1 else 0, segment]
+    return scale, items.offset[item if len(items.offset) > 1 else 0, segment]
+
+
+@part
 def load_side(items: Any, layout: Any, base: int, count: int, words: Any, side: Any, totals: Any) -> None:
     """Fill ``totals`` (S, 64), sums of codes, and ``side`` (S, 3, 64): scale, scale * sum, offset."""
     bits = items.planes.shape[1]
     for segment in range(len(layout.widths)):
-        if len(items.scale) > 1:
+        scale, offset = grid_of(items, base, segment)
+        if len(items.halves) or len(items.scale) > 1 or len(items.offset) > 1:
             for lane in range(count):
-                side[segment, 0, lane] = items.scale[base + lane, segment]
-        elif side[segment, 0, 0] != items.scale[0, segment]:
-            side[segment, 0, :] = items.scale[0, segment]
-        if len(items.offset) > 1:
-            for lane in range(count):
-                side[segment, 2, lane] = items.offset[base + lane, segment]
-        elif side[segment, 2, 0] != items.offset[0, segment]:
-            side[segment, 2, :] = items.offset[0, segment]
+                side[segment, 0, lane], side[segment, 2, lane] = grid_of(items, base + lane, segment)
+        elif side[segment, 0, 0] != scale or side[segment, 2, 0] != offset:
+            side[segment, 0, :], side[segment, 2, :] = scale, offset
         sum_planes(
             words, layout.word_at[segment] * bits * LANES * 8, bits, layout.words[segment],
             side, segment * 12 * LANES, totals, segment * 4 * LANES,

@@ -57,12 +57,30 @@ class Triple:
 
 @dataclass(frozen=True)
 class Views:
-    """One batch after the quantizer, before it, and at layer 0; and the batch itself."""
+    """One batch after the quantizer, before it, and at layer 0; and the batch itself.
+
+    ``columns`` (B, K) says which of the negatives that were coded (B, K n) are left, where not all are.
+    """
 
     coded: Triple
     real: Triple
     ego: Triple
     batch: Batch
+    columns: Tensor | None = None
+
+    def by_row(self, side: Side, numbers: Tensor) -> tuple[Tensor, ...]:
+        """``numbers``, one for each row of a side that was coded, in the shapes of ``coded.side(side)`` without D."""
+        if side == "users":
+            return (numbers,)
+        size = len(self.coded.users)
+        positives, negatives = numbers[:size], numbers[size:]
+        if self.columns is not None:
+            return positives, negatives.view(size, -1).gather(1, self.columns)
+        return positives, negatives.view(self.batch.negatives.shape)
+
+    def weights(self, side: Side, given: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
+        """``given``, or else a one for each row of a side, in the shapes of ``by_row``."""
+        return given or tuple(rows.new_ones(rows.shape[:-1]) for rows in self.coded.side(side))
 
     def scores(self) -> tuple[Tensor, Tensor]:
         """Scores of the coded rows: positives (B,), negatives (B, K), -inf where they collide with train."""
@@ -82,7 +100,7 @@ class Views:
             best = scores.argmax(2)
             columns = best + torch.arange(best.shape[1], device=best.device) * self.batch.best_of
         batch = replace(self.batch, negatives=self.batch.negatives.gather(1, columns), best_of=1)
-        return Views(self.coded.keep(columns), self.real.keep(columns), self.ego.keep(columns), batch)
+        return Views(self.coded.keep(columns), self.real.keep(columns), self.ego.keep(columns), batch, columns)
 
 
 class Loss(nn.Module):
@@ -109,10 +127,11 @@ class Loss(nn.Module):
         """What L2 weighs: the mean squared length of users, of positives and of negatives, added."""
         return torch.stack([rows.square().sum(-1).mean() for rows in (ego.users, ego.positives, ego.negatives)]).sum()
 
-    def curvature(self, views: Views, side: Side) -> Tensor:
+    def curvature(self, views: Views, side: Side, weights: tuple[Tensor, ...] | None = None) -> Tensor:
         """Diagonal of the Hessian of ``rank`` with respect to one side's coded rows, summed over rows: (D,).
 
-        Its sum is Tr(H). Each batch row counts as a variable of its own, as autograd has it.
+        Its sum is Tr(H). Each batch row counts as a variable of its own, as autograd has it. The sum is weighted by
+        ``weights``, a number for each row in the shapes of ``Views.by_row``; ``Views.weights`` gives ones for None.
         """
         raise NotImplementedError(f"{type(self).__name__} has no closed form of its curvature")
 

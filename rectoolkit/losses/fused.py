@@ -44,22 +44,24 @@ def shared_softmax(triple: Triple, over: Shared) -> Tensor:
 
 
 @torch.no_grad()
-def shared_curvature(triple: Triple, over: Shared) -> tuple[Tensor, Tensor]:
-    """Diagonal of the Hessian of ``shared_softmax``, summed over rows: of the users' and of the items' rows, (D,)."""
+def shared_curvature(triple: Triple, over: Shared, weights: tuple[Tensor, ...]) -> Tensor:
+    """Diagonal of the Hessian of ``shared_softmax`` with respect to one side, summed over its rows: (D,).
+
+    ``weights`` of the rows say which: (B,) for the users, (B,) and (K,) for positives and negatives.
+    """
     users, positives, negatives = triple.users, triple.positives, triple.negatives
     own = (users * positives).sum(1) / over.temperature
-    of_users, of_items, columns = (
-        torch.zeros_like(users[0]),
-        torch.zeros_like(users[0]),
-        torch.zeros_like(negatives[:, 0]),
-    )
+    total, columns = torch.zeros_like(users[0]), torch.zeros_like(negatives[:, 0])
     for block, chances, mine, _ in _chances(users, negatives, own, over):
-        columns += chances.sum(0)
-        mean = torch.addcmul(chances @ negatives, mine[:, None], positives[block])
-        of_users += mine @ positives[block].square() - mean.square().sum(0)
-        of_items += (mine * (1 - mine) + (chances * (1 - chances)).sum(1)) @ users[block].square()
-    share = 1 / (over.temperature**2 * len(users))
-    return share * (of_users + columns @ negatives.square()), share * of_items
+        weight = weights[0][block]
+        if len(weights) == 1:
+            columns += weight @ chances
+            mean = torch.addcmul(chances @ negatives, mine[:, None], positives[block])
+            total += (weight * mine) @ positives[block].square() - weight @ mean.square_()
+        else:
+            bent = weight * mine * (1 - mine) + torch.addcmul(chances, chances, chances, value=-1) @ weights[1]
+            total += bent @ users[block].square()
+    return (total + columns @ negatives.square()) / (over.temperature**2 * len(users))
 
 
 def _chances(

@@ -29,13 +29,14 @@ class BPR(Loss):
         return functional.softplus(negatives - positives[:, None]).mean()
 
     @torch.no_grad()
-    def curvature(self, views: Views, side: Side) -> Tensor:
-        triple = views.coded
+    def curvature(self, views: Views, side: Side, weights: tuple[Tensor, ...] | None = None) -> Tensor:
+        triple, counted = views.coded, views.weights(side, weights)
         positives, negatives = views.scores()
         wrong = torch.sigmoid(negatives - positives[:, None])
         weight = wrong * (1 - wrong) / wrong.numel()
         if side == "items":
-            return 2 * weight.sum(1) @ triple.users.square()
+            return (weight * (counted[0][:, None] + counted[1])).sum(1) @ triple.users.square()
+        weight = weight * counted[0][:, None]
         own, cross = weight.sum(1)[:, None], weighted_sum(weight, triple.negatives)  # (i - j)^2 without its (B, K, D)
         mixed = (own * triple.positives.square() - 2 * triple.positives * cross).sum(0)
         return mixed + weighted_squares(weight, triple.negatives)

@@ -35,13 +35,14 @@ class BCE(Loss):
         return functional.softplus(-positives).mean() + self.negative_weight * functional.softplus(negatives).mean()
 
     @torch.no_grad()
-    def curvature(self, views: Views, side: Side) -> Tensor:
-        triple = views.coded
+    def curvature(self, views: Views, side: Side, weights: tuple[Tensor, ...] | None = None) -> Tensor:
+        triple, counted = views.coded, views.weights(side, weights)
         likely = [torch.sigmoid(scores) for scores in views.scores()]
         positives, negatives = (p * (1 - p) / p.numel() for p in likely)
         negatives = self.negative_weight * negatives
         if side == "items":
-            return (positives + negatives.sum(1)) @ triple.users.square()
+            return (counted[0] * positives + (counted[1] * negatives).sum(1)) @ triple.users.square()
+        positives, negatives = counted[0] * positives, counted[0][:, None] * negatives
         return positives @ triple.positives.square() + weighted_squares(negatives, triple.negatives)
 
 
@@ -66,5 +67,6 @@ class HashGNNLoss(Loss):
         return self.weight * self.entropy.rank(views) + self.ranking.rank(views)
 
     @torch.no_grad()
-    def curvature(self, views: Views, side: Side) -> Tensor:
-        return self.weight * self.entropy.curvature(views, side) + self.ranking.curvature(views, side)
+    def curvature(self, views: Views, side: Side, weights: tuple[Tensor, ...] | None = None) -> Tensor:
+        entropy, ranking = (loss.curvature(views, side, weights) for loss in (self.entropy, self.ranking))
+        return self.weight * entropy + ranking

@@ -45,19 +45,21 @@ class Softmax(Loss):
         return (torch.logaddexp(positives, negatives.logsumexp(1)) - positives).mean()
 
     @torch.no_grad()
-    def curvature(self, views: Views, side: Side) -> Tensor:
-        triple = views.coded
+    def curvature(self, views: Views, side: Side, weights: tuple[Tensor, ...] | None = None) -> Tensor:
+        triple, counted = views.coded, views.weights(side, weights)
         if triple.negatives.dim() == 2:
-            return shared_curvature(triple, self._shared(views))[side == "items"]
+            return shared_curvature(triple, self._shared(views), counted)
         positives, negatives = self._logits(views)
         chances = torch.softmax(torch.cat([positives[:, None], negatives], 1), 1)
         share = 1 / (self.temperature**2 * len(positives))
         if side == "items":
-            return share * (chances * (1 - chances)).sum(1) @ triple.users.square()
+            of_rows = torch.cat([counted[0][:, None], counted[1].expand_as(negatives)], 1)
+            return share * (of_rows * chances * (1 - chances)).sum(1) @ triple.users.square()
         own, rest = chances[:, :1], chances[:, 1:]
         mean = own * triple.positives + weighted_sum(rest, triple.negatives)
+        own, rest = counted[0][:, None] * own, counted[0][:, None] * rest
         second = weighted_squares(rest, triple.negatives) + (own * triple.positives.square()).sum(0)
-        return share * (second - mean.square().sum(0))
+        return share * (second - counted[0] @ mean.square())
 
     def _shared(self, views: Views) -> Shared:
         return Shared(self.temperature, views.batch.log_odds if self.correct else None, views.batch.collisions)

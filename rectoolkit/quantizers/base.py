@@ -48,13 +48,25 @@ Momentum = Annotated[float, Field(ge=0, lt=1, description="weight of the past in
 Magnitude = Annotated[float, Field(gt=0, description="magnitude of a coded dim")]
 Scale = Annotated[
     Literal["table", "row"],
-    Field(description="one scale for all rows of a side, or one a row, which keeps its length for 8 more bytes"),
+    Field(description="one scale for all rows of a side, or one a row, which keeps its length for 2 more bytes"),
 ]
 
 
 def straight_through(x: Tensor, value: Tensor) -> Tensor:
     """``value``, with the gradient of ``x``: the straight-through estimator."""
     return _StraightThrough.apply(x, value)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def two_bytes(scale: Tensor) -> Tensor:
+    """A row's scale as bfloat16 has it, with the gradient of ``scale``: so packed tables keep it in two bytes."""
+    return straight_through(scale, scale.detach().bfloat16().to(scale))
+
+
+def in_scales(offset: Tensor, scale: Tensor) -> Tensor:
+    """``offset`` in units of ``scale``, to 16 significant bits: exact in float32 times any ``two_bytes``."""
+    multiple = offset / scale
+    bits = multiple.detach().float().view(torch.int32)
+    return straight_through(multiple, (bits + 0x80).bitwise_and(-0x100).view(torch.float32).to(multiple))
 
 
 def random_rotation(dim: int, generator: torch.Generator) -> Tensor:

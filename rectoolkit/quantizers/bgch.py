@@ -28,7 +28,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from rectoolkit.quantizers.base import OneBit, SignQuantizer, needs_layers, random_rotation, signs
+from rectoolkit.quantizers.base import OneBit, SignQuantizer, needs_layers, random_rotation, signs, two_bytes
 from rectoolkit.registry import Recipe, quantizers
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class BGCH(SignQuantizer):
         return torch.cat(parts, dim=1)
 
     def magnitude(self, target: Tensor) -> Tensor:
-        return self.segment_means(target.abs())
+        return two_bytes(self.segment_means(target.abs()))
 
     @torch.no_grad()
     def _turn(self, x: Tensor) -> None:

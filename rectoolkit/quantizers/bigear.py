@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 from pydantic import Field
 
-from rectoolkit.quantizers.base import OneBit, SignQuantizer, needs_layers, signs
+from rectoolkit.quantizers.base import OneBit, SignQuantizer, needs_layers, signs, two_bytes
 from rectoolkit.registry import Recipe, quantizers
 
 if TYPE_CHECKING:
@@ -79,4 +79,4 @@ class BiGeaR(SignQuantizer):
         return x * self.spread(self.weights[None])
 
     def magnitude(self, target: Tensor) -> Tensor:
-        return self.segment_means(target.abs())
+        return two_bytes(self.segment_means(target.abs()))

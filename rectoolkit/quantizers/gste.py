@@ -21,9 +21,11 @@ x_q enters the loss as value = step x_q + low, so derivatives with respect to th
 deltas do not carry over.
 
 Departs from the paper: H is taken with respect to a batch's rows (a user drawn twice counts as two rows), with N,
-g and Tr(H) over the same rows, for users and items apart; where each row has a step of its own, step^2 is their mean;
-and the refresh is by steps, not every 10 epochs, since the closed form is cheap. The paper's own stopping rule for the
-probes is not known to us; this one is EWGS's, with the absolute value that its code lacks.
+g and Tr(H) over the same rows, for users and items apart; rows that guidance lets in uncoded are none of them; where
+each row has a step of its own, its part of the trace has its own step^2; and the refresh is by steps, not every 10
+epochs, since the closed form is cheap. The paper's own stopping rule for the probes is not known to us; this one is
+EWGS's, with the absolute value that its code lacks. ``scale = "row"``, ``hash_layer`` and ``guidance`` are not the
+paper's (rectoolkit/quantizers/uniform.py).
 """
 
 from __future__ import annotations
@@ -89,8 +91,9 @@ class GSTE(UniformQuantizer):
         self.trace: Tensor  # Tr(H) on the integer grid at the last refresh
         self.steps: Tensor  # batches observed
         self.curvature, self.every, self.probes = curvature, every, probes
-        self._due, self._elements = False, 0
-        self._step_square = torch.ones(1, len(self.segments))  # of the batch coded last
+        self._due = False
+        self._elements: Tensor | int = 0  # N
+        self._step_square = torch.ones(1, len(self.segments))  # of the rows coded last, (N or 1, segments)
         self.register_buffer("delta", torch.tensor(delta))
         self.register_buffer("trace", torch.tensor(0.0))
         self.register_buffer("steps", torch.tensor(0))
@@ -104,7 +107,7 @@ class GSTE(UniformQuantizer):
 
     def _affine(self, x: Tensor, unit: Tensor | None, codes: Tensor) -> tuple[Tensor, Tensor]:
         scale, offset = super()._affine(x, unit, codes)
-        self._step_square = scale.detach().square().mean(0, keepdim=True)
+        self._step_square = scale.detach().square()
         return scale, offset
 
     def round(self, normalised: Tensor) -> Tensor:
@@ -118,13 +121,15 @@ class GSTE(UniformQuantizer):
         self.steps += 1
         if not self._due:
             return
-        rows = views.coded.side(side)
-        self._elements = sum(part.numel() for part in rows)  # fewer than were coded where a sampler discards some
-        square = self.spread(self._step_square)
-        if self.curvature == "exact":
-            self.trace.copy_((loss.curvature(views, side) * square).sum())
+        rows, square = views.coded.side(side), self._step_square
+        if self.coded is None:
+            self._elements = sum(part.numel() for part in rows)  # fewer than were coded where a sampler discards some
         else:
-            self.trace.copy_(self._hutchinson(rows, value, square))
+            coded = views.by_row(side, self.coded.to(square))
+            self._elements = self.width * torch.stack([part.sum() for part in coded]).sum()
+            square = square * self.coded[:, None]
+        exact = self.curvature == "exact"
+        self.trace.copy_(self._exact(side, views, loss, square) if exact else self._guess(side, views, value, square))
 
     def through(self, gradient: Tensor, error: Tensor) -> Tensor:
         """dL/dx_n from g = dL/dx_q and error = x_n - x_q; refreshes delta first where ``observe`` found it due."""
@@ -142,8 +147,23 @@ class GSTE(UniformQuantizer):
     def diagnostics(self, x: Tensor) -> dict[str, Any]:
         return {**super().diagnostics(x), "delta": float(self.delta), "trace": float(self.trace)}
 
-    def _hutchinson(self, rows: tuple[Tensor, ...], value: Tensor, square: Tensor) -> Tensor:
-        """Tr(H) on the integer grid as the mean of v' H v over Rademacher v."""
+    def _exact(self, side: Literal["users", "items"], views: Views, loss: Loss, square: Tensor) -> Tensor:
+        """Tr(H) on the integer grid by the loss's closed form; ``square`` is step^2 (N or 1, segments)."""
+        if len(square) == 1:
+            return (loss.curvature(views, side) * self.spread(square)).sum()
+        total = square.new_zeros(())
+        for segment, of_rows in enumerate(square.T):
+            diagonal = loss.curvature(views, side, views.by_row(side, of_rows))
+            total = total + self.blocks(diagonal[None])[segment].sum()
+        return total
+
+    def _guess(self, side: Literal["users", "items"], views: Views, value: Tensor, square: Tensor) -> Tensor:
+        """Tr(H) on the integer grid as Hutchinson has it, the mean of v' H v over Rademacher v."""
+        rows = views.coded.side(side)
+        squares = [self.spread(square)] * len(rows)
+        if len(square) > 1:
+            by_segment = zip(*(views.by_row(side, of_rows) for of_rows in square.T), strict=True)
+            squares = [torch.stack(one, dim=-1).index_select(-1, self._columns) for one in by_segment]
         gradients = torch.autograd.grad(value, rows, create_graph=True, materialize_grads=True)
         total = mean = rows[0].new_zeros(())
         curved = [place for place, gradient in enumerate(gradients) if gradient.requires_grad]
@@ -154,7 +174,7 @@ class GSTE(UniformQuantizer):
             signs = [torch.randint(0, 2, row.shape, generator=self.generator).to(row) * 2 - 1 for row in rows]
             into = [signs[place] for place in curved]
             products = torch.autograd.grad(bent, rows, into, retain_graph=True, materialize_grads=True)
-            total = total + sum((v * product * square).sum() for v, product in zip(signs, products, strict=True))
+            total = total + sum((v * p * weight).sum() for v, p, weight in zip(signs, products, squares, strict=True))
             previous, mean = mean, total / probe
             if probe > 1 and (mean - previous).abs() <= TOLERANCE * mean.abs():
                 break

@@ -44,7 +44,6 @@ def guidance(progress: float, ramp: float, growth: float = GROWTH) -> float:
     return min(1.0, growth * int(progress / ramp / growth + 1e-9)) if ramp else 1.0
 
 
-def guided(codes: Tensor, continuous: Tensor, beta: float, generator: torch.Generator | None) -> Tensor:
-    """Each row of ``codes`` (N, D) with probability ``beta``, else of ``continuous``."""
-    chosen = torch.rand(len(codes), 1, generator=generator).to(codes.device) < beta
-    return torch.where(chosen, codes, continuous)
+def coded_rows(x: Tensor, beta: float, generator: torch.Generator | None) -> Tensor:
+    """Which of the rows ``x`` (N, D) are their codes this time, each with probability ``beta``: bool (N,)."""
+    return torch.rand(len(x), generator=generator).to(x.device) < beta

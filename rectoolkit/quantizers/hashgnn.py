@@ -21,14 +21,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
+import torch
 from pydantic import Field
 
 from rectoolkit.quantizers.base import Magnitude, OneBit, SignQuantizer, signs, straight_through
-from rectoolkit.quantizers.hash_layer import GROWTH, HashLayer, guidance, guided
+from rectoolkit.quantizers.hash_layer import GROWTH, HashLayer, coded_rows, guidance
 from rectoolkit.registry import quantizers
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 
@@ -61,7 +61,8 @@ class HashGNN(SignQuantizer):
             return super().forward(x)
         h = self.target(x)
         codes = straight_through(h, 2 * signs(h) - 1)
-        return self.scale * guided(codes, h, guidance(self.progress, self.ramp, self.growth), self.generator)
+        chosen = coded_rows(h, guidance(self.progress, self.ramp, self.growth), self.generator)
+        return self.scale * torch.where(chosen[:, None], codes, h)
 
     def target(self, x: Tensor) -> Tensor:
         return self.layer(x)  # type: ignore[no-any-return]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 from pydantic import Field
 
-from rectoolkit.quantizers.base import OneBit, signs
+from rectoolkit.quantizers.base import OneBit, signs, two_bytes
 from rectoolkit.quantizers.rotated import Rotated
 from rectoolkit.registry import quantizers
 
@@ -69,5 +69,5 @@ class ITQ(Rotated):
 
     def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         target = self.target(x)
-        magnitude = target.abs().mean(1, keepdim=True) if self.scale == "row" else self.mean
+        magnitude = two_bytes(target.abs().mean(1, keepdim=True)) if self.scale == "row" else self.mean
         return signs(target), 2 * magnitude, -magnitude

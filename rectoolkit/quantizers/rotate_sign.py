@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rectoolkit.quantizers.base import two_bytes
 from rectoolkit.quantizers.rotated import Rotated
 from rectoolkit.registry import quantizers
 
@@ -54,4 +55,6 @@ class RotateSign(Rotated):
         step = GAUSSIAN_STEPS[self.bits - 1] * deviation.clamp(min=1e-12)
         top = (1 << self.bits) - 1
         codes = ((target / step).floor() + (top + 1) / 2).clamp(0, top)
+        if self.scale == "row":
+            step = two_bytes(step)
         return codes, step, -top / 2 * step

@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rectoolkit.fold import RowGrid
-from rectoolkit.quantizers.base import Bits, Momentum, Quantizer, Scale
-from rectoolkit.quantizers.hash_layer import HashLayer, guidance, guided
+from rectoolkit.fold import LEAST_ALONG, SMALLEST_SQUARE, RowGrid
+from rectoolkit.quantizers.base import Bits, Momentum, Quantizer, Scale, in_scales, two_bytes
+from rectoolkit.quantizers.hash_layer import HashLayer, coded_rows, guidance
 
 Bounds = Annotated[
     Literal["average", "learned"],
@@ -27,9 +27,6 @@ Guidance = Annotated[
     Field(ge=0, le=1, description="share of training over which rows also enter the loss uncoded, ever fewer of them"),
 ]
 
-SMALLEST_SQUARE = 1e-24  # of a row's mean square: rows of zeros have a unit too
-LEAST_ALONG = 0.1  # of x's mean square: a row that its grid does not fit is not stretched more than tenfold
-
 
 class UniformQuantizer(Quantizer):
     """The b-bit uniform grid of HQ-GNN, one per segment; subclasses say how a gradient passes the rounding.
@@ -43,10 +40,10 @@ class UniformQuantizer(Quantizer):
     taken from low on and ``1e-6`` wide, so that codes and values stay finite.
 
     ``scale = "row"``: the grid lies over each row's block in units of its own root mean square m, and the row keeps m
-    for itself, scale = step m f and offset = low m f. f = <x, x> / <x, value before f> makes the values' component
-    along x as long as x (Gao and Long's RaBitQ, SIGMOD 2024, does so for one bit); it is taken as a constant by the
-    backward. What a short code gets wrong is the length of a row, by which every user's score of an item errs the
-    same way: so this is worth more than its 8 bytes a row of further bits.
+    for itself, scale = step m f (in bfloat16) and offset = low m f. f = <x, x> / <x, value before f> makes the values'
+    component along x as long as x (Gao and Long's RaBitQ, SIGMOD 2024, does so for one bit); it is taken as a constant
+    by the backward. What a short code gets wrong is the length of a row, by which every user's score of an item errs
+    the same way: so this is worth more than its 2 bytes a row of further bits.
 
     ``hash_layer`` and ``guidance`` are HashGNN's (rectoolkit/quantizers/hash_layer.py) on this grid: the rows that are
     coded are then tanh(W x + b), in one segment. With ``extent = "minmax"`` the grid spans their range, about -1..1.
@@ -69,6 +66,7 @@ class UniformQuantizer(Quantizer):
     ) -> None:
         super().__init__(dim, (dim,) if hash_layer else segments, bits=bits)
         self.generator, self.ramp = generator, guidance
+        self.coded: Tensor | None = None  # which rows of the batch are their codes, (N,); None: all
         self.layer = HashLayer(dim, dim, generator or torch.Generator()) if hash_layer else None
         self.low: Tensor
         self.high: Tensor
@@ -104,7 +102,8 @@ class UniformQuantizer(Quantizer):
         values = self.values(codes, *self._affine(x, unit, codes))
         if not self.training or not self.ramp:
             return values
-        return guided(values, rows, guidance(self.progress, self.ramp), self.generator)
+        self.coded = coded_rows(rows, guidance(self.progress, self.ramp), self.generator)
+        return torch.where(self.coded[:, None], values, rows)
 
     def round(self, normalised: Tensor) -> Tensor:
         """x_n -> x_q; the backward of this step is the method. Here it passes nothing."""
@@ -155,8 +154,8 @@ class UniformQuantizer(Quantizer):
         with torch.no_grad():
             along = self.segment_means(x * self.values(codes, step, low))
             factor = self.segment_means(x.square()) / along.clamp(min=LEAST_ALONG)
-        unit = unit * factor
-        return step * unit, low * unit
+        scale = two_bytes(step * unit * factor)
+        return scale, scale * in_scales(low, step)
 
     def _extent(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """This tensor's range, (1, segments) each."""
