@@ -9,12 +9,11 @@ again, so the file of the session before is replaced and no epoch stands there t
 
 from __future__ import annotations
 
-import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
 from rectoolkit.errors import UserError
-from rectoolkit.run import LOG
+from rectoolkit.run import read_log
 from rectoolkit.watch import Silent
 
 if TYPE_CHECKING:
@@ -64,8 +63,8 @@ class Events(Silent):
 def from_log(run: Path) -> None:
     """Write the event files of a finished run anew. Raises UserError as ``Events`` does."""
     with Events(run) as events:
-        for line in (run / LOG).read_text().splitlines():
-            events.epoch(json.loads(line))
+        for row in read_log(run):
+            events.epoch(row)
 
 
 def scalars(row: dict[str, Any], before: str = "") -> Iterator[tuple[str, float]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import sys
 import time
 from contextlib import contextmanager, suppress
@@ -28,7 +29,8 @@ from rectoolkit.data.catalog import load_data
 from rectoolkit.errors import DataError, FormatError, UserError
 from rectoolkit.evaluate import Evaluation, evaluate, queries_per_second
 from rectoolkit.fold import FoldIn
-from rectoolkit.identity import Identity, is_finished, remember
+from rectoolkit.identity import Identity, held_out, is_finished, remember
+from rectoolkit.index import check_count
 from rectoolkit.registry import REGISTRIES
 from rectoolkit.run import ENVIRONMENT, FAILURE, FOLD_IN, LAYOUT, METRICS, MODEL, PER_USER, RECIPE, SEEN, Run, read_json
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
     Table = PackedTable | npt.NDArray[np.float32]
 
+DEVICE = r"cpu|cuda(:\d+)?"
 CHECKED = (".codes", ".npy", ".bin", ".ids")  # files of numbers, whose damage nothing else would show
 
 
@@ -56,6 +59,12 @@ class Circumstances:
     threads: int | None = None
     watcher: Watcher | None = None
     asked: str = ""  # ``identity.words`` of the command, by which it finds the finished run again
+
+    def __post_init__(self) -> None:
+        if self.threads is not None:
+            check_count("threads", self.threads)
+        if not isinstance(self.device, str) or not re.fullmatch(DEVICE, self.device):
+            raise UserError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {self.device!r}")
 
 
 @dataclass(frozen=True)
@@ -108,14 +117,6 @@ def execute(recipe: Recipe, circumstances: Circumstances | None = None, dataset:
             tell("measuring the codes on the test part")
             _measure(folder, recipe, dataset, progress, around)
     return Run.open(folder)
-
-
-def held_out(recipe: Recipe, dataset: Dataset) -> dict[str, Any] | None:
-    """What says which part of train a run holds out to validate on; None where it holds out none."""
-    settings = recipe["train"]
-    if dataset.validation is not None or not settings["validation"]:
-        return None
-    return {"seed": recipe.seed, "train.validation": settings["validation"], "train.held": settings["held"]}
 
 
 @contextmanager
@@ -176,7 +177,7 @@ def check_outside(recipe: Recipe, dataset: Dataset) -> None:
     for kind, registry in REGISTRIES.items():
         suits = getattr(registry[recipe[kind]["name"]], "check_data", None)
         if suits is not None:
-            suits(recipe[kind], dataset, held_out(recipe, dataset))
+            suits(recipe[kind], dataset, held_out(recipe.seed, recipe["train"], dataset))
 
 
 def train_model(folder: Path, recipe: Recipe, data: Roles, around: Circumstances) -> tuple[Recommender, Progress]:
@@ -342,7 +343,7 @@ def _describe(folder: Path, recipe: Recipe, identity: Identity, dataset: Dataset
         "outside": identity.outside,
         "order": identity.order,
         "bits": recipe["quantizer"].get("bits", 32),
-        "held_out": held_out(recipe, dataset),
+        "held_out": held_out(recipe.seed, recipe["train"], dataset),
         "data": {
             "name": dataset.name,
             "digest": dataset.digest,

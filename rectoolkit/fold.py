@@ -176,6 +176,8 @@ class FoldIn:
         wanted = (start if steps else inner, width)
         if self.map.shape != wanted:
             return f"a map of {self.map.shape} where its tables ask for {wanted}"
+        if isinstance(users, PackedTable) and len(users.scale) == 1 == users.num_rows:
+            segments = len(self.grid.reach) and len(users.segments)  # one user's scale may be its own or the table's
         if len(self.grid.reach) != segments or len(self.grid.low) not in (0, segments):
             found = f"{len(self.grid.reach)} of the users' scales and {len(self.grid.low)} of their offsets"
             return f"{found} where there are {segments}"

@@ -61,7 +61,8 @@ class Identity:
         sources = {module: getattr(sys.modules.get(module), "__file__", None) for module in recipe.plugins}
         plugins = {module: digest_of_file(Path(source)) if source else "" for module, source in sources.items()}
         files = {str(path): digest_of_file(path) for path in outside(recipe)}
-        return cls(recipe.digest, dataset.digest, plugins, files, order_of(recipe["train"], dataset))
+        held = held_out(recipe.seed, recipe["train"], dataset) or {}
+        return cls(recipe.digest, dataset.digest, plugins, files, held.get("order", ""))
 
 
 def outside(recipe: Recipe) -> list[Path]:
@@ -73,12 +74,18 @@ def outside(recipe: Recipe) -> list[Path]:
     return found
 
 
-def order_of(train: Mapping[str, Any], dataset: Dataset) -> str:
-    """The sha256 of the order of each user's items in the train file, where the section ``train`` splits by it."""
-    if train["held"] != "last" or not train["validation"] or dataset.validation is not None or dataset.places is None:
-        return ""
-    order = np.lexsort((dataset.places(), dataset.train.users))  # within a line: where the line stands is no matter
-    return hashlib.sha256(order.astype("<i8").tobytes()).hexdigest()
+def held_out(seed: int, train: Mapping[str, Any], dataset: Dataset) -> dict[str, Any] | None:
+    """What says which part of train a run of the section ``train`` holds out to validate on; None where it does not.
+
+    Where it is the last items of each line, ``order`` is the sha256 of the order of each user's items in the file.
+    """
+    if dataset.validation is not None or not train["validation"]:
+        return None
+    held = {"seed": seed, "train.validation": train["validation"], "train.held": train["held"]}
+    if train["held"] == "last" and dataset.places is not None:
+        order = np.lexsort((dataset.places(), dataset.train.users))  # within a line: where the line stands is no matter
+        held["order"] = hashlib.sha256(order.astype("<i8").tobytes()).hexdigest()
+    return held
 
 
 def is_finished(folder: Path, identity: Identity, dataset: Dataset) -> bool:
@@ -86,6 +93,20 @@ def is_finished(folder: Path, identity: Identity, dataset: Dataset) -> bool:
 
     A run whose files are cut short is not finished: it is made again from its checkpoint, or from the start.
     """
+    if not is_begun(folder, identity, dataset):
+        return False
+    try:
+        run = Run.open(folder)
+        _ = run.users, run.items, run.seen, run.metrics, run.per_user(), run.float_rows(), run.user_ids, run.item_ids
+        if (folder / FOLD_IN).exists():  # runs of an earlier release have none
+            _ = run.fold_in
+    except FormatError:
+        return False
+    return True
+
+
+def is_begun(folder: Path, identity: Identity, dataset: Dataset) -> bool:
+    """Whether the folder is that of this run. Raises UserError where it was begun on something else."""
     if not (folder / ENVIRONMENT).exists():
         return False
     try:
@@ -113,13 +134,6 @@ def is_finished(folder: Path, identity: Identity, dataset: Dataset) -> bool:
         what = f"another content of '{files[0]}'" if files else "another recipe"
         what = f"another version of the plugin '{plugins[0]}'" if plugins else what
         raise UserError(f"{folder}: this run was begun with {what}; move the folder away to begin anew")
-    try:
-        run = Run.open(folder)
-        _ = run.users, run.items, run.seen, run.metrics, run.per_user(), run.float_rows(), run.user_ids, run.item_ids
-        if (folder / FOLD_IN).exists():  # runs of an earlier release have none
-            _ = run.fold_in
-    except FormatError:
-        return False
     return True
 
 
@@ -136,8 +150,9 @@ def finished_before(path: Path, overrides: Sequence[str], runs: Path) -> tuple[R
             stored, _ = read_toml(file.parent / RECIPE)
             dataset = load_data(stored["dataset"])
             files = {path: digest_of_file(Path(path)) for path in environment.get("outside", {})}
-            order = order_of(stored["train"], dataset)
-            if is_finished(file.parent, Identity(digest_of(stored), dataset.digest, {}, files, order), dataset):
+            held = held_out(stored["seed"], stored["train"], dataset) or {}
+            identity = Identity(digest_of(stored), dataset.digest, {}, files, held.get("order", ""))
+            if is_finished(file.parent, identity, dataset):
                 return Run.open(file.parent), list(environment["asked"][asked])
         except (UserError, KeyError, TypeError):
             continue  # the long way says what is wrong

@@ -164,7 +164,7 @@ class Recipe:
 
     def with_settings(self, settings: Mapping[str, Any]) -> Recipe:
         """This recipe with the values of ``section.key`` replaced. Raises RecipeError, as ``load`` does."""
-        written = [f"{key}={tomli_w.dumps({'v': value}).partition('=')[2].strip()}" for key, value in settings.items()]
+        written = [f"{key}={_as_toml(key, value)}" for key, value in settings.items()]
         return Recipe.check(self.as_dict(), written) if written else self
 
     def __getitem__(self, section: str) -> dict[str, Any]:
@@ -188,6 +188,15 @@ class Recipe:
     def folder_name(self) -> str:
         """The name of its run folder."""
         return f"{self.name}-{self.digest[:8]}"
+
+
+def _as_toml(key: str, value: Any) -> str:
+    """A value as TOML writes it. Raises UserError where TOML has no such value."""
+    try:
+        text = tomli_w.dumps({"v": value.item() if hasattr(value, "item") else value})  # numpy's numbers as Python's
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{key}: {value!r:.80} is no text, number, truth or list of such ({error})") from None
+    return text.partition("=")[2].strip()
 
 
 def digest_of(filled: dict[str, Any]) -> str:

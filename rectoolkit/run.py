@@ -16,6 +16,7 @@ from __future__ import annotations
 import filecmp
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -289,7 +290,9 @@ class Run:
         files = [file for file in sorted(Run.open(self.path).path.iterdir()) if _is_kept(file)]
         if path.exists():
             if path.is_dir() and all(_same(file, path / file.name) for file in files if file.name != ENVIRONMENT):
-                return path
+                with suppress(FormatError):  # the environment of a copy may know of other commands
+                    if read_json(path / ENVIRONMENT)["digest"] == read_json(self.path / ENVIRONMENT)["digest"]:
+                        return path
             raise UserError(f"{path}: exists already, and is no copy of this run; name a new folder")
         with new_folder(path) as part:
             for file in files:
@@ -362,3 +365,15 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise FormatError(f"{path}: not a JSON object; run the recipe again")
     return content
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's log, one an epoch. Raises FormatError where it is missing or cut short."""
+    path = folder / LOG
+    try:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+    except (ValueError, OSError) as error:
+        raise FormatError(f"{path}: not whole lines of JSON ({error}); run the recipe again elsewhere") from None
+    if not all(isinstance(row, dict) and {"epoch", "loss"} <= set(row) for row in rows):
+        raise FormatError(f"{path}: a line without epoch and loss; run the recipe again elsewhere")
+    return rows

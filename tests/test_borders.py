@@ -11,6 +11,7 @@ import pytest
 from rectoolkit.approximate import ApproximateIndex
 from rectoolkit.codes import CodeTable, PackedTable
 from rectoolkit.errors import UserError
+from rectoolkit.execute import Circumstances
 from rectoolkit.export import export
 from rectoolkit.float_index import FloatIndex
 from rectoolkit.index import Index, Rescore
@@ -58,6 +59,23 @@ def test_threads_are_a_count_everywhere(threads: Any) -> None:
     for index, queries in ((Index(ITEMS), ITEMS), (FloatIndex(ROWS), ROWS)):
         with pytest.raises(UserError, match="threads must be a whole number"):
             index.search(queries, 3, threads=threads)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="threads must be a whole number"):
+        Circumstances(threads=threads)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "", 0, None, "CPU"])
+def test_devices_are_named_as_torch_has_them(device: Any) -> None:
+    with pytest.raises(UserError, match="device must be 'cpu', 'cuda' or 'cuda:N'"):
+        Circumstances(device=device)
+
+
+def test_settings_may_be_numbers_of_numpy_and_nothing_that_toml_lacks() -> None:
+    recipe = Recipe.load(Path(__file__).parent.parent / "recipes" / "hqgnn.toml")
+    changed = recipe.with_settings({"quantizer.bits": np.int64(2), "train.rate": np.float64(0.5)})
+    assert (changed["quantizer"]["bits"], changed["train"]["rate"]) == (2, 0.5)
+    for value in (None, object(), np.zeros(2), {1: 2}, lambda: 1):
+        with pytest.raises(UserError, match=r"quantizer\.bits"):
+            recipe.with_settings({"quantizer.bits": value})
 
 
 @pytest.mark.parametrize("queries", WRONG_QUERIES, ids=lambda value: repr(value)[:12])

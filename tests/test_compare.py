@@ -221,6 +221,29 @@ def test_runs_begun_on_other_data_are_refused(place: Path, tmp_path: Path) -> No
         make_plan([place / "coded.toml", place / "floats.toml"], seeds=2, runs=runs)
 
 
+def test_a_finished_run_whose_teacher_changed_is_not_compared(place: Path, tmp_path: Path) -> None:
+    teacher, runs = tmp_path / "teacher", tmp_path / "runs"
+    shutil.copytree(next((place / "runs").glob("floats-*")), teacher)
+    (teacher / "environment.json").unlink()
+    changes = ["loss.name=distill", f"loss.teacher={teacher}"]
+    words = ["compare", place / "coded.toml", *(f"--set={one}" for one in changes), "--runs", runs]
+    made = rectool(*words)
+    assert made.exit_code == 0, made.output
+    assert rectool(*words).exit_code == 0
+    np.save(teacher / "users.npy", 2 * np.load(teacher / "users.npy"))
+    again = rectool(*words)
+    assert (again.exit_code, "begun with another content of" in " ".join(again.output.split())) == (2, True)
+
+
+@pytest.mark.parametrize("damage", ["{", '{"epoch": 1}\n', "[]\n"])
+def test_a_damaged_log_is_named(place: Path, tmp_path: Path, damage: str) -> None:
+    runs = shutil.copytree(place / "runs", tmp_path / "runs")
+    log = next(runs.glob("coded-*")) / "log.jsonl"
+    log.write_text(damage)
+    result = rectool("compare", place / "coded.toml", place / "floats.toml", "--runs", runs, "--out", tmp_path / "out")
+    assert (result.exit_code, "log.jsonl: " in result.output) == (2, True), result.output
+
+
 def test_a_setting_varied_is_a_row_a_value_named_by_it(place: Path) -> None:
     plan = make_plan([place / "coded.toml"], vary=["quantizer.bits=1,2,4"], seeds=2)
     assert [row.label for row in plan.rows] == ["coded bits=1", "coded bits=2", "coded bits=4"]

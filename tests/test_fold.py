@@ -18,7 +18,7 @@ from rectoolkit.data import Dataset, Ids, Interactions
 from rectoolkit.data.planted import Planted, generate
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.execute import Circumstances, execute, load_data, parts_of
-from rectoolkit.fold import Aggregation, FoldIn
+from rectoolkit.fold import Aggregation, FoldIn, RowGrid
 from rectoolkit.metrics import measure
 from rectoolkit.model import assemble
 from rectoolkit.recipe import Recipe
@@ -232,6 +232,19 @@ def test_what_does_not_go_with_the_tables_is_refused(
     (target / "metrics.json").write_text(json.dumps({**metrics, "crc32": {}}))
     with pytest.raises(FormatError, match=rf"fold_in\.bin: {told}"):
         Run.open(target).recommend(items=[3])
+
+
+def test_one_user_with_a_scale_of_its_own_fits_its_grid() -> None:
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randn(1, 16, generator=generator)
+    written = {**quantizers.schema("ste")().model_dump(), "bits": 4, "scale": "row"}
+    quantizer = quantizers.build("ste", written, {"dim": 16, "segments": (16,), "generator": generator})
+    quantizer.calibrate(rows)
+    users, grid = PackedTable.pack(quantizer.eval().encode(rows)), quantizer.row_grid()
+    targets = quantizer.target(rows).detach().numpy()
+    fold = FoldIn.fit(Aggregation(), _pairs(1), np.ones(1, np.int64), (users, users), targets, targets, grid)
+    assert fold.misfit(users, users) == ""
+    assert "scales" in replace(fold, grid=RowGrid(np.ones(2, np.float32))).misfit(users, users)
 
 
 def test_a_map_of_other_items_is_refused(small_run: Path, tmp_path: Path) -> None:

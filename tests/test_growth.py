@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from rectoolkit.bench.growth import Grown
 from rectoolkit.cli import main
 from rectoolkit.data.planted import Planted, generate
+from rectoolkit.errors import UserError
 from rectoolkit.registry import samplers
 
 
@@ -25,7 +27,23 @@ def test_the_command_measures_a_whole_epoch(tmp_path: Path) -> None:
     assert 0 < row["load_mb"] <= row["build_mb"] <= row["peak_mb"]
     assert row["epoch_seconds"] > 0
     assert "peak, MB" in result.output
-    assert CliRunner().invoke(main, ["growth", "no-such-data"]).exit_code == 2
+    unknown = CliRunner().invoke(main, ["growth", "planted", "no-such-data"])
+    assert (unknown.exit_code, "no-such-data" in unknown.output, "one epoch" in unknown.output) == (2, True, False)
+
+
+def test_what_was_measured_before_a_failure_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "figures.json"
+
+    def measured(name: str, **settings: object) -> Grown:
+        if name == "planted-1m":
+            raise UserError("planted-1m: the measuring process ended with -9")
+        return Grown(name, 10, 5, 2, 5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5)
+
+    monkeypatch.setattr("rectoolkit.bench.growth.measure", measured)
+    result = CliRunner().invoke(main, ["growth", "planted", "planted-1m", "--json", str(path)])
+    assert result.exit_code == 2
+    assert "peak, MB" in result.output
+    assert [row["dataset"] for row in json.loads(path.read_text())] == ["planted"]
 
 
 @pytest.mark.parametrize(("name", "most"), [("uniform", 13), ("hard", 13), ("popularity", 21), ("shared", 5)])

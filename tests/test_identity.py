@@ -200,6 +200,18 @@ def test_a_teacher_that_has_seen_the_validation_part_is_refused(
     assert run.metrics["accuracy"]
 
 
+def test_a_teacher_that_held_out_by_another_order_of_lines_is_refused(small_data: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(small_data, data)
+    sizes, around = ["train.validation=0.2", "train.held=last"], Circumstances(tmp_path / "runs", threads=1)
+    teacher = execute(Recipe.load(STE.with_name("lightgcn.toml"), [*small(data), *sizes]), around).path
+    assert execute(distilled(data, teacher, *sizes), around).metrics["accuracy"]
+    lines = [line.split() for line in (data / "train.txt").read_text().splitlines()]
+    (data / "train.txt").write_text("\n".join(" ".join([row[0], *row[:0:-1]]) for row in lines) + "\n")
+    with pytest.raises(UserError, match=r"loss\.teacher: .*on the train file as it is now with --set seed="):
+        execute(distilled(data, teacher, *sizes), Circumstances(tmp_path / "others", threads=1))
+
+
 def test_a_missing_teacher_is_told_before_a_comparison_begins(small_data: Path, tmp_path: Path) -> None:
     from rectoolkit.compare.plan import make_plan
 

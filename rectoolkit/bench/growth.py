@@ -41,7 +41,8 @@ def measure(name: str, **settings: Any) -> Grown:
     command = [sys.executable, "-m", __name__, json.dumps({"name": name, **settings})]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise UserError(f"{name}: the measuring process ended with {done.returncode}; see above")
+        killed = "; it was killed, perhaps for want of memory" if done.returncode in (-9, 137) else "; see above"
+        raise UserError(f"{name}: the measuring process ended with {done.returncode}{killed}")
     return Grown(**json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -24,7 +24,13 @@ figures_option = click.option("--json", "figures", type=click.Path(path_type=Pat
 @click.option("--rounds", default=9, show_default=True, type=at_least_1, help="How often everyone takes a turn.")
 @click.option("--steps", default=5, show_default=True, type=at_least_1, help="Batches of a turn.")
 @click.option("--whole-epochs", is_flag=True, help="Every turn is a whole epoch.")
-@click.option("--most", default=120.0, show_default=True, help="Seconds after which one takes no further turn.")
+@click.option(
+    "--most",
+    default=120.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Seconds after which one takes no further turn.",
+)
 @threads_option
 @click.option("--only-ours", is_flag=True, help="Leave LightGCN-PyTorch's way and PyG out.")
 @figures_option
@@ -63,14 +69,20 @@ def growth(names: tuple[str, ...], figures: Path | None, **settings: Any) -> Non
     """
     from rectoolkit.bench.growth import measure, show_growth
     from rectoolkit.bench.report import check_writable, save_figures
+    from rectoolkit.data.catalog import find_card
     from rectoolkit.terminal import telling
 
     check_writable(None, figures)
-    rows = []
-    with telling() as told:
-        for name in names or ("planted-1m", "planted-10m"):
-            told(f"one epoch on {name}")
-            rows.append(measure(name, **settings))
-    show_growth(rows)
-    if figures is not None:
-        save_figures([asdict(row) for row in rows], figures)
+    names, rows = names or ("planted-1m", "planted-10m"), []
+    for name in names:
+        find_card(name)
+    try:
+        with telling() as told:
+            for name in names:
+                told(f"one epoch on {name}")
+                rows.append(measure(name, **settings))
+    finally:  # a size too large for the memory leaves those before it measured
+        if rows:
+            show_growth(rows)
+        if rows and figures is not None:
+            save_figures([asdict(row) for row in rows], figures)

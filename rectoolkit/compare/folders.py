@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -13,7 +12,7 @@ from rectoolkit.data.catalog import load_data
 from rectoolkit.errors import FormatError, UserError, nearest
 from rectoolkit.execute import is_locked, locked
 from rectoolkit.recipe import read_toml
-from rectoolkit.run import FAILURE, LOG, METRICS, RECIPE, Run
+from rectoolkit.run import FAILURE, METRICS, RECIPE, Run, read_log
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,7 +141,7 @@ def _state(folder: Path, recipe: dict[str, Any]) -> tuple[str, str, str]:
 def _last_epoch(folder: Path) -> int:
     """The epoch of the log's last row; the checkpoint that a run goes on from may be some seconds older."""
     try:
-        rows = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
-        return int(rows[-1]["epoch"]) if rows else 0
-    except (OSError, ValueError, KeyError, TypeError):
+        rows = read_log(folder)
+    except FormatError:
         return 0
+    return int(rows[-1]["epoch"]) if rows else 0

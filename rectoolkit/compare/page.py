@@ -6,7 +6,6 @@ popularity. The table stands first, for it holds every figure that the charts sh
 
 from __future__ import annotations
 
-import json
 import math
 from html import escape
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from rectoolkit.compare.breakdown import by_activity, by_popularity, groups_of
 from rectoolkit.compare.charts import COLOURS, Series, lines, scatter
 from rectoolkit.compare.tables import cells, leading, remarks
 from rectoolkit.metrics import parse
-from rectoolkit.run import LOG
+from rectoolkit.run import read_log
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,7 +134,7 @@ def _series(comparison: Comparison, monitor: str | None) -> list[Series]:
     for place, row in enumerate(comparison.rows):
         curves: dict[int, list[float]] = {}
         for run in row.runs:
-            log = [json.loads(line) for line in (run.path / LOG).read_text().splitlines()]
+            log = read_log(run.path)
             for entry in log:
                 value = entry["loss"] / log[0]["loss"] if monitor is None else entry.get("validation", {}).get(monitor)
                 if value is not None and math.isfinite(value):

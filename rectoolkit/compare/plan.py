@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rectoolkit.errors import UserError, nearest
+from rectoolkit.identity import Identity, is_begun
 from rectoolkit.recipe import Recipe
 from rectoolkit.run import ENVIRONMENT
 
@@ -206,7 +207,10 @@ def _facts(summary: dict[str, Any]) -> str:
 
 
 def _check_begun(rows: Sequence[Row], runs: Path, dataset: Dataset) -> None:
-    """Raise UserError where run folders that lie there already were begun on other data than ``dataset``."""
+    """Raise UserError where run folders that lie there already were begun on other data than ``dataset``, or otherwise.
+
+    So is one whose plugin, teacher or (where it counts) order of train lines has changed since.
+    """
     other = []
     for row in rows:
         for recipe in row.recipes:
@@ -220,6 +224,14 @@ def _check_begun(rows: Sequence[Row], runs: Path, dataset: Dataset) -> None:
             f"these runs were begun on other data than '{dataset.name}' is now ({now}), so their figures cannot be "
             "compared; move their folders away, or remove them with 'rectool runs --remove'\n" + "\n".join(other)
         )
+    faults = []
+    for recipe in (recipe for row in rows for recipe in row.recipes):
+        try:
+            is_begun(runs / recipe.folder_name, Identity.of(recipe, dataset), dataset)
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError("\n".join(faults))
 
 
 def read_environment(folder: Path) -> dict[str, Any]:

@@ -112,10 +112,11 @@ class Taught:
                 "train the teacher on the same [dataset]"
             )
         if held_out is not None and held != held_out:
+            asked = " ".join(f"--set {key}={value}" for key, value in held_out.items() if key != "order")
+            now = " on the train file as it is now" if "order" in held_out else ""
             raise UserError(
                 f"loss.teacher: '{folder}' did not hold out this run's validation part, and would rank it first; train "
-                f"the teacher with {' '.join(f'--set {key}={value}' for key, value in held_out.items())}, or write "
-                "train.validation = 0"
+                f"the teacher{now} with {asked}, or write train.validation = 0"
             )
 
 

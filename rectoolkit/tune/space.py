@@ -200,9 +200,9 @@ def _range(key: str, written: dict[str, Any], current: Any, faults: list[Fault])
 def probed(space: dict[str, Choice | Range]) -> Iterator[dict[str, Any]]:
     """All pairs of two settings' values, the other settings at their first."""
     first = {key: values.probes[0] for key, values in space.items()}
-    for one, other in list(itertools.combinations(space, 2)) or [(key, key) for key in space]:
-        for values in itertools.product(space[one].probes, space[other].probes):
-            yield {**first, one: values[0], other: values[1]}
+    for keys in itertools.combinations(space, min(2, len(space))):
+        for values in itertools.product(*(space[key].probes for key in keys)):
+            yield {**first, **dict(zip(keys, values, strict=True))}
 
 
 def _misfits(space: dict[str, Choice | Range], recipe: Recipe) -> list[Fault]:
