@@ -19,7 +19,7 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 WRITTEN = {path: tomllib.loads(path.read_text()) for path in RECIPES.rglob("*.toml")}
 TUNED = sorted(path for path in WRITTEN if "expect" in WRITTEN[path])
 QUICK = ("lastfm",)
-TOLERANCE = 0.002  # between machines: another order of sums is another training
+TOLERANCE = {"gowalla": 0.002, "lastfm": 0.006}  # another machine adds in another order: another training, as a seed
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_a_tuned_recipe_reaches_what_it_expects(path: Path, workplace: Path, mon
         execute(others[0], around)  # found again where another case has made it
     reached = execute(recipe, around).metrics["accuracy"]
     for metric, value in recipe.expect.items():
-        assert reached[metric] >= value - TOLERANCE, (metric, reached)
+        assert reached[metric] >= value - TOLERANCE[path.parent.name], (metric, reached)
 
 
 def test_the_tuned_recipes_are_there() -> None:
