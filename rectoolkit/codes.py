@@ -314,19 +314,36 @@ def from_halves(halves: Halves) -> Floats:
     return (halves.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
+def two_bytes(scale: Floats, offset: Floats) -> tuple[Floats, Floats]:
+    """Scales rounded to bfloat16, and their offsets as multiples of them that pack in two bytes a row.
+
+    ``offset`` must be the same multiple of ``scale`` in every row, but for its rounding; zeros stay zeros.
+    """
+    raw = np.ascontiguousarray(scale, np.float32).view(np.uint32)
+    rounded = ((raw + np.uint32(0x7FFF) + ((raw >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
+    multiple = _multiple(scale, offset)
+    short = ((multiple.view(np.uint32) + np.uint32(0x80)) & np.uint32(0xFFFFFF00)).view(np.float32)
+    return rounded, rounded * short
+
+
 def _halves(table: CodeTable) -> tuple[Halves, Floats] | None:
     """Scale and offset in two bytes a row and segment, where that loses nothing."""
     scale, offset = np.ascontiguousarray(table.scale), table.offset
     raw = scale.view(np.uint32)
     if len(scale) < 2 or (raw & np.uint32(0xFFFF)).any():
         return None
-    largest = np.abs(scale).argmax(axis=0)[None]
-    own = np.take_along_axis(np.broadcast_to(offset, scale.shape), largest, axis=0)
-    divisor = np.take_along_axis(scale, largest, axis=0)
-    multiple = np.divide(own, divisor, out=np.zeros_like(own), where=divisor != 0)
+    multiple = _multiple(scale, offset)
     if not np.isfinite(multiple).all() or not (scale * multiple == offset).all():
         return None
     return (raw >> np.uint32(16)).astype(np.uint16), multiple
+
+
+def _multiple(scale: Floats, offset: Floats) -> Floats:
+    """The offset over the scale in the row of the largest scale, by segment, (1, S); 0 where all are 0."""
+    largest = np.abs(scale).argmax(axis=0)[None]
+    own = np.take_along_axis(np.broadcast_to(offset, scale.shape), largest, axis=0)
+    divisor = np.take_along_axis(scale, largest, axis=0)
+    return np.divide(own, divisor, out=np.zeros_like(own), where=divisor != 0)
 
 
 def _check_affine(table: CodeTable | PackedTable, scale: Floats, offset: Floats) -> None:

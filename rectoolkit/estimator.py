@@ -146,6 +146,8 @@ def _pandas(frame: Frame, user: str, item: str) -> Any:
     """The two columns of a frame of any library as a pandas frame. Raises DataError where they are no columns."""
     import pandas
 
+    if frame is None or isinstance(frame, int | float | str | list | tuple):
+        raise DataError(f"the data must be a frame, a dictionary of two columns or Interactions, got {frame!r:.80}")
     given = {name: _column(frame, name) for name in (user, item)}
     try:
         columns = {name: pandas.Series(column).reset_index(drop=True) for name, column in given.items()}

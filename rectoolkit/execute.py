@@ -63,8 +63,16 @@ class Circumstances:
     def __post_init__(self) -> None:
         if self.threads is not None:
             check_count("threads", self.threads)
+            object.__setattr__(self, "threads", int(self.threads))
         if not isinstance(self.device, str) or not re.fullmatch(DEVICE, self.device):
             raise UserError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {self.device!r}")
+        if self.device != "cpu":
+            import torch
+
+            if int(self.device[5:] or 0) >= torch.cuda.device_count():
+                raise UserError(
+                    f"device '{self.device}': torch sees {torch.cuda.device_count()} GPUs here; write 'cpu'"
+                )
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rectoolkit.arrays import open_arrays, refuse, save_arrays
-from rectoolkit.codes import CodeTable, PackedTable
+from rectoolkit.codes import CodeTable, PackedTable, two_bytes
 from rectoolkit.errors import FormatError, UserError
 
 if TYPE_CHECKING:
@@ -159,13 +159,17 @@ class FoldIn:
         spread, low = np.repeat(scale, widths, axis=1), np.repeat(offset, widths, axis=1)
         codes = np.clip(np.floor((rows - low) / spread + 0.5), 0, top).astype(np.uint8)
         table = CodeTable(codes, scale, offset, users.bits, users.segments)
-        if not len(self.grid.reach) or self.grid.order == 1:
+        if not len(self.grid.reach):
             return table
+        if self.grid.order == 1:
+            scale, offset = two_bytes(scale, offset)
+            return replace(table, scale=scale, offset=offset)
         starts = np.cumsum((0, *users.segments[:-1]))
         square, along = (np.add.reduceat(rows * other, starts, axis=1) for other in (rows, table.decode()))
         least = np.float32(LEAST_ALONG) * np.maximum(square, np.float32(SMALLEST_SQUARE))
         factor = np.asarray(square / np.maximum(along, least), np.float32)
-        return replace(table, scale=scale * factor, offset=offset * factor)  # as long along the row as the row
+        scale, offset = two_bytes(scale * factor, offset * factor)  # as long along the row as the row
+        return replace(table, scale=scale, offset=offset)
 
     def misfit(self, users: Table, items: Table) -> str:
         """What of it does not go with the tables of its run; empty where all of it does."""

@@ -214,6 +214,8 @@ class Run:
         ids, count = (self.user_ids, self.seen.num_users) if users else (self.item_ids, self.seen.num_items)
         try:
             given = np.atleast_1d(np.asarray(asked))
+            if given.dtype.kind == "O" and {*map(type, given.flat)} in ({str}, {int}):  # as a frame's columns are
+                given = np.array(given.tolist())
         except ValueError:  # lists of unequal lengths
             given = np.empty((1, 0))
         if given.ndim != 1 or not len(given) or given.dtype.kind not in ("iu" if ids is None else "iuU"):
@@ -286,6 +288,8 @@ class Run:
 
         Where ``path`` is such a copy already, nothing is done. Raises UserError where anything else is there.
         """
+        if not isinstance(path, str | Path):
+            raise UserError(f"a run is saved to a folder, got {path!r}")
         path = Path(path)
         files = [file for file in sorted(Run.open(self.path).path.iterdir()) if _is_kept(file)]
         if path.exists():

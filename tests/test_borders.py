@@ -11,6 +11,7 @@ import pytest
 from rectoolkit.approximate import ApproximateIndex
 from rectoolkit.codes import CodeTable, PackedTable
 from rectoolkit.errors import UserError
+from rectoolkit.estimator import Estimator
 from rectoolkit.execute import Circumstances
 from rectoolkit.export import export
 from rectoolkit.float_index import FloatIndex
@@ -61,6 +62,22 @@ def test_threads_are_a_count_everywhere(threads: Any) -> None:
             index.search(queries, 3, threads=threads)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="threads must be a whole number"):
         Circumstances(threads=threads)
+
+
+def test_circumstances_take_what_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert type(Circumstances(threads=np.int64(2)).threads) is int  # type: ignore[arg-type]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert Circumstances(device="cuda:0").device == "cuda:0"
+    with pytest.raises(UserError, match="torch sees 1 GPUs"):
+        Circumstances(device="cuda:1")
+
+
+def test_only_data_is_fitted_and_only_to_a_folder_saved(small_run: Path) -> None:
+    for data in (None, 5, "clicks.csv", [(1, 2)]):
+        with pytest.raises(UserError, match="must be a frame, a dictionary of two columns or Interactions"):
+            Estimator("mf").fit(data)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="saved to a folder"):
+        Run.open(small_run).save(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "", 0, None, "CPU"])

@@ -116,6 +116,7 @@ def test_rows_are_coded_as_the_quantizer_codes_them(name: str, tiny: Interaction
         assert (again.codes == table.codes).mean() > 0.999
         np.testing.assert_allclose(again.scale, table.scale, rtol=2**-8 if grid else 0.5)
         assert again.scale.shape == table.scale.shape
+        assert PackedTable.pack(again).halved == users.halved
 
 
 def _pairs(number: int) -> Interactions:

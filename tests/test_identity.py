@@ -167,6 +167,8 @@ def test_a_teacher_trained_again_is_another_run(small_data: Path, small_float_ru
     first = execute(recipe, around).path
     assert execute(recipe, around).path == first
     np.save(teacher / "items.npy", np.load(teacher / "items.npy")[::-1])
+    metrics = json.loads((teacher / "metrics.json").read_text())
+    (teacher / "metrics.json").write_text(json.dumps({**metrics, "crc32": {}}))
     with pytest.raises(UserError, match=r"begun with another content of .*items\.npy"):
         execute(recipe, around)
     (first / "metrics.json").unlink()
@@ -198,6 +200,17 @@ def test_a_teacher_that_has_seen_the_validation_part_is_refused(
     teacher = execute(Recipe.load(STE.with_name("lightgcn.toml"), sizes), around)
     run = execute(distilled(small_data, teacher.path, "train.validation=0.2", "seed=7"), around)
     assert run.metrics["accuracy"]
+
+
+def test_a_teacher_that_is_damaged_or_coded_is_refused(small_data: Path, small_float_run: Path, tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher"
+    shutil.copytree(small_float_run, teacher)
+    np.save(teacher / "items.npy", np.load(teacher / "items.npy")[::-1])
+    with pytest.raises(UserError, match=r"items\.npy: its bytes are not those that were written"):
+        execute(distilled(small_data, teacher), Circumstances(tmp_path / "runs", threads=1))
+    coded = execute(Recipe.load(STE, small(small_data)), Circumstances(tmp_path / "coded", threads=1)).path
+    with pytest.raises(UserError, match=r"loss\.teacher: .* is a run of \d-bit codes"):
+        execute(distilled(small_data, coded), Circumstances(tmp_path / "runs"))
 
 
 def test_a_teacher_that_held_out_by_another_order_of_lines_is_refused(small_data: Path, tmp_path: Path) -> None:

@@ -59,6 +59,11 @@ def test_a_saved_one_opened_elsewhere_answers_the_same(model: Estimator, tmp_pat
         one, other = ask(model), ask(opened)
         assert one.ids.tolist() == other.ids.tolist()
         assert np.array_equal(one.scores, other.scores)
+    ids = model.recommend(["u3", "u4"], 7).ids
+    assert model.similar_items(ids[0], 3).ids.shape == (7, 3), "ids that come out go in again"
+    assert model.recommend(items=ids[0], k=3).ids.shape == (1, 3)
+    for asked in (np.array(["u3", "u4"], dtype=object), pd.Series(["u3", "u4"])):
+        assert model.recommend(asked, 7).ids.tolist() == ids.tolist()
     assert opened.recipe["quantizer"]["bits"] == 4
     assert Run.open(tmp_path / "moved").items.bits == 4
     assert model.save(tmp_path / "moved") == tmp_path / "moved"  # the same run, so nothing is to do
