@@ -95,7 +95,7 @@ class CodeTable:
 
     def take(self, rows: npt.ArrayLike | slice) -> CodeTable:
         """The table of the rows named, in that order; of a slice, without copying."""
-        rows = rows if isinstance(rows, slice) else np.asarray(rows)
+        rows = _rows(rows)
         scale, offset = (a if len(a) == 1 else a[rows] for a in (self.scale, self.offset))
         return CodeTable(self.codes[rows], scale, offset, self.bits, self.segments)
 
@@ -184,7 +184,7 @@ class PackedTable:
 
     def take(self, rows: npt.ArrayLike | slice) -> PackedTable:
         """The table of the rows named, in that order; of a slice, without copying."""
-        rows = rows if isinstance(rows, slice) else np.asarray(rows)
+        rows = _rows(rows)
         offset = self.offset if len(self.offset) == 1 else self.offset[rows]
         scale = self.scale[rows] if self.halved or len(self.scale) > 1 else self.scale
         return PackedTable(self.planes[rows], self.dim, scale, offset, self.segments)
@@ -298,6 +298,12 @@ def check_comparable(queries: CodeTable | PackedTable, items: CodeTable | Packed
             f"queries of {queries.dim} dims in segments {queries.segments} cannot be compared with items of "
             f"{items.dim} dims in segments {items.segments}"
         )
+
+
+def _rows(rows: npt.ArrayLike | slice) -> Any:
+    if isinstance(rows, slice):
+        return rows
+    return np.asarray(rows) if np.size(rows) else np.zeros(0, np.int64)  # an empty list has no type of its own
 
 
 def _segment_sums(values: npt.NDArray[Any], segments: tuple[int, ...]) -> npt.NDArray[Any]:

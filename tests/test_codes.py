@@ -53,6 +53,14 @@ def test_the_worked_example_of_the_docstring() -> None:
     assert not doctest.testmod(codes).failed
 
 
+def test_no_rows_may_be_taken() -> None:
+    for per_row in (False, True):
+        whole = table(5, 9, 3, per_row=per_row)
+        for one in (whole, PackedTable.pack(whole)):
+            assert one.take([]).num_rows == 0
+            assert one.take([]).dim == 9
+
+
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_scales_of_two_bytes_lose_nothing(bits: int, tmp_path: Path) -> None:
     random = np.random.default_rng(bits)
