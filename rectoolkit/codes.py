@@ -95,9 +95,9 @@ class CodeTable:
 
     def take(self, rows: npt.ArrayLike | slice) -> CodeTable:
         """The table of the rows named, in that order; of a slice, without copying."""
-        rows = _rows(rows)
-        scale, offset = (a if len(a) == 1 else a[rows] for a in (self.scale, self.offset))
-        return CodeTable(self.codes[rows], scale, offset, self.bits, self.segments)
+        chosen = _rows(rows)
+        scale, offset = (a if len(a) == 1 else a[chosen] for a in (self.scale, self.offset))
+        return CodeTable(self.codes[chosen], scale, offset, self.bits, self.segments)
 
 
 @dataclass(frozen=True)
@@ -184,10 +184,10 @@ class PackedTable:
 
     def take(self, rows: npt.ArrayLike | slice) -> PackedTable:
         """The table of the rows named, in that order; of a slice, without copying."""
-        rows = _rows(rows)
-        offset = self.offset if len(self.offset) == 1 else self.offset[rows]
-        scale = self.scale[rows] if self.halved or len(self.scale) > 1 else self.scale
-        return PackedTable(self.planes[rows], self.dim, scale, offset, self.segments)
+        chosen = _rows(rows)
+        offset = self.offset if len(self.offset) == 1 else self.offset[chosen]
+        scale = self.scale[chosen] if self.halved or len(self.scale) > 1 else self.scale
+        return PackedTable(self.planes[chosen], self.dim, scale, offset, self.segments)
 
     def save(self, path: str | Path) -> None:
         """Write the table as one self-describing file (docs/format.md); the file is whole or absent."""
