@@ -238,8 +238,8 @@ def test_a_finished_run_whose_teacher_changed_is_not_compared(place: Path, tmp_p
 @pytest.mark.parametrize("damage", ["{", '{"epoch": 1}\n', "[]\n"])
 def test_a_damaged_log_is_named(place: Path, tmp_path: Path, damage: str) -> None:
     runs = shutil.copytree(place / "runs", tmp_path / "runs")
-    log = next(runs.glob("coded-*")) / "log.jsonl"
-    log.write_text(damage)
+    for folder in runs.glob("coded-*"):
+        (folder / "log.jsonl").write_text(damage)
     result = rectool("compare", place / "coded.toml", place / "floats.toml", "--runs", runs, "--out", tmp_path / "out")
     assert (result.exit_code, "log.jsonl: " in result.output) == (2, True), result.output
 

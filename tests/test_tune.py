@@ -208,6 +208,7 @@ def test_what_a_trial_reads_belongs_to_the_study(
     for _ in range(2):
         assert tuned("study", "one", "two").exit_code == 0
     np.save(tmp_path / "two" / "items.npy", np.load(tmp_path / "two" / "items.npy")[::-1])
+    (tmp_path / "two" / "metrics.json").write_text('{"crc32": {}}')  # as if trained again
     refused = tuned("study", "one", "two")
     assert (refused.exit_code, "two/items.npy was" in refused.output) == (2, True), refused.output
 
