@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 
+HALF_MAGNITUDE = np.uint16(0x7FFF)  # all but the sign of a bfloat16
+
+
 def _one(value: float) -> Any:
     return field(default_factory=lambda: np.full((1, 1), value, np.float32))
 
@@ -310,9 +313,6 @@ def _segment_sums(values: npt.NDArray[Any], segments: tuple[int, ...]) -> npt.ND
     if not values.shape[1]:
         return np.zeros((len(values), len(segments)), values.dtype)
     return np.asarray(np.add.reduceat(values, np.cumsum((0, *segments[:-1])), axis=1))
-
-
-HALF_MAGNITUDE = np.uint16(0x7FFF)  # all but the sign of a half
 
 
 def from_halves(halves: Halves) -> Floats:

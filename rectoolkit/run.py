@@ -295,7 +295,7 @@ class Run:
         if path.exists():
             if path.is_dir() and all(_same(file, path / file.name) for file in files if file.name != ENVIRONMENT):
                 with suppress(FormatError):  # the environment of a copy may know of other commands
-                    if read_json(path / ENVIRONMENT)["digest"] == read_json(self.path / ENVIRONMENT)["digest"]:
+                    if read_json(path / ENVIRONMENT).get("digest") == read_json(self.path / ENVIRONMENT)["digest"]:
                         return path
             raise UserError(f"{path}: exists already, and is no copy of this run; name a new folder")
         with new_folder(path) as part:

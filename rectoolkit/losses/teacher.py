@@ -102,20 +102,20 @@ class Taught:
         try:
             environment = json.loads((folder / "environment.json").read_text())
             then, held, bits = environment["data"]["digest"], environment.get("held_out"), environment.get("bits", 32)
+            metrics = folder / "metrics.json"
+            written = json.loads(metrics.read_text()).get("crc32", {}) if metrics.exists() else {}
         except FileNotFoundError:
             return
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise UserError(f"loss.teacher: '{folder}' does not say what the teacher was trained on") from None
         if bits < 32:
             raise UserError(
                 f"loss.teacher: '{folder}' is a run of {bits}-bit codes, whose rows before coding were not trained to "
                 "rank; name a run whose quantizer is 'float32'"
             )
-        if (folder / "metrics.json").exists():
-            written = json.loads((folder / "metrics.json").read_text()).get("crc32", {})
-            for name in FILES:
-                if name in written:
-                    check_whole(folder / name, written[name])
+        for name in FILES:
+            if name in written:
+                check_whole(folder / name, written[name])
         if then != dataset.digest:
             raise UserError(
                 f"loss.teacher: '{folder}' was trained on other interactions or another split "
