@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from rectoolkit.bench.growth import Grown
+from rectoolkit.bench.growth import Grown, measure
 from rectoolkit.cli import main
 from rectoolkit.data.planted import Planted, generate
 from rectoolkit.errors import UserError
@@ -34,7 +35,8 @@ def test_the_command_measures_a_whole_epoch(tmp_path: Path) -> None:
 def test_what_was_measured_before_a_failure_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "figures.json"
 
-    def measured(name: str, **settings: object) -> Grown:
+    def measured(name: str, told: Callable[[str], None], **settings: object) -> Grown:
+        told(f"{name}: batch 1 of 2")
         if name == "planted-1m":
             raise UserError("planted-1m: the measuring process ended with -9")
         return Grown(name, 10, 5, 2, 5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5)
@@ -44,6 +46,16 @@ def test_what_was_measured_before_a_failure_is_kept(tmp_path: Path, monkeypatch:
     assert result.exit_code == 2
     assert "peak, MB" in result.output
     assert [row["dataset"] for row in json.loads(path.read_text())] == ["planted"]
+
+
+def test_the_measuring_process_tells_of_every_batch(capfd: pytest.CaptureFixture[str]) -> None:
+    told: list[str] = []
+    grown = measure("planted", told.append, steps=3, dim=4, layers=1, threads=1)
+    assert told == ["planted: loading", *(f"planted: batch {number} of 3" for number in (1, 2, 3))]
+    assert grown.steps == 3
+    with pytest.raises(UserError, match="planted: the measuring process ended with 1; see above"):
+        measure("planted", told.append, steps=3, layers=-1)
+    assert "Traceback" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "most"), [("uniform", 13), ("hard", 13), ("popularity", 21), ("shared", 5)])

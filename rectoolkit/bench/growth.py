@@ -13,9 +13,13 @@ import sys
 import time
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rectoolkit.errors import UserError
+from rectoolkit.watch import Silent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass
@@ -36,14 +40,28 @@ class Grown:
     loss: float
 
 
-def measure(name: str, **settings: Any) -> Grown:
-    """One data set, in a new process, whose peak is its own. Raises UserError where it fails."""
+class Lines(Silent):
+    """Writes where an epoch is, a line a batch: for the process that started this one."""
+
+    def step(self, epoch: int, batch: int, batches: int) -> None:
+        print(f"batch {batch} of {batches}", flush=True)
+
+
+def measure(name: str, told: Callable[[str], None], **settings: Any) -> Grown:
+    """One data set, in a new process, whose peak is its own; ``told`` hears where it is. Raises UserError where it
+    fails."""
     command = [sys.executable, "-m", __name__, json.dumps({"name": name, **settings})]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        killed = "; it was killed, perhaps for want of memory" if done.returncode in (-9, 137) else "; see above"
-        raise UserError(f"{name}: the measuring process ended with {done.returncode}{killed}")
-    return Grown(**json.loads(done.stdout.splitlines()[-1]))
+    line = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        told(f"{name}: loading")
+        for line in process.stdout:
+            if line.startswith("batch "):
+                told(f"{name}: {line.strip()}")
+    if process.returncode:
+        killed = "; it was killed, perhaps for want of memory" if process.returncode in (-9, 137) else "; see above"
+        raise UserError(f"{name}: the measuring process ended with {process.returncode}{killed}")
+    return Grown(**json.loads(line))
 
 
 def one_size(
@@ -57,7 +75,6 @@ def one_size(
     from rectoolkit.data.catalog import load_dataset
     from rectoolkit.execute import peak_memory_mb as peak
     from rectoolkit.train import one_epoch
-    from rectoolkit.watch import Silent
 
     torch.set_num_threads(threads or torch.get_num_threads())
     begun = time.perf_counter()
@@ -67,7 +84,7 @@ def one_size(
     ours = Ours(train, Sizes(dim, layers, batch), precision)
     built, build_mb = time.perf_counter(), peak()
     with heap.kept():
-        loss = one_epoch(ours.parts, ours.optimizer, ours.settings, 0, Silent())
+        loss = one_epoch(ours.parts, ours.optimizer, ours.settings, 0, Lines())
     ended = time.perf_counter()
     facts = (train.num_interactions, train.num_users + train.num_items, len(ours.parts.sampler), batch)
     return Grown(name, *facts, loaded - begun, built - loaded, ended - built, load_mb, build_mb, peak(), loss)

@@ -79,8 +79,7 @@ def growth(names: tuple[str, ...], figures: Path | None, **settings: Any) -> Non
     try:
         with telling() as told:
             for name in names:
-                told(f"one epoch on {name}")
-                rows.append(measure(name, **settings))
+                rows.append(measure(name, told, **settings))
     finally:  # a size too large for the memory leaves those before it measured
         if rows:
             show_growth(rows)
