@@ -66,6 +66,24 @@ def test_ste_is_the_identity_inside_the_bounds_and_nothing_outside(bits):
     torch.testing.assert_close(found, upstream * inside)
 
 
+@pytest.mark.parametrize("bounds", ["average", "learned"])
+@pytest.mark.parametrize("bits", EVERY_WIDTH)
+def test_a_clip_that_lets_inward_passes_what_brings_values_back(bits, bounds):
+    x, upstream = rows(50, 6), rows(50, 6, seed=1)
+    hard, soft = (make("ste", bits=bits, bounds=bounds, momentum=0.999, clip=clip) for clip in ("nothing", "inward"))
+    for quantizer in (hard, soft):
+        quantizer.calibrate(0.5 * x)
+    found, published = gradient(soft, x, upstream), gradient(hard, x, upstream)
+    above, below = x > soft.high, x < soft.low
+    back = (above & (upstream > 0)) | (below & (upstream < 0))  # descent goes against the gradient
+    assert 0 < back.double().mean() < (above | below).double().mean()
+    torch.testing.assert_close(found, published + upstream * back)
+    assert torch.equal(soft(x), hard(x))
+    if bounds == "learned":
+        assert torch.equal(soft.low.grad, hard.low.grad)
+        assert torch.equal(soft.high.grad, hard.high.grad)
+
+
 @pytest.mark.parametrize("bits", EVERY_WIDTH)
 @pytest.mark.parametrize("segments", [(6,), (4, 2)], ids=str)
 def test_gste_scales_by_delta_sign_and_rounding_error(bits, segments):

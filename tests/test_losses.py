@@ -131,7 +131,7 @@ class TestEveryLoss:
     def test_settings_beyond_their_bounds_are_faults(self, name: str, shape: str, teacher: str) -> None:
         fields = losses.schema(name).model_fields
         bad = {"l2": -1.0, "temperature": 0.0, "margin": 0.0, "gamma": -1.0, "weight": -0.1, "top": 0, "draws": 0}
-        bad |= {"negative_weight": 0.0, "decay": -1.0, "own": 1.0}
+        bad |= {"negative_weight": 0.0, "decay": -1.0, "own": 1.1, "soft": -0.1, "teacher_temperature": 0.0}
         for key in fields.keys() & bad.keys():
             _, faults = losses.check(name, {key: bad[key]}, "loss")
             assert [fault.where for fault in faults] == [f"loss.{key}"]
@@ -240,6 +240,47 @@ def test_softmax_over_shared_negatives_is_the_plain_formula(
     torch.testing.assert_close(fused, plain)
     for got, want in zip(torch.autograd.grad(3 * fused, rows), torch.autograd.grad(3 * plain, rows), strict=True):
         torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("soft", [0.0, 0.6, 1.0])
+@pytest.mark.parametrize("odds", [False, True])
+def test_soft_targets_are_the_teachers_chances(
+    soft: float, odds: bool, teacher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Value, gradients and second derivatives are those of the cross-entropy written out, block by block or whole."""
+    monkeypatch.setattr("rectoolkit.losses.fused.BLOCK", 8)
+    more = {"log_odds": torch.tensor([0.5, -1.0, 2.0, 0.0], dtype=torch.float64)} if odds else {}
+    loss = make("softmax_distill", teacher, own=1.0, soft=soft, temperature=0.4, teacher_temperature=0.7)
+    views = views_of(loss.prepare(batch_of("shared", **more)))
+    batch, rows = views.batch, (views.coded.users, views.coded.positives, views.coded.negatives)
+
+    def logits(positives: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+        negatives = negatives / temperature - (more["log_odds"] if odds else 0)
+        negatives = negatives.index_put(tuple(batch.collisions), torch.tensor(-1e9, dtype=negatives.dtype))
+        return torch.cat([positives[:, None] / temperature, negatives], 1)
+
+    users, items = (torch.from_numpy(np.load(f"{teacher}/{side}.npy")).double() for side in ("users", "items"))
+    theirs = Triple(users[batch.users], items[batch.positives], items[batch.negatives])
+    targets = soft * torch.softmax(logits(theirs.positive_scores(), theirs.negative_scores(), 0.7), 1)
+    targets[:, 0] += 1 - soft
+    plain = -(targets * torch.log_softmax(logits(*views.scores(), 0.4), 1)).sum(1).mean()
+    fused = loss.rank(views)
+    torch.testing.assert_close(fused, plain)
+    first, expected = (torch.autograd.grad(value, rows, create_graph=True) for value in (fused, plain))
+    weights = [torch.linspace(-1, 1, row.numel(), dtype=row.dtype).view_as(row) for row in rows]
+    second, wanted = (torch.autograd.grad(gradients, rows, weights) for gradients in (first, expected))
+    once = torch.autograd.grad(loss.rank(views), rows)
+    for got, want in zip((*first, *second, *once), (*expected, *wanted, *expected), strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_a_teacher_with_nothing_to_say_is_a_fault(teacher: str) -> None:
+    def misfits(**written: float) -> list[str]:
+        recipe = {"loss": {"teacher": teacher, **written}, "sampler": {"name": "shared"}}
+        return [fault.where for fault in losses["softmax_distill"].misfits(recipe)]
+
+    assert misfits(own=1.0, soft=0.0) == ["loss.soft"]
+    assert misfits(own=1.0, soft=0.1) == misfits(own=0.9, soft=0.0) == []
 
 
 def test_which_losses_have_a_curvature() -> None:

@@ -8,13 +8,15 @@ of rows is scored, turned into chances p and multiplied on, to
 while it is in the cache: 48 ms instead of 173 for B = 8192, K = 1024 and 64 dims on one core. The gradients wait in
 the graph for their backward, which scales them; a backward that is itself to be differentiated takes the plain way.
 
+Where a teacher wants something else than the positive alone (``Targets``), t_v takes the place of [v = i].
+
 B batch, K negatives, D dims; users and positives are (B, D), negatives (K, D). ``log_odds`` (K,) are subtracted from
 the negatives' logits; ``collisions`` (2, M) name pairs (row, column) that are left out.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,18 +31,37 @@ BLOCK = 2**18  # scores in a block: 1 MiB of float32
 
 
 @dataclass(frozen=True)
+class Targets:
+    """What a teacher wants of a batch: ``share`` of each row's target is the teacher's own chances.
+
+    Its rows (B, E), (B, E) and (K, E) of the batch's users, positives and negatives, whose scores ``temperature``
+    divides. The rest of the target is the positive's, whose whole it is without a teacher.
+    """
+
+    users: Tensor
+    positives: Tensor
+    negatives: Tensor
+    temperature: float
+    share: float
+
+
+@dataclass(frozen=True)
 class Shared:
-    """What the softmax is taken over, beside the rows."""
+    """What the softmax is taken over, beside the rows; and what it is taught, where it has a teacher."""
 
     temperature: float
     log_odds: Tensor | None = None
     collisions: Tensor | None = None
+    targets: Targets | None = None
 
 
 def shared_softmax(triple: Triple, over: Shared) -> Tensor:
-    """Mean over the batch of -log p of the positive, among it and the K shared negatives; a scalar."""
+    """Mean over the batch of -sum_v t_v log p_v over the positive and the K shared negatives; a scalar.
+
+    The target t is 1 for the positive, or as ``over.targets`` has it.
+    """
     rows = triple.users, triple.positives, triple.negatives
-    return _SharedSoftmax.apply(*rows, over.temperature, over.log_odds, over.collisions)  # type: ignore[no-any-return, no-untyped-call]
+    return _SharedSoftmax.apply(*rows, over)  # type: ignore[no-any-return, no-untyped-call]
 
 
 @torch.no_grad()
@@ -82,6 +103,14 @@ def _chances(
         yield block, chances.div_(sums[:, None]), mine / sums, sums.log() + most - own[block]
 
 
+def _taught(targets: Targets, over: Shared) -> Iterator[tuple[Tensor, Tensor]]:
+    """By the same blocks: the target of the negatives (n, K), and of the positive (n,)."""
+    own = (targets.users * targets.positives).sum(1) / targets.temperature
+    teacher = replace(over, temperature=targets.temperature)
+    for _, chances, mine, _ in _chances(targets.users, targets.negatives, own, teacher):
+        yield chances.mul_(targets.share), mine.mul_(targets.share).add_(1 - targets.share)
+
+
 def _blocks(rows: int, columns: int, collisions: Tensor | None) -> Iterator[tuple[slice, Tensor | None]]:
     """Slices of the rows, each with the collisions inside it, rows counted from its own first; None without any."""
     size, ends = max(1, BLOCK // columns), None
@@ -101,53 +130,63 @@ class _SharedSoftmax(torch.autograd.Function):
     """The value, with its gradients computed on the way."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        users: Tensor,
-        positives: Tensor,
-        negatives: Tensor,
-        temperature: float,
-        log_odds: Tensor | None,
-        collisions: Tensor | None,
-    ) -> Tensor:
-        over = Shared(temperature, log_odds, collisions)
+    def forward(ctx: Any, users: Tensor, positives: Tensor, negatives: Tensor, over: Shared) -> Tensor:
         into_users, into_negatives = torch.empty_like(users), torch.zeros_like(negatives)
-        own = (users * positives).sum(1) / temperature
-        chance, total = torch.empty_like(own), users.new_zeros(())
+        own = (users * positives).sum(1) / over.temperature
+        pull, total = torch.empty_like(own), users.new_zeros(())  # p - t of the positive; the value
+        taught = None if over.targets is None else _taught(over.targets, over)
         for block, chances, mine, values in _chances(users, negatives, own, over):
-            chance[block] = mine
+            pull[block] = mine - 1
             total += values.sum()
             torch.mm(chances, negatives, out=into_users[block])
+            if taught is not None:
+                # -sum t_v log p_v = -log p_i + sum over negatives of t_v (z_i - z_v)
+                wanted, of_positive = next(taught)
+                liked = wanted @ negatives
+                total += own[block] @ (1 - of_positive) - (liked * users[block]).sum() / over.temperature
+                if over.log_odds is not None:
+                    total += (wanted @ over.log_odds).sum()
+                pull[block] += 1 - of_positive
+                into_users[block] -= liked
+                chances -= wanted
             into_negatives.addmm_(chances.T, users[block])
-        scale = 1 / (temperature * len(users))
-        off = ((chance - 1) * scale)[:, None]
+        scale = 1 / (over.temperature * len(users))
+        off = (pull * scale)[:, None]
         ctx.gradients = into_users.mul_(scale).addcmul_(off, positives), off * users, into_negatives.mul_(scale)
-        ctx.save_for_backward(users, positives, negatives, log_odds, collisions)
-        ctx.temperature = temperature
+        ctx.save_for_backward(users, positives, negatives)
+        ctx.over = over
         return total / len(users)
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
         again = torch.is_grad_enabled()  # this backward will itself be differentiated
-        gradients = _gradients(ctx.temperature, *ctx.saved_tensors) if again else ctx.gradients
-        return (*(gradient * outer[0] for gradient in gradients), None, None, None)
+        users, positives, negatives = ctx.saved_tensors
+        gradients = _gradients(users, positives, negatives, ctx.over) if again else ctx.gradients
+        return (*(gradient * outer[0] for gradient in gradients), None)
 
 
-def _gradients(
-    temperature: float,
-    users: Tensor,
-    positives: Tensor,
-    negatives: Tensor,
-    log_odds: Tensor | None,
-    collisions: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _gradients(users: Tensor, positives: Tensor, negatives: Tensor, over: Shared) -> tuple[Tensor, Tensor, Tensor]:
     """The same gradients as operations that autograd differentiates again."""
-    logits = users @ negatives.T / temperature
-    if log_odds is not None:
-        logits = logits - log_odds
-    if collisions is not None:
-        logits = logits.index_put((collisions[0], collisions[1]), logits.new_tensor(-torch.inf))
-    own = (users * positives).sum(1, keepdim=True) / temperature
-    chances = torch.softmax(torch.cat([own, logits], 1), 1) / (temperature * len(users))
-    off, rest = chances[:, :1] - 1 / (temperature * len(users)), chances[:, 1:]
+    pull = _plain(users, positives, negatives, over)
+    if (given := over.targets) is None:
+        pull = torch.cat([pull[:, :1] - 1, pull[:, 1:]], 1)
+    else:
+        with torch.no_grad():
+            teacher = replace(over, temperature=given.temperature)
+            wanted = given.share * _plain(given.users, given.positives, given.negatives, teacher)
+            wanted[:, 0] += 1 - given.share
+        pull = pull - wanted
+    pull = pull / (over.temperature * len(users))
+    off, rest = pull[:, :1], pull[:, 1:]
     return off * positives + rest @ negatives, off * users, rest.T @ users
+
+
+def _plain(users: Tensor, positives: Tensor, negatives: Tensor, over: Shared) -> Tensor:
+    """The chances of the positive and of the negatives, (B, 1 + K)."""
+    logits = users @ negatives.T / over.temperature
+    if over.log_odds is not None:
+        logits = logits - over.log_odds
+    if over.collisions is not None:
+        logits = logits.index_put((over.collisions[0], over.collisions[1]), logits.new_tensor(-torch.inf))
+    own = (users * positives).sum(1, keepdim=True) / over.temperature
+    return torch.softmax(torch.cat([own, logits], 1), 1)

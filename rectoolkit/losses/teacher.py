@@ -50,14 +50,25 @@ class Taught:
         self.teacher, self.decay, self.top, self.seed = teacher, decay, top, seed
         self._size, self._without = (train.num_users, train.num_items), train if unseen else None
         self._lists: Tensor | None = None
+        self._tables: tuple[Tensor, Tensor] | None = None
         self.register_buffer("steps", torch.tensor(0))
 
     @property
     def lists(self: Any) -> Tensor:
         """The teacher's list of every user, int32 (U, top), made when it is first asked for."""
         if self._lists is None:
-            self._lists = teacher_lists(Path(self.teacher), self.top, self._size, self._without)
+            users, items = self.tables("cpu")
+            self._lists = teacher_lists(users, items, self.top, self._without)
         found: Tensor = self._lists
+        return found
+
+    def tables(self: Any, device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """The teacher's rows, float32 (U, E) and (I, E), read when first asked for and kept where last asked for."""
+        if self._tables is None:
+            self._tables = teacher_tables(Path(self.teacher), self._size)
+        users, items = self._tables
+        self._tables = users.to(device), items.to(device)
+        found: tuple[Tensor, Tensor] = self._tables
         return found
 
     @property
@@ -131,12 +142,10 @@ class Taught:
             )
 
 
-def teacher_lists(run: Path, top: int, size: tuple[int, int], without: Interactions | None = None) -> Tensor:
-    """Each user's ``top`` items by the inner products of a run's embeddings, best first, int32 (U, top).
+def teacher_tables(run: Path, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """A run's embeddings of users and items, float32.
 
-    Every user meets every item once (7 s for 30,000 and 41,000 of 64 dims on one core), a block of users at a time.
-    The items that a user has in ``without`` are left out; where too few remain, the list's end repeats its best.
-    Raises UserError where the embeddings cannot be read or are not those of ``size`` users and items.
+    Raises UserError where they cannot be read or are not those of ``size`` users and items.
     """
     try:
         users, items = (torch.from_numpy(np.array(open_embeddings(run / name))) for name in FILES)
@@ -149,6 +158,15 @@ def teacher_lists(run: Path, top: int, size: tuple[int, int], without: Interacti
             f"loss.teacher: '{run}' holds embeddings {tuple(users.shape)} and {tuple(items.shape)}, but train has "
             f"{size[0]} users and {size[1]} items; the teacher must be trained on the same data"
         )
+    return users, items
+
+
+def teacher_lists(users: Tensor, items: Tensor, top: int, without: Interactions | None = None) -> Tensor:
+    """Each user's ``top`` items by inner products of rows (U, E) and (I, E), best first, int32 (U, top).
+
+    Every user meets every item once (7 s for 30,000 and 41,000 of 64 dims on one core), a block of users at a time.
+    The items that a user has in ``without`` are left out; where too few remain, the list's end repeats its best.
+    """
     lists, top, block = [], min(top, len(items)), max(1, BLOCK_SCORES // max(1, len(items)))
     for first in range(0, len(users), block):
         scores = users[first : first + block] @ items.T

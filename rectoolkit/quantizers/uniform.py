@@ -21,11 +21,29 @@ Extent = Annotated[
     Field(description="the data's range: its extremes, or so many standard deviations around its mean"),
 ]
 Deviations = Annotated[float, Field(gt=0, le=20, description="half-width of the range where extent = 'deviation'")]
+Clip = Annotated[
+    Literal["nothing", "inward"],
+    Field(description="gradient of values outside the bounds: nothing, or what pulls them back inside"),
+]
 HasLayer = Annotated[bool, Field(description="a dense layer and tanh before the grid, as HashGNN's")]
 Guidance = Annotated[
     float,
     Field(ge=0, le=1, description="share of training over which rows also enter the loss uncoded, ever fewer of them"),
 ]
+
+
+class _Inward(torch.autograd.Function):
+    """``clipped``, whose gradient also reaches an ``x`` outside the bounds where descent moves it back inside."""
+
+    @staticmethod
+    def forward(ctx: Any, clipped: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x - clipped)
+        return clipped.view_as(clipped)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (outside,) = ctx.saved_tensors
+        return gradients[0], torch.where(outside * gradients[0] > 0, gradients[0], 0.0)
 
 
 class UniformQuantizer(Quantizer):
@@ -36,8 +54,12 @@ class UniformQuantizer(Quantizer):
 
     ``bounds = "average"``: low and high follow the range of the training rows by a moving average, without gradient.
     ``"learned"``: they are parameters that start at the initial range, and get the gradient that the formula gives.
-    The clip passes no gradient to rows outside. A range that has collapsed, or whose learned bounds have crossed, is
+    A range that has collapsed, or whose learned bounds have crossed, is
     taken from low on and ``1e-6`` wide, so that codes and values stay finite.
+
+    ``clip = "nothing"``, as published: no gradient passes to a value outside the bounds, which stays there until its
+    neighbours move it: one value in eight on a grid of 1.5 deviations. ``"inward"`` (ours) also passes what a step of
+    descent brings it back by; what would drive it further out is held back, for no code lies there.
 
     ``scale = "row"``: the grid lies over each row's block in units of its own root mean square m, and the row keeps m
     for itself, scale = step m f (in bfloat16) and offset = low m f. f = <x, x> / <x, value before f> makes the values'
@@ -60,6 +82,7 @@ class UniformQuantizer(Quantizer):
         extent: Extent = "minmax",
         deviations: Deviations = 3.0,
         momentum: Momentum = 0.99,
+        clip: Clip = "nothing",
         scale: Scale = "table",
         hash_layer: HasLayer = False,
         guidance: Guidance = 0.0,
@@ -70,7 +93,7 @@ class UniformQuantizer(Quantizer):
         self.layer = HashLayer(dim, dim, generator or torch.Generator()) if hash_layer else None
         self.low: Tensor
         self.high: Tensor
-        self.scale = scale
+        self.scale, self.clip = scale, clip
         self.bounds, self.extent, self.deviations, self.momentum = bounds, extent, deviations, momentum
         low, high = -torch.ones(1, len(self.segments)), torch.ones(1, len(self.segments))
         if bounds == "learned":
@@ -144,6 +167,8 @@ class UniformQuantizer(Quantizer):
         """x_n of rows in the grid's units."""
         low = self.spread(self.low)
         clipped = torch.clamp(x, low, self.spread(torch.maximum(self.low, self.high)))
+        if self.clip == "inward":
+            clipped = _Inward.apply(clipped, x)  # type: ignore[no-untyped-call]
         return (clipped - low) / self.spread(self.step())
 
     def _affine(self, x: Tensor, unit: Tensor | None, codes: Tensor) -> tuple[Tensor, Tensor]:
