@@ -39,6 +39,7 @@ STEPS = [
       for loss in losses.names() for sampler in samplers.names()),
     *(f"loss.name=softmax sampler.name={sampler}" for sampler in samplers.names()),
     "loss.name=softmax sampler.name=shared sampler.power=0.5",
+    "loss.name=softmax_distill sampler.name=shared sampler.power=0.5 loss.own=0.5 loss.soft=0.5 quantizer.clip=inward",
 ]  # fmt: skip
 
 

@@ -139,20 +139,31 @@ def test_every_encoder_in_float32(checkerboard: Interactions, encoder: tuple[str
     assert share_right(train(recipe_of(encoder=encoder), checkerboard)) == 1.0
 
 
+def who_knows_the_rule(folder: Path) -> str:
+    """A teacher's folder, whose rows are the parity of user and item."""
+    for side in ("users", "items"):
+        np.save(folder / f"{side}.npy", np.stack([np.arange(40) % 2, 1 - np.arange(40) % 2], 1).astype(np.float32))
+    return str(folder)
+
+
 @pytest.mark.parametrize("sampler", samplers.names())
 @pytest.mark.parametrize("loss", losses.names())
 def test_every_loss_with_every_sampler(checkerboard: Interactions, tmp_path: Path, loss: str, sampler: str) -> None:
     written: dict[str, Any] = {"batch": 256} | ({"negatives": 16} if sampler == "shared" else {})
     taught = "teacher" in losses.schema(loss).model_fields
-    if taught:
-        parity = np.stack([np.arange(40) % 2, 1 - np.arange(40) % 2], 1).astype(np.float32)
-        for side in ("users", "items"):
-            np.save(tmp_path / f"{side}.npy", parity)
-    settings = {"teacher": str(tmp_path), "top": 20 if loss == "distill" else 5} if taught else {}
+    settings = {"teacher": who_knows_the_rule(tmp_path), "top": 20 if loss == "distill" else 5} if taught else {}
     settings |= {"own": 0.7} if loss == "softmax_distill" else {}  # its lists leave the train pairs out
     recipe = recipe_of(loss=(loss, settings), sampler=(sampler, written), quantizer=("ste", {"bits": 1}))
     if misfits(recipe):
         pytest.skip(str(misfits(recipe)[0]))
+    assert share_right(train(recipe, checkerboard)) == 1.0
+
+
+def test_soft_targets_alone_teach_the_rule(checkerboard: Interactions, tmp_path: Path) -> None:
+    """Of every item that is drawn the teacher says what it thinks, and the pairs that are drawn count for nothing."""
+    settings = {"teacher": who_knows_the_rule(tmp_path), "own": 1.0, "soft": 1.0, "teacher_temperature": 0.1}
+    sampler = ("shared", {"batch": 256, "negatives": 16})
+    recipe = recipe_of(loss=("softmax_distill", settings), sampler=sampler, quantizer=("ste", {"bits": 1}))
     assert share_right(train(recipe, checkerboard)) == 1.0
 
 
