@@ -24,8 +24,8 @@ Departs from the paper: H is taken with respect to a batch's rows (a user drawn 
 g and Tr(H) over the same rows, for users and items apart; rows that guidance lets in uncoded are none of them; where
 each row has a step of its own, its part of the trace has its own step^2; and the refresh is by steps, not every 10
 epochs, since the closed form is cheap. The paper's own stopping rule for the probes is not known to us; this one is
-EWGS's, with the absolute value that its code lacks. ``scale = "row"``, ``hash_layer`` and ``guidance`` are not the
-paper's (rectoolkit/quantizers/uniform.py).
+EWGS's, with the absolute value that its code lacks. ``scale = "row"``, ``clip = "inward"``, ``hash_layer`` and
+``guidance`` are not the paper's (rectoolkit/quantizers/uniform.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The plain straight-through estimator (Bengio et al., 2013) on HQ-GNN's uniform grid.
 
 Forward: round to the grid. Backward: dL/dx_n = dL/dx_q, as though rounding were the identity; the clip passes
-nothing outside [low, high]. It is ``gste`` with delta = 0, bit for bit, and what gste must beat.
+nothing outside [low, high], or with ``clip = "inward"`` what leads back inside. It is ``gste`` with delta = 0, bit for
+bit, and what gste must beat.
 """
 
 from __future__ import annotations

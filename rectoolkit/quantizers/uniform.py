@@ -54,11 +54,11 @@ class UniformQuantizer(Quantizer):
 
     ``bounds = "average"``: low and high follow the range of the training rows by a moving average, without gradient.
     ``"learned"``: they are parameters that start at the initial range, and get the gradient that the formula gives.
-    A range that has collapsed, or whose learned bounds have crossed, is
-    taken from low on and ``1e-6`` wide, so that codes and values stay finite.
+    A range that has collapsed, or whose learned bounds have crossed, is taken from low on and ``1e-6`` wide, so that
+    codes and values stay finite.
 
-    ``clip = "nothing"``, as published: no gradient passes to a value outside the bounds, which stays there until its
-    neighbours move it: one value in eight on a grid of 1.5 deviations. ``"inward"`` (ours) also passes what a step of
+    ``clip = "nothing"``, as published: a value outside the bounds gets no gradient, and stays there until its
+    neighbours move it; on a grid of 1.5 deviations that is one in eight. ``"inward"`` (ours) also passes what a step of
     descent brings it back by; what would drive it further out is held back, for no code lies there.
 
     ``scale = "row"``: the grid lies over each row's block in units of its own root mean square m, and the row keeps m
