@@ -33,6 +33,7 @@ class Server:
     files: dict[str, bytes] = field(default_factory=dict)
     cut: int | None = None
     ranges: bool = True
+    refuses: bool = False  # any range
     asked: list[str | None] = field(default_factory=list)
 
 
@@ -54,8 +55,10 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             tag, start = f'"{hashlib.md5(body).hexdigest()}"', 0
             if state.ranges and self.headers.get("Range") and self.headers.get("If-Range") == tag:
                 start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-                if start >= len(body):
-                    self.send_error(416)
+                if start >= len(body) or state.refuses:
+                    self.send_response(416)
+                    self.send_header("Content-Range", f"bytes */{len(body)}")
+                    self.end_headers()
                     return
                 self.send_response(206)
                 self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
@@ -142,6 +145,36 @@ def test_a_wrong_checksum_leaves_nothing(server: Server) -> None:
     assert code == 2
     assert f"its sha256 is {hashlib.sha256(TRAIN).hexdigest()}, the card says {'0' * 64}" in output
     assert not list(folder().iterdir())
+
+
+def test_what_is_not_the_cards_data_is_not_kept_where_no_checksum_tells(server: Server) -> None:
+    card(server)
+    text = Path("datasets/mine.toml").read_text().replace("users = 3000", "users = 3000\ntest = 2")
+    Path("datasets/mine.toml").write_text(text)
+    for wrong, told in ((b"<html>sign in</html>\n", "test.txt"), (b"0 20\n", "1 test where 2 are right")):
+        server.files["/test.txt"] = wrong
+        code, output = rectool_fetch("mine")
+        assert (code, told in output, "test.txt; fetch again" in output) == (2, True, True), output
+        assert [path.name for path in folder().iterdir()] == ["train.txt"]
+    (folder() / "test.txt").write_bytes(b"0 20\n")
+    code, output = rectool_fetch("mine")
+    assert (code, "test.txt and fetch again" in output) == (2, True), output
+    (folder() / "test.txt").unlink()
+    server.files["/test.txt"] = TEST
+    assert rectool_fetch("mine")[0] == 0
+    assert load_dataset("mine").test.num_interactions == 2
+
+
+def test_a_part_of_another_length_is_not_taken_for_the_whole(server: Server) -> None:
+    card(server)
+    server.cut = 10_000
+    with pytest.raises(DataError):
+        fetch(find_card("mine"))
+    server.cut, server.refuses = None, True
+    with pytest.raises(DataError, match=rf"has {len(TRAIN)} bytes now, 10000 of another were there; fetch again"):
+        fetch(find_card("mine"))
+    fetch(find_card("mine"))
+    assert (folder() / "train.txt").read_bytes() == TRAIN
 
 
 def packed(kind: str, member: str = "set/train.txt") -> bytes:

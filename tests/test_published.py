@@ -5,13 +5,12 @@ Those of ``QUICK`` data sets train for seconds and always run; the others take m
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rectoolkit.data.catalog import load_data
-from rectoolkit.errors import UserError
 from rectoolkit.execute import Circumstances, execute
 from rectoolkit.recipe import Recipe, tomllib
 
@@ -35,10 +34,9 @@ def case(path: Path) -> Any:
 @pytest.mark.parametrize("path", [case(path) for path in TUNED])
 def test_a_tuned_recipe_reaches_what_it_expects(path: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
-    try:
-        load_data(WRITTEN[path]["dataset"])
-    except UserError as error:
-        pytest.skip(f"needs the data, in RECTOOL_DATA: {error}")
+    name = WRITTEN[path]["dataset"]["name"]
+    if not (Path(os.environ.get("RECTOOL_DATA", "")) / name / "train.txt").is_file():
+        pytest.skip(f"needs the data: set RECTOOL_DATA to the folder that holds {name}/train.txt")
     recipe, around = Recipe.load(path), Circumstances(Path("runs"), threads=1)
     if teacher := recipe["loss"].get("teacher"):
         others = [other for other in map(Recipe.load, TUNED) if f"runs/{other.folder_name}" == teacher]
@@ -46,9 +44,11 @@ def test_a_tuned_recipe_reaches_what_it_expects(path: Path, workplace: Path, mon
         execute(others[0], around)  # found again where another case has made it
     reached = execute(recipe, around).metrics["accuracy"]
     for metric, value in recipe.expect.items():
-        assert reached[metric] >= value - TOLERANCE[path.parent.name], (metric, reached)
+        assert abs(reached[metric] - value) <= TOLERANCE[path.parent.name], (metric, reached)
 
 
 def test_the_tuned_recipes_are_there() -> None:
-    assert RECIPES / "gowalla" / "lightgcn.toml" in TUNED
-    assert set((RECIPES / "lastfm").glob("*.toml")) <= set(TUNED)
+    for name in TOLERANCE:
+        recipes = set((RECIPES / name).glob("*.toml"))
+        assert recipes
+        assert recipes <= set(TUNED)

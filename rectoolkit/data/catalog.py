@@ -74,21 +74,22 @@ def load_data(section: Mapping[str, Any]) -> Dataset:
     return load_dataset(seed=source.pop("split_seed"), **source)
 
 
-def load_card(card: Card) -> Dataset:
-    """The data set that a card describes, its checksums and counts verified."""
+def load_card(card: Card, folder: Path | None = None) -> Dataset:
+    """The data set that a card describes, its checksums and counts verified; its files where they are found, or in
+    ``folder``."""
     if card.planted:
         dataset = generate(card.planted, card.name)
     elif card.head.format == BINARY:
         dataset = _load_binary(card)
     else:
-        dataset = _load_text(card)
+        dataset = _load_text(card, folder)
     _check_counts(card, dataset)
     return dataset
 
 
-def _load_text(card: Card) -> Dataset:
+def _load_text(card: Card, folder: Path | None) -> Dataset:
     read = reader(card.head.format)
-    files = {part: read(file) for part, file in _verified_files(card).items()}
+    files = {part: read(file) for part, file in _verified_files(card, folder).items()}
     if "all" in files:
         return split_one(card.name, files["all"], card.split, card.ids)
     return assemble(card.name, files, card.ids)
@@ -163,11 +164,11 @@ def card_paths() -> dict[str, Path]:
     return found
 
 
-def _verified_files(card: Card) -> dict[str, Path]:
+def _verified_files(card: Card, folder: Path | None = None) -> dict[str, Path]:
     """The local files of a card by part, train first, once their checksums are right."""
     named = card.files.named()
     folders = [card.path.parent] if card.path.name == CARD else [place / card.name for place in places()[:-1]]
-    folder = next((f for f in folders if all(os.path.isfile(f / name) for name in named.values())), None)
+    folder = folder or next((f for f in folders if all(os.path.isfile(f / name) for name in named.values())), None)
     if folder is None:
         raise DataError(
             f"the data set '{card.name}' is not on this machine: no folder with {' and '.join(named.values())} among "

@@ -2,7 +2,8 @@
 
 A download goes into ``FILE.part`` beside its place. Cut off, it goes on where it stopped (HTTP Range), if the server
 still has the same file (``If-Range`` with the ETag or date it gave before, kept in ``FILE.part.tag``); else it
-starts over. The checksum is compared before a file takes its name. Of an archive only the one file that the card
+starts over. The checksum is compared before a file takes its name; where
+the card has none, the data is read and its counts are compared. Of an archive only the one file that the card
 names is read, as a stream, and written under the card's own file name: no path within an archive is ever used.
 """
 
@@ -25,7 +26,7 @@ from typing import IO, TYPE_CHECKING, Any
 from rectoolkit import __version__
 from rectoolkit.atomic import atomic_write, write_text
 from rectoolkit.data.card import CARD
-from rectoolkit.data.catalog import cache_folder, sha256_of
+from rectoolkit.data.catalog import cache_folder, load_card, sha256_of
 from rectoolkit.errors import DataError
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def fetch(card: Card, into: str | Path = "", watcher: Watcher | None = None) -> 
     """Get the card's files into ``into``/NAME, by default in the cache; by file, its sha256.
 
     Files that are there and right are left alone. Raises DataError where the card names no address, the network or
-    the server refuses, or a checksum is wrong; what was downloaded until then is kept for the next try.
+    the server refuses, a checksum is wrong, or what has none is not what the card describes; what was downloaded until
+    then is kept for the next try.
     """
     named = {part: name for part, name in card.files.named().items() if not part.endswith("_ids")}
     urls = {part: url for part, url in card.urls.model_dump().items() if url}
@@ -58,16 +60,34 @@ def fetch(card: Card, into: str | Path = "", watcher: Watcher | None = None) -> 
         )
     folder = card.path.parent if card.path.name == CARD else (Path(into) if into else cache_folder()) / card.name
     folder.mkdir(parents=True, exist_ok=True)
-    found = {}
+    found, unsure, new = {}, [], []
     for part, name in named.items():
         expected = getattr(card.sha256, part)
         target = folder / Path(name).name
+        if not expected:
+            unsure.append(target)
         if not (target.is_file() and (not expected or sha256_of(target) == expected)):
             _get(urls[part], target, expected, watcher)
+            new.append(target)
         found[target] = sha256_of(target)
     for archive in folder.glob("*.archive"):
         archive.unlink()
+    if unsure:
+        _read_through(card, folder, unsure, new)
     return found
+
+
+def _read_through(card: Card, folder: Path, unsure: list[Path], new: list[Path]) -> None:
+    """Raise DataError where the files are not the card's data; of those ``unsure`` the ``new`` ones are removed."""
+    try:
+        load_card(card, folder)
+    except DataError as error:
+        removed = [file for file in unsure if file in new]
+        for file in removed:
+            file.unlink()
+        names = " and ".join(map(str, removed or unsure))
+        what = f"removed {names}; fetch" if removed else f"delete {names} and fetch"
+        raise DataError(f"{error}. The card has no checksum to tell it by: {what} again") from None
 
 
 def _get(url: str, target: Path, expected: str, watcher: Watcher | None) -> None:
@@ -132,8 +152,14 @@ def _download(address: str, part: Path, watcher: Watcher | None) -> None:
                     f"{address}: cut off after {done} of {total} bytes; the same command goes on from there"
                 )
     except urllib.error.HTTPError as error:
-        if error.code == 416 and done:  # nothing after what is there: it is whole, or the file has become shorter
+        if error.code == 416 and done:  # nothing after what is there: it is whole, or of another file
             tag.unlink(missing_ok=True)
+            whole = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range") or "")
+            if whole and int(whole[1]) != done:
+                part.unlink()
+                raise DataError(
+                    f"{address}: the file has {whole[1]} bytes now, {done} of another were there; fetch again"
+                ) from None
             return
         raise DataError(f"{address}: the server answers {error.code} {error.reason}; see the card's source") from None
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
