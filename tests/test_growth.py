@@ -55,7 +55,8 @@ def test_the_measuring_process_tells_of_every_batch(capfd: pytest.CaptureFixture
     assert grown.steps == 3
     with pytest.raises(UserError, match="planted: the measuring process ended with 1; see above"):
         measure("planted", told.append, steps=3, layers=-1)
-    assert "Traceback" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert said == "error: recipe: encoder.layers: must be a whole number from 0 to 16, got -1\n"
 
 
 @pytest.mark.parametrize(("name", "most"), [("uniform", 13), ("hard", 13), ("popularity", 21), ("shared", 5)])

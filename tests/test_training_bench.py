@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def everyone(dataset: Dataset) -> list[Trainer]:
 
 
 def test_all_have_the_same_loss_and_gradient(everyone: list[Trainer]) -> None:
-    assert len(everyone) >= 3
+    assert len(everyone) == (5 if find_spec("torch_geometric") else 3)
     for batch, _ in zip(everyone[0].draw(), range(3), strict=False):
         value, expected = gradient(everyone[0], batch)
         assert expected.abs().max() > 0
@@ -81,3 +82,11 @@ def test_without_pyg_a_line_says_so(dataset: Dataset, monkeypatch: pytest.Monkey
     report = bench_training(dataset, SIZES, rounds=1, steps=1, threads=1, whole_epochs=True)
     assert report.skipped == ["torch_geometric is not installed and is left out: pip install torch_geometric"]
     assert [row.steps for row in report.rows] == [report.batches] * 3
+
+
+def test_an_epoch_of_one_batch_is_taken_apart_too(dataset: Dataset) -> None:
+    sizes = Sizes(dim=4, layers=1, batch=dataset.train.num_interactions)
+    report = bench_training(dataset, sizes, rounds=1, steps=1, threads=1, others=False)
+    assert report.batches == 1
+    for part in report.breakdowns:
+        assert np.isfinite(list(part.parts.values())).all()

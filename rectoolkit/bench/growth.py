@@ -119,4 +119,7 @@ def show_growth(rows: list[Grown]) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(vars(one_size(**json.loads(sys.argv[1])))))
+    try:
+        print(json.dumps(vars(one_size(**json.loads(sys.argv[1])))))
+    except UserError as error:
+        sys.exit(f"error: {error}")

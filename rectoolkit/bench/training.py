@@ -174,7 +174,8 @@ def take_apart(ours: Ours, steps: int) -> Breakdown:
             begun = time.perf_counter()
             batch = next(batches, None)
             if batch is None:
-                break
+                batches = ours.draw()
+                batch = next(batches)
             drawn = time.perf_counter()
             value = ours.loss(batch)
             float(value.detach())
