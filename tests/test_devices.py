@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from pretended import DEVICE, Generator, MixedDevicesError, OnDevice, Pretended, inner
 from torch import Tensor
 
 from rectoolkit import graph as graph_module
+from rectoolkit.cli import main
 from rectoolkit.cli.group import choose_device
 from rectoolkit.data import Interactions
 from rectoolkit.encoders.base import restore
-from rectoolkit.errors import RecipeError
+from rectoolkit.errors import RecipeError, UserError
 from rectoolkit.graph import BipartiteGraph
 from rectoolkit.model import Parts, assemble
 from rectoolkit.recipe import Recipe
@@ -165,6 +167,17 @@ def test_the_chosen_gpu_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert choose_device("auto") == choose_device("cuda") == ("cuda", "device cuda: sums over neighbours run in torch")
     assert choose_device("cuda:1") == ("cuda:1", "device cuda:1: sums over neighbours run in torch")
+
+
+def test_without_a_gpu_the_cpu_is_chosen_and_a_gpu_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert choose_device("auto") == choose_device("cpu") == ("cpu", "")
+    with pytest.raises(UserError, match="--device cuda:1: torch sees 0 GPUs here; write cpu or auto"):
+        choose_device("cuda:1")
+    for command in ("run", "compare", "tune"):
+        refused = CliRunner().invoke(main, [command, str(HQGNN), "--device", "gpu"])
+        assert (refused.exit_code, "--device gpu: must be auto, cpu, cuda or cuda:N" in refused.output) == (2, True)
 
 
 @needs_cuda

@@ -86,7 +86,18 @@ set_option = click.option(
 )
 at_least_1 = click.IntRange(min=1)
 threads_option = click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use; all cores by default.")
-device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+
+
+def _check_device(_: click.Context, __: click.Parameter, wanted: str) -> str:
+    """Refuses what is no device before a finished run is found, for which none is chosen."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", wanted):
+        raise UserError(f"--device {wanted}: must be auto, cpu, cuda or cuda:N")
+    return wanted
+
+
+device_option = click.option(
+    "--device", default="auto", show_default=True, callback=_check_device, help="auto, cpu, cuda or cuda:N."
+)
 runs_option = click.option(
     "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where run folders are."
 )
@@ -103,12 +114,9 @@ def choose_device(wanted: str) -> tuple[str, str]:
         return "cpu", ""
     import torch
 
-    number = re.fullmatch(r"auto|cuda(?::([0-9]{1,3}))?", wanted)
-    if number is None:
-        raise UserError(f"--device {wanted}: must be auto, cpu, cuda or cuda:N")
     if wanted == "auto" and not torch.cuda.is_available():
         return "cpu", ""
     chosen = "cuda" if wanted == "auto" else wanted
-    if int(number[1] or 0) >= torch.cuda.device_count():
+    if int(chosen[5:] or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {wanted}: torch sees {torch.cuda.device_count()} GPUs here; write cpu or auto")
     return chosen, f"device {chosen}: sums over neighbours run in torch"
