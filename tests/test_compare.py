@@ -486,7 +486,12 @@ def test_an_interrupt_is_not_told_as_a_failure(place: Path, tmp_path: Path) -> N
     names = ["compare", str(place / "coded.toml"), "--set", "train.epochs=5000", "--threads", "1", "--device", "cpu"]
     command = [sys.executable, "-m", "rectoolkit.cli", *names, "--runs", str(runs)]
     parent = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     while not list(runs.glob("*/environment.json")):
         assert parent.poll() is None
