@@ -41,6 +41,8 @@ STEPS = [
       for loss in losses.names() for sampler in samplers.names()),
     *(f"loss.name=softmax sampler.name={sampler}" for sampler in samplers.names()),
     "loss.name=softmax sampler.name=shared sampler.power=0.5",
+    "quantizer.hash_layer=true quantizer.guidance=0.8 encoder.normalize=true",
+    "quantizer.scale=row quantizer.bits=2 encoder.precision=bfloat16 sampler.name=shared loss.name=softmax",
     "loss.name=softmax_distill sampler.name=shared sampler.power=0.5 loss.own=0.5 loss.soft=0.5 quantizer.clip=inward",
 ]  # fmt: skip
 

@@ -57,6 +57,8 @@ RESUMED = [
     "quantizer.clip=inward sampler.name=shared loss.name=softmax_distill loss.own=0.5 loss.soft=0.5",
     *(f"quantizer.name=ste sampler.name={name}" for name in samplers.names()),
     "quantizer.name=ste sampler.name=shared sampler.power=0.5 loss.name=softmax",
+    "quantizer.hash_layer=true quantizer.guidance=0.8 encoder.normalize=true",
+    "quantizer.scale=row quantizer.bits=2 encoder.precision=bfloat16 sampler.name=shared loss.name=softmax",
     "quantizer.curvature=hutchinson encoder.name=graphsage encoder.fan_out=2 sampler.name=hard",
 ]
 
