@@ -2,9 +2,9 @@
 
 A download goes into ``FILE.part`` beside its place. Cut off, it goes on where it stopped (HTTP Range), if the server
 still has the same file (``If-Range`` with the ETag or date it gave before, kept in ``FILE.part.tag``); else it
-starts over. The checksum is compared before a file takes its name; where
-the card has none, the data is read and its counts are compared. Of an archive only the one file that the card
-names is read, as a stream, and written under the card's own file name: no path within an archive is ever used.
+starts over. The checksum is compared before a file takes its name; where the card has none, the data is read and its
+counts are compared. Of an archive only the one file that the card names is read, as a stream, and written under the
+card's own file name: no path within an archive is ever used.
 """
 
 from __future__ import annotations

@@ -167,16 +167,13 @@ class _SharedSoftmax(torch.autograd.Function):
 
 def _gradients(users: Tensor, positives: Tensor, negatives: Tensor, over: Shared) -> tuple[Tensor, Tensor, Tensor]:
     """The same gradients as operations that autograd differentiates again."""
-    pull = _plain(users, positives, negatives, over)
-    if (given := over.targets) is None:
-        pull = torch.cat([pull[:, :1] - 1, pull[:, 1:]], 1)
-    else:
-        with torch.no_grad():
-            teacher = replace(over, temperature=given.temperature)
-            wanted = given.share * _plain(given.users, given.positives, given.negatives, teacher)
-            wanted[:, 0] += 1 - given.share
-        pull = pull - wanted
-    pull = pull / (over.temperature * len(users))
+    chances = _plain(users, positives, negatives, over)
+    wanted, share = torch.zeros_like(chances), 0.0
+    if (given := over.targets) is not None:
+        teacher, share = replace(over, temperature=given.temperature), given.share
+        wanted = share * _plain(given.users, given.positives, given.negatives, teacher)
+    wanted[:, 0] += 1 - share
+    pull = (chances - wanted) / (over.temperature * len(users))
     off, rest = pull[:, :1], pull[:, 1:]
     return off * positives + rest @ negatives, off * users, rest.T @ users
 
