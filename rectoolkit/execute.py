@@ -298,7 +298,7 @@ def _measure(folder: Path, recipe: Recipe, dataset: Dataset, progress: Progress,
         **_bytes(*tables["codes"]),
         "test_users": len(coded.users),
         "epochs": epochs,
-        "best_epoch": progress.best_epoch or epochs,
+        "best_epoch": progress.best_epoch or None,  # by validation, if there was any
         "train_seconds": progress.seconds,  # gradients alone: neither validation nor packing
         "seconds_per_epoch": progress.seconds / epochs,
         "peak_memory_mb": peak_memory_mb(),  # of the process, since it began

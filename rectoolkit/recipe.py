@@ -111,7 +111,8 @@ ORDER = ("dataset", *REGISTRIES, "train", "evaluate")
 class Recipe:
     """A checked and filled recipe. ``sections`` maps section -> key -> value, every key of the schema present.
 
-    ``expect`` holds the figures that a recipe promises (metric -> value), ``notes`` what loading it changed.
+    ``expect`` holds the figures that a recipe promises (metric -> value), none where a setting of it is overridden;
+    ``notes`` what loading it changed.
     """
 
     name: str
@@ -160,7 +161,8 @@ class Recipe:
         if faults:
             set_here = {".".join(filter(None, override[:2])) for override in parsed}
             raise RecipeError([_placed(fault, text, set_here) for fault in faults], source)
-        return cls(**checked_head, sections=filled, expect=expect, notes=(*notes, *_without_effect(filled)))
+        notes += _without_effect(filled)
+        return cls(**checked_head, sections=filled, expect={} if parsed else expect, notes=tuple(notes))
 
     def with_settings(self, settings: Mapping[str, Any]) -> Recipe:
         """This recipe with the values of ``section.key`` replaced. Raises RecipeError, as ``load`` does."""
@@ -390,8 +392,10 @@ def _without_effect(filled: dict[str, dict[str, Any]]) -> list[str]:
     """What the recipe sets and nothing uses."""
     train, source = filled["train"], filled["dataset"]
     notes = []
-    if train["patience"] and not train["validation"]:
-        notes.append("train.patience has no effect without train.validation")
+    plain_train = TrainSettings().model_dump()
+    if not train["validation"]:
+        idle = [key for key in ("patience", "held", "monitor") if train[key] != plain_train[key]]
+        notes += [f"train.{key} has no effect without train.validation" for key in idle]
     plain = DatasetSettings(name=source["name"], path=source["path"]).model_dump()
     if source["name"]:
         idle = [key for key in ("format", "test_share", "split_seed") if source[key] != plain[key]]

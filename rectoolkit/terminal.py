@@ -16,7 +16,7 @@ from rich.text import Text
 from rectoolkit.registry import REGISTRIES, settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
     from typing_extensions import Self
@@ -194,8 +194,8 @@ def degree_plot(degrees: npt.NDArray[np.int64], width: int = 40) -> list[str]:
     return lines
 
 
-def print_run(run: Run) -> None:
-    """The table of a finished run: its codes against the same model in float32."""
+def print_run(run: Run, expect: Mapping[str, float] | None = None) -> None:
+    """The table of a finished run: its codes against the same model in float32, and what its recipe promises."""
     figures = run.metrics
     real = figures["float32"]
     console.print(Text(f"{figures['name']}: {run.path}", style="italic"), soft_wrap=True)  # as a title it would break
@@ -216,11 +216,15 @@ def print_run(run: Run) -> None:
         shown.append(f"{others[-1]:,.0f}")
         ratios = [f"{value / other:.3g}" if other else "-" for value, other in zip(values, others, strict=True)]
         rows = [(*row, float_value, ratio) for row, float_value, ratio in zip(rows, shown, ratios, strict=True)]  # type: ignore[misc]
+    if expect:
+        table.add_column("the recipe's", justify="right")
+        rows = [(*row, f"{expect[row[0]]:.4f}" if row[0] in expect else "") for row in rows]  # type: ignore[misc]
     for row in rows:
         table.add_row(*row)
     console.print(table)
+    best = f"best epoch {figures['best_epoch']} of " if figures["best_epoch"] else ""
     console.print(
-        f"{figures['test_users']:,} test users · best epoch {figures['best_epoch']} of {figures['epochs']}\n"
+        f"{figures['test_users']:,} test users · {best}{figures['epochs']} epochs\n"
         f"trained {_duration(figures['train_seconds'])} ({figures['seconds_per_epoch']:.2f} s an epoch) · "
         f"peak memory {figures['peak_memory_mb']:,.0f} MB"
     )

@@ -16,6 +16,7 @@ import math
 import os
 import pickle
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -106,10 +107,10 @@ def fit(
 
 def _checkpoint_seconds() -> float:
     text = os.environ.get("RECTOOL_CHECKPOINT_SECONDS", str(CHECKPOINT_SECONDS))
-    try:
-        return float(text)
-    except ValueError:
-        raise UserError(f"RECTOOL_CHECKPOINT_SECONDS is '{text}'; it must be a number of seconds") from None
+    with suppress(ValueError):
+        if (seconds := float(text)) >= 0:  # NaN is not
+            return seconds
+    raise UserError(f"RECTOOL_CHECKPOINT_SECONDS is '{text}'; it must be a number of seconds, 0 or more")
 
 
 def make_optimizer(parts: Parts, settings: dict[str, Any]) -> torch.optim.Optimizer:

@@ -463,7 +463,7 @@ def test_breakdowns_against_loops(compared: Comparison) -> None:
 def test_kill_and_the_same_command_again_give_the_same_codes(place: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     names = ["compare", str(place / "coded.toml"), str(place / "floats.toml"), "--threads", "1", "--device", "cpu"]
-    command = [sys.executable, "-m", "rectoolkit.cli", *names, "--runs", str(runs)]
+    command = [sys.executable, "-m", "rectoolkit", *names, "--runs", str(runs)]
     parent = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     while not list(runs.glob("*/environment.json")):
         assert parent.poll() is None
@@ -484,7 +484,7 @@ def test_kill_and_the_same_command_again_give_the_same_codes(place: Path, tmp_pa
 def test_an_interrupt_is_not_told_as_a_failure(place: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     names = ["compare", str(place / "coded.toml"), "--set", "train.epochs=5000", "--threads", "1", "--device", "cpu"]
-    command = [sys.executable, "-m", "rectoolkit.cli", *names, "--runs", str(runs)]
+    command = [sys.executable, "-m", "rectoolkit", *names, "--runs", str(runs)]
     parent = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

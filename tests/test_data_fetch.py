@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
+import os
 import tarfile
 import threading
 import zipfile
@@ -16,10 +18,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from rectoolkit.atomic import alone
 from rectoolkit.cli import main
 from rectoolkit.data import find_card, load_dataset
 from rectoolkit.data.fetch import fetch
-from rectoolkit.errors import DataError
+from rectoolkit.errors import DataError, UserError
 
 TRAIN = "".join(f"{user} {user % 7} {user % 5 + 10}\n" for user in range(3000)).encode()
 TEST = b"0 20\n1 21\n"
@@ -225,6 +228,27 @@ def test_what_cannot_be_had_is_said(server: Server, address: str, body: bytes, t
     code, output = rectool_fetch("mine")
     assert (code, told in output) == (2, True), output
     assert not (folder() / "train.txt").exists()
+
+
+def test_one_process_fetches_at_a_time(server: Server) -> None:
+    card(server)
+    folder().mkdir(parents=True)
+    with alone(folder(), "mine"), pytest.raises(UserError, match="another process is fetching into it"):
+        fetch(find_card("mine"))
+    fetch(find_card("mine"))
+
+
+def test_a_full_disk_is_not_told_as_the_networks_fault(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    card(server)
+
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    code, output = rectool_fetch("mine")
+    assert code == 1
+    assert "train.txt" in output
+    assert "No space left on device" in output
 
 
 def test_no_network_and_no_address_say_what_to_do(server: Server) -> None:

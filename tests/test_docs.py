@@ -70,13 +70,13 @@ def test_the_custom_encoder_runs(tmp_path: Path) -> None:
     assert len([line for line in code.splitlines() if line.strip()]) <= 30
     (tmp_path / "fading.py").write_text(code)
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
-    program = [sys.executable, "-m", "rectoolkit.cli", *shlex.split(command)[1:]]
+    program = [sys.executable, "-m", "rectoolkit", *shlex.split(command)[1:]]
     ran = subprocess.run([*program, "--set", "train.epochs=1", "--quiet"], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     wrong = subprocess.run([*program, "--set", "encoder.fade=2"], cwd=tmp_path, capture_output=True, text=True)
     assert wrong.returncode == 2
     assert "encoder.fade" in wrong.stderr
-    listed = [sys.executable, "-m", "rectoolkit.cli", "list", "encoder", "--plugin", "fading"]
+    listed = [sys.executable, "-m", "rectoolkit", "list", "encoder", "--plugin", "fading"]
     assert "fading" in subprocess.run(listed, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
 
 
@@ -89,7 +89,7 @@ def test_the_page_of_components_is_what_the_registries_say() -> None:
 
 def workplace(folder: Path, run: str = "") -> dict[str, str]:
     """The environment of a folder where the pages' commands run; ``rectool run`` gets the options ``run`` besides."""
-    script = f"""#!/bin/sh\n[ "$1" = run ] && set -- "$@" {run}\nexec "{sys.executable}" -m rectoolkit.cli "$@"\n"""
+    script = f"""#!/bin/sh\n[ "$1" = run ] && set -- "$@" {run}\nexec "{sys.executable}" -m rectoolkit "$@"\n"""
     program = folder / "bin" / "rectool"
     program.parent.mkdir()
     program.write_text(script)

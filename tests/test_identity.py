@@ -245,13 +245,13 @@ def test_a_plugin_may_lie_beside_its_recipe(small_data: Path, tmp_path: Path) ->
     (home / "mine.toml").write_text(text)
     settings = [*small(small_data)[:1], "encoder.name=beside", "encoder.dim=8", "train.epochs=1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "rectoolkit.cli", "compare", "../home/mine.toml", *options(settings)]
+    command = [sys.executable, "-m", "rectoolkit", "compare", "../home/mine.toml", *options(settings)]
     ran = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr + ran.stdout
     assert len(list((elsewhere / "runs").iterdir())) == 1
     (elsewhere / "beside.py").write_text(PLUGIN + "# the working folder comes first, as it does for python\n")
     ran = subprocess.run(
-        [sys.executable, "-m", "rectoolkit.cli", "run", "../home/mine.toml", *options(settings)],
+        [sys.executable, "-m", "rectoolkit", "run", "../home/mine.toml", *options(settings)],
         cwd=elsewhere, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "another version of the plugin 'beside'" in ran.stderr

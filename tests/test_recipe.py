@@ -150,6 +150,21 @@ def test_a_folder_takes_the_place_of_a_card_and_the_other_way_round(tmp_path: Pa
     assert Recipe.load(tmp_path / "mine.toml", ["dataset.name=planted"])["dataset"]["path"] == ""
 
 
+def test_what_a_recipe_promises_is_for_its_own_settings() -> None:
+    tuned = "recipes/lastfm/lightgcn.toml"
+    assert Recipe.load(tuned).expect
+    assert not Recipe.load(tuned, ["train.epochs=2"]).expect
+    assert not Recipe.load(tuned).with_settings({"seed": 7}).expect
+
+
+@pytest.mark.parametrize("setting", ["patience=3", "held=last", "monitor=recall@20"])
+def test_a_setting_of_validation_without_any_is_noted(setting: str) -> None:
+    key = setting.partition("=")[0]
+    told = f"train.{key} has no effect without train.validation"
+    assert told in Recipe.load(HQGNN, [f"train.{setting}", "train.validation=0"]).notes
+    assert told not in Recipe.load(HQGNN, [f"train.{setting}"]).notes
+
+
 def test_another_component_drops_what_it_does_not_know_and_says_so() -> None:
     recipe = Recipe.load(HQGNN, ["quantizer.name=float32"])
     assert recipe["quantizer"] == {"name": "float32"}

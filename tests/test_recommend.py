@@ -204,7 +204,7 @@ def test_without_pyarrow_the_command_to_type_is_told(
 
 
 def test_a_terminal_shows_a_table_and_a_pipe_plain_lines(small_run: Path) -> None:
-    command = [sys.executable, "-m", "rectoolkit.cli", "recommend", str(small_run), "--similar-to", "3", "-k", "2"]
+    command = [sys.executable, "-m", "rectoolkit", "recommend", str(small_run), "--similar-to", "3", "-k", "2"]
     piped = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert piped.startswith("similar to 3: ")
     assert len(piped.split()) == 5

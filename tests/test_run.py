@@ -79,6 +79,16 @@ def test_the_same_recipe_again_reuses_the_run(finished: Run, settings: list[str]
     assert {path.name: path.stat().st_mtime_ns for path in again.path.iterdir() if path.name != ".lock"} == before
 
 
+def test_what_a_recipe_promises_stands_beside_what_is_reached(finished: Run, tmp_path: Path) -> None:
+    recipe = tmp_path / "promising.toml"
+    recipe.write_text((finished.path / "recipe.toml").read_text() + '[expect]\n"recall@50" = 0.4321\n')
+    printed = rectool("run", recipe, "--runs", finished.path.parent).output
+    assert "best epoch" in printed
+    row = next(line for line in printed.splitlines() if "recall@50" in line)
+    assert "0.4321" in row
+    assert "0.4321" not in rectool("run", recipe, "--set", "seed=2023", "--runs", finished.path.parent).output
+
+
 def test_recommendations_leave_out_what_was_seen(finished: Run) -> None:
     hits = finished.recommend([3, 5], 20)
     for user, ids in zip((3, 5), hits.ids, strict=True):
@@ -171,7 +181,7 @@ def test_a_changed_plugin_is_not_taken_for_the_old_one(small_data: Path, tmp_pat
         "        super().__init__(graph, generator, dim=dim)\n"
     )
     settings = [f'dataset.path="{small_data}"', 'plugins=["mine"]', "encoder.name=mine", "train.epochs=1"]
-    command = [sys.executable, "-m", "rectoolkit.cli", "run", HQGNN, *options(settings), "--quiet"]
+    command = [sys.executable, "-m", "rectoolkit", "run", HQGNN, *options(settings), "--quiet"]
     (tmp_path / "mine.py").write_text(source)
     first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stderr
@@ -232,7 +242,7 @@ def test_one_writer_a_run_folder(settings: list[str], tmp_path: Path) -> None:
 
 def test_kill_at_random_moments_ends_in_the_same_bytes(finished: Run, settings: list[str], tmp_path: Path) -> None:
     """``kill -9`` ten times: at a random moment after each stage of a run has begun."""
-    command = [sys.executable, "-m", "rectoolkit.cli", "run", HQGNN, *options(settings), "--runs", str(tmp_path)]
+    command = [sys.executable, "-m", "rectoolkit", "run", HQGNN, *options(settings), "--runs", str(tmp_path)]
     command += ["--threads", "1", "--quiet"]
     environment = {**os.environ, "RECTOOL_CHECKPOINT_SECONDS": "0"}
     draws, target = np.random.default_rng(9), tmp_path / finished.path.name

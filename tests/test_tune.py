@@ -96,7 +96,7 @@ def test_a_trial_cut_short_was_below_the_median(place: Path) -> None:
 
 def test_kill_and_the_same_command_end_in_the_same_study(place: Path, small_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "study"
-    program = [sys.executable, "-m", "rectoolkit.cli", *command(place, small_data, out)]
+    program = [sys.executable, "-m", "rectoolkit", *command(place, small_data, out)]
     environment = {**os.environ, "RECTOOL_CHECKPOINT_SECONDS": "0"}
     killed = 0
     for done in (0, 2, 5, 6):

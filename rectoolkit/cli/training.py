@@ -51,7 +51,7 @@ def run(
     from rectoolkit.events import Events, from_log
     from rectoolkit.execute import Circumstances, execute
     from rectoolkit.identity import finished_before, words
-    from rectoolkit.recipe import Recipe
+    from rectoolkit.recipe import Recipe, read_toml
     from rectoolkit.run import ENVIRONMENT, RECIPE
     from rectoolkit.terminal import TrainingBar, console, print_notes, print_run
     from rectoolkit.watch import Together
@@ -92,7 +92,7 @@ def run(
         return
     if reused:
         console.print("this run was finished before; its figures:")
-    print_run(finished)
+    print_run(finished, {} if overrides else read_toml(recipe)[0].get("expect"))
     if tensorboard:
         console.print(f"tensorboard --logdir {finished.path}", soft_wrap=True)
 

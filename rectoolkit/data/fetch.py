@@ -9,6 +9,7 @@ card's own file name: no path within an archive is ever used.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import http.client
 import os
@@ -24,13 +25,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from rectoolkit import __version__
-from rectoolkit.atomic import atomic_write, write_text
+from rectoolkit.atomic import alone, atomic_write, write_text
 from rectoolkit.data.card import CARD
 from rectoolkit.data.catalog import cache_folder, load_card, sha256_of
 from rectoolkit.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from rectoolkit.data.card import Card
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 TIMEOUT = 30  # seconds without a byte
 BLOCK = 1 << 18
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # faults of this machine, not of the network
 
 
 def fetch(card: Card, into: str | Path = "", watcher: Watcher | None = None) -> dict[Path, str]:
@@ -60,6 +62,13 @@ def fetch(card: Card, into: str | Path = "", watcher: Watcher | None = None) -> 
         )
     folder = card.path.parent if card.path.name == CARD else (Path(into) if into else cache_folder()) / card.name
     folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder, f"{folder}: another process is fetching into it; wait for it or stop it"):
+        return _fetch(card, named, urls, folder, watcher)
+
+
+def _fetch(
+    card: Card, named: Mapping[str, str], urls: Mapping[str, str], folder: Path, watcher: Watcher | None
+) -> dict[Path, str]:
     found, unsure, new = {}, [], []
     for part, name in named.items():
         expected = getattr(card.sha256, part)
@@ -163,6 +172,8 @@ def _download(address: str, part: Path, watcher: Watcher | None) -> None:
             return
         raise DataError(f"{address}: the server answers {error.code} {error.reason}; see the card's source") from None
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        if isinstance(error, OSError) and error.errno in DISK:
+            raise OSError(error.errno, error.strerror, str(part)) from None
         reason = getattr(error, "reason", None) or error
         raise DataError(
             f"{address}: cannot be reached ({reason}); with a network, the same command goes on from where it stopped"
