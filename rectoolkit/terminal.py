@@ -222,9 +222,10 @@ def print_run(run: Run, expect: Mapping[str, float] | None = None) -> None:
     for row in rows:
         table.add_row(*row)
     console.print(table)
-    best = f"best epoch {figures['best_epoch']} of " if figures["best_epoch"] else ""
+    best, epochs = figures["best_epoch"], figures["epochs"]
+    trained = f"best epoch {best} of {epochs}" if best else f"{epochs} epochs"
     console.print(
-        f"{figures['test_users']:,} test users · {best}{figures['epochs']} epochs\n"
+        f"{figures['test_users']:,} test users · {trained}\n"
         f"trained {_duration(figures['train_seconds'])} ({figures['seconds_per_epoch']:.2f} s an epoch) · "
         f"peak memory {figures['peak_memory_mb']:,.0f} MB"
     )
