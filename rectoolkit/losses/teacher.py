@@ -108,7 +108,7 @@ class Taught:
         if missing := [name for name in FILES if not (folder / name).is_file()]:
             raise UserError(
                 f"loss.teacher: '{folder}' has no {' and no '.join(missing)}; train the teacher first, by the recipe "
-                "whose run this is ('rectool run' prints the folder)"
+                "whose run this is ('rectool run' prints the folder); elsewhere: --set loss.teacher=FOLDER"
             )
         try:
             environment = json.loads((folder / "environment.json").read_text())
