@@ -392,12 +392,12 @@ def _without_effect(filled: dict[str, dict[str, Any]]) -> list[str]:
     """What the recipe sets and nothing uses."""
     train, source = filled["train"], filled["dataset"]
     notes = []
-    plain_train = TrainSettings().model_dump()
     if not train["validation"]:
-        idle = [key for key in ("patience", "held", "monitor") if train[key] != plain_train[key]]
+        plain = TrainSettings().model_dump()
+        idle = [key for key in ("patience", "held", "monitor") if train[key] != plain[key]]
         notes += [f"train.{key} has no effect without train.validation" for key in idle]
-    plain = DatasetSettings(name=source["name"], path=source["path"]).model_dump()
     if source["name"]:
+        plain = DatasetSettings(name=source["name"]).model_dump()
         idle = [key for key in ("format", "test_share", "split_seed") if source[key] != plain[key]]
         notes += [f"dataset.{key} has no effect on a card, which says it itself" for key in idle]
     return notes

@@ -138,7 +138,7 @@ def winner(recipe: Recipe, trials: list[Trial]) -> Recipe:
     monitor = recipe["train"]["monitor"]
     told = f"{recipe.name} tuned: {monitor} {best.best:.4f} on the validation part, trial {best.number}"
     name = recipe.name if recipe.name.endswith("-tuned") else f"{recipe.name[:58]}-tuned"
-    return replace(recipe.with_settings(best.values), name=name, description=told, expect={})
+    return replace(recipe.with_settings(best.values), name=name, description=told)
 
 
 def distributions(optuna: Any, search: Search) -> dict[str, Any]:
