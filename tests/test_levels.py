@@ -27,6 +27,7 @@ LEVELS = [
     {"compare", "bench", "tune", "doctor", "estimator"},
     {"terminal", "events"},
     {"cli"},
+    {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 COMPONENTS = {"encoders", "quantizers", "losses", "samplers"}
