@@ -397,15 +397,17 @@ def test_distill_refuses_a_teacher_that_is_not_there(tmp_path: Path, teacher: st
 
 
 def test_softmax_distill_draws_unseen_items_of_the_list_by_their_odds(teacher: str) -> None:
-    train = Interactions.from_pairs([0, 0, 1], [2, 5, 0], USERS, ITEMS)
+    pairs = [0, 0, 1, 2, 3], [2, 5, 0, 1, 7]  # no more users: the teacher knows nothing of those without train
+    train = Interactions.from_pairs(*pairs, USERS, ITEMS)
     loss = make("softmax_distill", teacher, train=train, own=0.0, top=4, decay=0.5)
     batch = loss.prepare(batch_of("shared", size=60_000))
     scores = np.load(f"{teacher}/users.npy") @ np.load(f"{teacher}/items.npy").T
-    scores[[0, 0, 1], [2, 5, 0]] = -np.inf
+    scores[pairs] = -np.inf
     odds = np.exp(-0.5 * np.arange(4))
-    for user, best in enumerate(np.argsort(-scores, axis=1)[:, :4]):
+    assert set(batch.users.tolist()) == set(pairs[0])
+    for user, best in enumerate(np.argsort(-scores, axis=1)[:4, :4]):
         drawn = batch.positives[batch.users == user].numpy()
-        assert len(drawn) == pytest.approx(60_000 / USERS, rel=0.05)
+        assert len(drawn) == pytest.approx(60_000 / 4, rel=0.05)
         np.testing.assert_allclose([(drawn == item).mean() for item in best], odds / odds.sum(), atol=0.02)
     assert batch.collisions.shape == (2, 0)  # they were of rows that are drawn anew
 

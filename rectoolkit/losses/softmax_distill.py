@@ -5,10 +5,11 @@ It says so in two ways, which may be mixed: by the positives it draws, and by wh
     L = mean over rows of  -z_i + log(exp z_i + sum_j exp z_j),    i drawn from the teacher's list of the user
 
 The list holds the ``top`` items that the teacher ranks highest among those the user has not in train: what is served.
-Rank r is drawn with odds exp(-decay (r + 1)); a row's user is drawn evenly, since metrics are means over users. With
-``own`` > 0 that share of the rows keeps the user and item that the sampler drew. Codes of one bit have no lengths to
-say what is popular with, and under the data's own pairs they learn what is near in train instead; the list says what
-a smooth, regularised float model concludes (ranking distillation, Tang and Wang, KDD 2018).
+Rank r is drawn with odds exp(-decay (r + 1)); a row's user is drawn evenly from those in train, since metrics are means
+over users and of others the teacher knows nothing. With ``own`` > 0 that share of the rows keeps the user and item that
+the sampler drew. Codes of one bit have no lengths to say what is popular with, and under the data's own pairs they
+learn what is near in train instead; the list says what a smooth, regularised float model concludes (ranking
+distillation, Tang and Wang, KDD 2018).
 
 ``soft`` > 0: that share of a row's target is the teacher's own softmax over the same positive and negatives, its scores
 over ``teacher_temperature`` (soft targets: Hinton et al., 2015),
@@ -27,6 +28,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import torch
 from pydantic import Field
 
@@ -68,6 +70,7 @@ class SoftmaxDistill(Taught, Softmax):
         super().__init__(temperature=temperature, correct=correct, l2=l2)
         self.own, self.soft, self.teacher_temperature = own, soft, teacher_temperature
         self.learn_from(teacher, decay, top, train, seed, unseen=True)
+        self._known = torch.from_numpy(np.flatnonzero(train.user_degrees))
 
     @classmethod
     def misfits(cls, recipe: Recipe) -> list[Fault]:
@@ -83,7 +86,7 @@ class SoftmaxDistill(Taught, Softmax):
             return batch
         generator = self.next_draws()
         number = len(batch.users) - kept
-        users = torch.randint(len(self.lists), (number,), generator=generator)
+        users = self._known[torch.randint(len(self._known), (number,), generator=generator)]
         items = self.lists[users, self.draw_ranks(number, generator)]
         return replace(
             batch,
