@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rectoolkit.atomic import write_text
-from rectoolkit.data.catalog import load_data, sha256_of
+from rectoolkit.data.catalog import load_data
+from rectoolkit.data.checksum import sha256_of
 from rectoolkit.errors import DataError, FormatError, UserError
 from rectoolkit.recipe import digest_of, read_toml
 from rectoolkit.registry import PLUGIN_GROUP, REGISTRIES

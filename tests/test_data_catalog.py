@@ -71,6 +71,8 @@ def test_every_shipped_card_is_complete(place):
         if card.planted:  # states every setting, so that a new default changes no data
             written = card_module.tomllib.loads(card.path.read_text())["planted"]
             assert set(written) == set(type(card.planted).model_fields)
+        elif card.name != "alibaba":  # whose source states none
+            assert all(card.checksum(part) for part in card.files.named())
 
 
 def test_a_card_of_ones_own_is_found(place):
@@ -148,16 +150,23 @@ def test_odd_names_paths_and_shares_are_refused(place, tmp_path):
         load_dataset(path=place / "mine" / "train.txt", test_share=1.5)
 
 
-def test_a_wrong_checksum_shows_both(place):
-    right = {part: hashlib.sha256(text.encode()).hexdigest() for part, text in (("train", TRAIN), ("test", TEST))}
-    put(place, CARD + f'[sha256]\ntrain = "{right["train"]}"\ntest = "{right["test"]}"\n')
+@pytest.mark.parametrize("algorithm", ["sha256", "md5"])
+def test_a_wrong_checksum_shows_both(place, algorithm):
+    hashed = getattr(hashlib, algorithm)
+    right = {part: hashed(text.encode()).hexdigest() for part, text in (("train", TRAIN), ("test", TEST))}
+    put(place, CARD + f'[{algorithm}]\ntrain = "{right["train"]}"\ntest = "{right["test"]}"\n')
     load_dataset("mine")
     put(place, card=None, train=TRAIN + "\n")
     with pytest.raises(DataError) as caught:
         load_dataset("mine")
-    assert "datasets/mine/train.txt: sha256 is" in str(caught.value)
-    assert right["train"] in str(caught.value)
-    assert hashlib.sha256((TRAIN + "\n").encode()).hexdigest() in str(caught.value)
+    found = hashed((TRAIN + "\n").encode()).hexdigest()
+    assert f"datasets/mine/train.txt: its {algorithm} is {found}, and not {right['train']} as" in str(caught.value)
+
+
+def test_the_sha256_counts_before_the_md5(place):
+    wrong = "0" * 32
+    put(place, CARD + f'[md5]\ntrain = "{wrong}"\n[sha256]\ntrain = "{hashlib.sha256(TRAIN.encode()).hexdigest()}"\n')
+    assert load_dataset("mine").train.num_interactions == 3
 
 
 @pytest.mark.parametrize(
@@ -208,7 +217,7 @@ first_item = 1\n[counts]\nall = 100\nusers = 10\n[split]\ntest_share = 0.3\nseed
 def test_all_faults_of_a_card_come_at_once(place):
     (place / "mine.toml").write_text(
         'name = "other"\ndescription = 3\nformat = "adjacensy"\nlicense = "x"\nids = 3\n[files]\ntran = "a"\n'
-        '[sha256]\ntrain = "12"\n[counts]\nusers = -1\nitems = "many"\n[planned]\nx = 1\n'
+        '[sha256]\ntrain = "12"\n[md5]\ntest = "12"\n[counts]\nusers = -1\nitems = "many"\n[planned]\nx = 1\n'
     )
     with pytest.raises(RecipeError) as caught:
         find_card("mine")
@@ -218,6 +227,7 @@ def test_all_faults_of_a_card_come_at_once(place):
         "ids",
         "files.tran",
         "sha256.train",
+        "md5.test",
         "counts.users",
         "counts.items",
         "planned",

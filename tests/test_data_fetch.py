@@ -146,8 +146,20 @@ def test_a_wrong_checksum_leaves_nothing(server: Server) -> None:
     card(server, digest="0" * 64)
     code, output = rectool_fetch("mine")
     assert code == 2
-    assert f"its sha256 is {hashlib.sha256(TRAIN).hexdigest()}, the card says {'0' * 64}" in output
+    assert f"its sha256 is {hashlib.sha256(TRAIN).hexdigest()}, and not {'0' * 64} as the card says" in output
     assert not list(folder().iterdir())
+
+
+def test_an_md5_verifies_where_the_card_has_no_sha256(server: Server) -> None:
+    card(server)
+    path = Path("datasets/mine.toml")
+    path.write_text(path.read_text() + f'[md5]\ntest = "{hashlib.md5(TEST).hexdigest()}"\n')
+    server.files["/test.txt"] = TEST + b"1 5\n"
+    code, output = rectool_fetch("mine")
+    assert (code, "test.txt: its md5 is " in output) == (2, True), output
+    server.files["/test.txt"] = TEST
+    code, output = rectool_fetch("mine")
+    assert (code, "not verified" in output) == (0, False), output
 
 
 def test_what_is_not_the_cards_data_is_not_kept_where_no_checksum_tells(server: Server) -> None:

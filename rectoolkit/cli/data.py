@@ -172,7 +172,7 @@ def fetch_data(name: str, into: Path | None) -> None:
     click.echo(f"source: {card.head.source or 'not stated by the card'}")
     with ProgressLine() as bar:
         found = fetch(card, into or "", bar.bytes)
-    known = {file: getattr(card.sha256, part) for part, file in card.files.named().items()}
+    known = {file: card.checksum(part) for part, file in card.files.named().items()}
     for path, digest in found.items():
         verified = "verified" if known.get(path.name) else "not verified: the card names no checksum"
         click.echo(f"{path}: {path.stat().st_size:,} bytes, sha256 {digest[:12]}... {verified}")

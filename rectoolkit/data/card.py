@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from rectoolkit.data.assemble import Offsets, Split
+from rectoolkit.data.checksum import Checksum
 from rectoolkit.data.formats import READERS
 from rectoolkit.data.planted import Planted
 from rectoolkit.data.provenance import Imported, RowCounts
@@ -26,7 +27,8 @@ else:
     import tomli as tomllib
 
 CARD, BINARY = "card.toml", "binary"
-Digest = Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
+Sha256 = Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
+Md5 = Annotated[str, Field(pattern="^([0-9a-f]{32})?$")]
 Url = Annotated[str, Field(pattern="^(https?://.+)?$")]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)] | None
 
@@ -59,15 +61,24 @@ class Files(Settings):
         return {key: name for key, name in self.model_dump().items() if name}
 
 
-class Checksums(Settings):
+class Sha256s(Settings):
     """The sha256 of each file, in hex; left out where it is not known."""
 
-    train: Digest = ""
-    test: Digest = ""
-    validation: Digest = ""
-    all: Digest = ""
-    user_ids: Digest = ""
-    item_ids: Digest = ""
+    train: Sha256 = ""
+    test: Sha256 = ""
+    validation: Sha256 = ""
+    all: Sha256 = ""
+    user_ids: Sha256 = ""
+    item_ids: Sha256 = ""
+
+
+class Md5s(Settings):
+    """The md5 of each file, in hex, where no sha256 is known: it tells damage and versions, not malice."""
+
+    train: Md5 = ""
+    test: Md5 = ""
+    validation: Md5 = ""
+    all: Md5 = ""
 
 
 class Urls(Settings):
@@ -97,7 +108,8 @@ class Card:
     path: Path
     head: Head
     files: Files = Files()
-    sha256: Checksums = Checksums()
+    sha256: Sha256s = Sha256s()
+    md5: Md5s = Md5s()
     counts: Counts = Counts()
     ids: Offsets = Offsets()
     split: Split = Split()
@@ -110,10 +122,18 @@ class Card:
     def name(self) -> str:
         return self.head.name
 
+    def checksum(self, part: str) -> Checksum | None:
+        """Of the file that holds ``part``: its sha256, else its md5, else None where the card has neither."""
+        for algorithm in ("sha256", "md5"):
+            if digest := getattr(getattr(self, algorithm), part, ""):
+                return Checksum(algorithm, digest)
+        return None
+
 
 SECTIONS: dict[str, type[Settings]] = {
     "files": Files,
-    "sha256": Checksums,
+    "sha256": Sha256s,
+    "md5": Md5s,
     "counts": Counts,
     "ids": Offsets,
     "split": Split,
@@ -165,7 +185,7 @@ def _head_faults(path: Path, head: dict[str, Any], sections: dict[str, Any]) -> 
     elif head["format"] == "planted":
         if "planted" not in sections:
             faults.append(Fault("planted", "this section is required by format = 'planted'"))
-        idle = [k for k in ("files", "sha256", "ids", "split") if k in sections]
+        idle = [k for k in ("files", "sha256", "md5", "ids", "split") if k in sections]
         faults += [Fault(k, "this section is for files, and planted data has none") for k in idle]
     elif "planted" in sections:
         faults.append(Fault("planted", f"this section is for format = 'planted', got '{head['format']}'"))

@@ -19,7 +19,6 @@ sha256 of Gowalla takes 10 ms. Counts of users and items are the largest id plus
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -176,11 +175,11 @@ def _verified_files(card: Card, folder: Path | None = None) -> dict[str, Path]:
             f"Put the files into {folders[-1]}, or set RECTOOL_DATA to the folder that holds {card.name}/"
         )
     for part, name in named.items():
-        expected = getattr(card.sha256, part)
-        if expected and (found := sha256_of(folder / name)) != expected:
+        expected = card.checksum(part)
+        if expected and (fault := expected.fault(folder / name)):
             raise DataError(
-                f"{folder / name}: sha256 is {found}, but {card.path} says {expected}; the file is cut short, "
-                f"damaged or another version. Get it again: {card.head.source}"
+                f"{folder / name}: {fault} as {card.path} says; the file is cut short, damaged or another version. "
+                f"Get it again: {card.head.source}"
             )
     return {part: folder / name for part, name in named.items()}
 
@@ -188,18 +187,6 @@ def _verified_files(card: Card, folder: Path | None = None) -> dict[str, Path]:
 def _how_to_get(card: Card) -> str:
     fetch = f"rectool data fetch {card.name}, or " if any(card.urls.model_dump().values()) else ""
     return fetch + (card.head.source or "its card names no source")
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    hasher = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                hasher.update(block)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    return hasher.hexdigest()
 
 
 def _check_counts(card: Card, dataset: Dataset) -> None:

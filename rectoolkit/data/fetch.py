@@ -27,13 +27,15 @@ from typing import IO, TYPE_CHECKING, Any
 from rectoolkit import __version__
 from rectoolkit.atomic import alone, atomic_write, write_text
 from rectoolkit.data.card import CARD
-from rectoolkit.data.catalog import cache_folder, load_card, sha256_of
+from rectoolkit.data.catalog import cache_folder, load_card
+from rectoolkit.data.checksum import sha256_of
 from rectoolkit.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from rectoolkit.data.card import Card
+    from rectoolkit.data.checksum import Checksum
 
     Watcher = Callable[[str, int, int], None]  # file, bytes so far, bytes in all (0: not said)
 
@@ -71,11 +73,11 @@ def _fetch(
 ) -> dict[Path, str]:
     found, unsure, new = {}, [], []
     for part, name in named.items():
-        expected = getattr(card.sha256, part)
+        expected = card.checksum(part)
         target = folder / Path(name).name
         if not expected:
             unsure.append(target)
-        if not (target.is_file() and (not expected or sha256_of(target) == expected)):
+        if not (target.is_file() and not (expected and expected.fault(target))):
             _get(urls[part], target, expected, watcher)
             new.append(target)
         found[target] = sha256_of(target)
@@ -99,7 +101,7 @@ def _read_through(card: Card, folder: Path, unsure: list[Path], new: list[Path])
         raise DataError(f"{error}. The card has no checksum to tell it by: {what} again") from None
 
 
-def _get(url: str, target: Path, expected: str, watcher: Watcher | None) -> None:
+def _get(url: str, target: Path, expected: Checksum | None, watcher: Watcher | None) -> None:
     address, _, member = url.partition("#")
     packed = bool(member) or address.endswith(".gz")
     download = (
@@ -180,13 +182,13 @@ def _download(address: str, part: Path, watcher: Watcher | None) -> None:
         ) from None
 
 
-def _check(path: Path, expected: str, address: str) -> None:
-    if expected and (found := sha256_of(path)) != expected:
+def _check(path: Path, expected: Checksum | None, address: str) -> None:
+    if expected and (fault := expected.fault(path)):
         path.unlink()
         path.with_name(path.name + ".tag").unlink(missing_ok=True)
         raise DataError(
-            f"{address}: its sha256 is {found}, the card says {expected}; it was damaged on the way, or is another "
-            "version. It was removed: fetch again, or see the card's source"
+            f"{address}: {fault} as the card says; it was damaged on the way, or is another version. "
+            "It was removed: fetch again, or see the card's source"
         )
 
 

@@ -28,7 +28,8 @@ import tomli_w
 from rectoolkit.atomic import alone, write_text
 from rectoolkit.data import stored
 from rectoolkit.data.card import CARD, Card, read_card
-from rectoolkit.data.catalog import card_paths, sha256_of
+from rectoolkit.data.catalog import card_paths
+from rectoolkit.data.checksum import sha256_of
 from rectoolkit.data.columns import Columns, choose
 from rectoolkit.data.core import k_core
 from rectoolkit.data.interactions import Dataset, Interactions
