@@ -274,15 +274,20 @@ def _measure(folder: Path, recipe: Recipe, dataset: Dataset, progress: Progress,
 
     run, names = Run(folder), recipe["evaluate"]["metrics"]
     tables = {"codes": (run.users, run.items), "float32": run.float_rows()}
+    distinct = {name: pair for name, pair in tables.items() if name == "codes" or isinstance(run.items, PackedTable)}
     nobody = Evaluation(np.zeros(0, np.int64), {})
     results = {
         name: evaluate(*pair, run.seen, dataset.test, names, around.threads)
         if dataset.test.num_interactions
         else nobody
-        for name, pair in tables.items()
+        for name, pair in distinct.items()
     }
     asked = results["codes"].users if len(results["codes"].users) else np.flatnonzero(run.seen.user_degrees)
-    speeds = {name: queries_per_second(*pair, run.seen, asked, names, around.threads) for name, pair in tables.items()}
+    speeds = {
+        name: queries_per_second(*pair, run.seen, asked, names, around.threads) for name, pair in distinct.items()
+    }
+    results.setdefault("float32", results["codes"])  # one table where nothing is coded
+    speeds.setdefault("float32", speeds["codes"])
     coded, epochs = results["codes"], len(progress.rows)
     save_arrays(folder / PER_USER, "per_user", {"users": coded.users, **coded.values}, {})
     figures = {
@@ -314,11 +319,14 @@ def _bytes(users: Table, items: Table) -> dict[str, float]:
 
 
 def peak_memory_mb() -> float:
-    """The most memory that this process has held since it began."""
+    """The most memory that this process has held since its program began."""
+    if sys.platform == "linux":  # where ru_maxrss starts from what the parent held
+        with open("/proc/self/status") as status:
+            return next(float(line.split()[1]) for line in status if line.startswith("VmHWM:")) / 1024
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak / (1024 if sys.platform == "linux" else 1024**2))
+    return float(peak / 1024**2)
 
 
 def _describe(folder: Path, recipe: Recipe, identity: Identity, dataset: Dataset, around: Circumstances) -> None:

@@ -70,7 +70,7 @@ class DatasetSettings(Settings):
 class TrainSettings(Settings):
     """The training loop."""
 
-    optimizer: Annotated[Literal["adam", "adamw", "adagrad", "sgd"], Field(description="torch's optimizer")] = "adam"
+    optimizer: Annotated[Literal["adam", "adagrad", "sgd"], Field(description="torch's optimizer")] = "adam"
     rate: Annotated[float, Field(gt=0, description="learning rate")] = 1e-3
     schedule: Annotated[
         Literal["constant", "cosine", "linear"], Field(description="the rate over the steps of all epochs, to 0 or not")

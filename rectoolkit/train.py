@@ -120,8 +120,6 @@ def make_optimizer(parts: Parts, settings: dict[str, Any]) -> torch.optim.Optimi
     match settings["optimizer"]:
         case "adam":
             return torch.optim.Adam(weights, lr=rate, fused=True)
-        case "adamw":
-            return torch.optim.AdamW(weights, lr=rate, fused=True)
         case "adagrad":
             return torch.optim.Adagrad(weights, lr=rate)
         case _:

@@ -272,3 +272,20 @@ def test_no_network_and_no_address_say_what_to_do(server: Server) -> None:
     Path("datasets/mine.toml").write_text(text.replace("[urls]\ntrain", "[urls]\nvalidation"))
     assert "has no address for train; get it by hand: the shop; put the files into" in rectool_fetch("mine")[1]
     assert "is generated: nothing to fetch" in rectool_fetch("planted")[1]
+
+
+def test_archives_of_one_name_at_two_addresses_are_two(server: Server) -> None:
+    card(server, "/train/data.txt.gz")
+    path = Path("datasets/mine.toml")
+    path.write_text(path.read_text().replace(f"{server.url}/test.txt", f"{server.url}/test/data.txt.gz"))
+    server.files["/train/data.txt.gz"], server.files["/test/data.txt.gz"] = gzip.compress(TRAIN), gzip.compress(TEST)
+    fetch(find_card("mine"))
+    assert [(folder() / name).read_bytes() for name in ("train.txt", "test.txt")] == [TRAIN, TEST]
+
+
+def test_a_card_names_files_and_not_folders(server: Server) -> None:
+    card(server)
+    path = Path("datasets/mine.toml")
+    path.write_text(path.read_text().replace('train = "train.txt"', 'train = "s/train.txt"'))
+    with pytest.raises(UserError, match=r"files.train"):
+        find_card("mine")

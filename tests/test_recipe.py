@@ -127,7 +127,7 @@ def test_overrides_reach_existing_keys_only(override: str, told: str) -> None:
         ("quantizer.momentum=1", "must be a number of at least 0 and below 1, got 1"),
         ("train.rate=0", "must be a number above 0, got 0"),
         ("train.rate=inf", "must be finite, a number above 0, got inf"),
-        ("train.optimizer=sdg", "must be 'adam', 'adamw', 'adagrad' or 'sgd', got 'sdg'"),
+        ("train.optimizer=sdg", "must be 'adam', 'adagrad' or 'sgd', got 'sdg'"),
         ("evaluate.metrics=recall@20", "must be a list of texts in quotes with at least 1 of them, got 'recall@20'"),
         ("evaluate.metrics=[]", "must be a list of texts in quotes with at least 1 of them, got []"),
         ('evaluate.metrics=["recall@20", 3]', "entry 2 of the list must be text, got 3"),

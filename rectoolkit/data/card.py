@@ -27,6 +27,7 @@ else:
     import tomli as tomllib
 
 CARD, BINARY = "card.toml", "binary"
+FileName = Annotated[str, Field(pattern=r"^[^/\\]*$", description="a name within the folder, without / or \\")]
 Sha256 = Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
 Md5 = Annotated[str, Field(pattern="^([0-9a-f]{32})?$")]
 Url = Annotated[str, Field(pattern="^(https?://.+)?$")]
@@ -49,12 +50,12 @@ class Files(Settings):
     ``user_ids`` and ``item_ids`` are what the source calls them (``data.ids``), a row each.
     """
 
-    train: str = ""
-    test: str = ""
-    validation: str = ""
-    all: str = ""
-    user_ids: str = ""
-    item_ids: str = ""
+    train: FileName = ""
+    test: FileName = ""
+    validation: FileName = ""
+    all: FileName = ""
+    user_ids: FileName = ""
+    item_ids: FileName = ""
 
     def named(self) -> dict[str, str]:
         """The files there are, by what they hold."""

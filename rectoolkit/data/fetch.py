@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import hashlib
 import http.client
 import os
 import re
@@ -104,9 +105,9 @@ def _read_through(card: Card, folder: Path, unsure: list[Path], new: list[Path])
 def _get(url: str, target: Path, expected: Checksum | None, watcher: Watcher | None) -> None:
     address, _, member = url.partition("#")
     packed = bool(member) or address.endswith(".gz")
-    download = (
-        target.parent / f"{re.sub(r'[^A-Za-z0-9.]+', '-', address.rpartition('/')[2])}.archive" if packed else target
-    )
+    ending = re.sub(r"[^A-Za-z0-9.]+", "-", address.rpartition("/")[2])  # to be read; the digest keeps addresses apart
+    named = f"{ending}-{hashlib.sha256(address.encode()).hexdigest()[:8]}.archive"
+    download = target.parent / named if packed else target
     if not (packed and download.is_file()):
         part = download.with_name(download.name + ".part")
         _download(address, part, watcher)
