@@ -273,21 +273,19 @@ def _measure(folder: Path, recipe: Recipe, dataset: Dataset, progress: Progress,
     from rectoolkit.train import CHECKPOINT
 
     run, names = Run(folder), recipe["evaluate"]["metrics"]
-    tables = {"codes": (run.users, run.items), "float32": run.float_rows()}
-    distinct = {name: pair for name, pair in tables.items() if name == "codes" or isinstance(run.items, PackedTable)}
+    tables: dict[str, tuple[Table, Table]] = {"codes": (run.users, run.items)}
+    if isinstance(run.items, PackedTable):
+        tables["float32"] = run.float_rows()
+    before = "float32" if "float32" in tables else "codes"  # one table where nothing is coded
     nobody = Evaluation(np.zeros(0, np.int64), {})
     results = {
         name: evaluate(*pair, run.seen, dataset.test, names, around.threads)
         if dataset.test.num_interactions
         else nobody
-        for name, pair in distinct.items()
+        for name, pair in tables.items()
     }
     asked = results["codes"].users if len(results["codes"].users) else np.flatnonzero(run.seen.user_degrees)
-    speeds = {
-        name: queries_per_second(*pair, run.seen, asked, names, around.threads) for name, pair in distinct.items()
-    }
-    results.setdefault("float32", results["codes"])  # one table where nothing is coded
-    speeds.setdefault("float32", speeds["codes"])
+    speeds = {name: queries_per_second(*pair, run.seen, asked, names, around.threads) for name, pair in tables.items()}
     coded, epochs = results["codes"], len(progress.rows)
     save_arrays(folder / PER_USER, "per_user", {"users": coded.users, **coded.values}, {})
     figures = {
@@ -295,9 +293,9 @@ def _measure(folder: Path, recipe: Recipe, dataset: Dataset, progress: Progress,
         "bits": recipe["quantizer"].get("bits", 32),
         "accuracy": coded.means,
         "float32": {
-            "accuracy": results["float32"].means,
-            "queries_per_second": speeds["float32"],
-            **_bytes(*tables["float32"]),
+            "accuracy": results[before].means,
+            "queries_per_second": speeds[before],
+            **_bytes(*tables[before]),
         },
         "queries_per_second": speeds["codes"],
         **_bytes(*tables["codes"]),

@@ -75,7 +75,7 @@ def _fetch(
     found, unsure, new = {}, [], []
     for part, name in named.items():
         expected = card.checksum(part)
-        target = folder / Path(name).name
+        target = folder / name
         if not expected:
             unsure.append(target)
         if not (target.is_file() and not (expected and expected.fault(target))):
