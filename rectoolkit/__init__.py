@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from rectoolkit.approximate import ApproximateIndex
-    from rectoolkit.codes import CodeTable, PackedTable
     from rectoolkit.data import Dataset, Interactions
     from rectoolkit.errors import DataError, FormatError, RecipeError, TrainingError, UserError
-    from rectoolkit.estimator import Estimator
-    from rectoolkit.execute import Circumstances
-    from rectoolkit.index import Hits, Index
-    from rectoolkit.recipe import Recipe
-    from rectoolkit.run import Run
+    from rectoolkit.recipe.recipe import Recipe
+    from rectoolkit.runs.estimator import Estimator
+    from rectoolkit.runs.execute import Circumstances
+    from rectoolkit.runs.run import Run
+    from rectoolkit.search.codes import CodeTable, PackedTable
+    from rectoolkit.search.inverted_lists import ApproximateIndex
+    from rectoolkit.search.packed import Hits, Index
 
 __all__ = [
     "ApproximateIndex",
@@ -42,15 +42,15 @@ __all__ = [
 ]
 
 _MODULES = {
-    "approximate": ("ApproximateIndex",),
-    "codes": ("CodeTable", "PackedTable"),
+    "search.inverted_lists": ("ApproximateIndex",),
+    "search.codes": ("CodeTable", "PackedTable"),
     "data": ("Dataset", "Interactions"),
     "errors": ("DataError", "FormatError", "RecipeError", "TrainingError", "UserError"),
-    "estimator": ("Estimator",),
-    "execute": ("Circumstances",),
-    "index": ("Hits", "Index"),
-    "recipe": ("Recipe",),
-    "run": ("Run",),
+    "runs.estimator": ("Estimator",),
+    "runs.execute": ("Circumstances",),
+    "search.packed": ("Hits", "Index"),
+    "recipe.recipe": ("Recipe",),
+    "runs.run": ("Run",),
 }
 
 

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from rectoolkit.registry import REGISTRIES, settings_of
+from rectoolkit.recipe.registry import REGISTRIES, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from rectoolkit.data import Card, Dataset
-    from rectoolkit.lists import Ranked
-    from rectoolkit.registry import Setting
-    from rectoolkit.run import Run
+    from rectoolkit.recipe.registry import Setting
+    from rectoolkit.runs.lists import Ranked
+    from rectoolkit.runs.run import Run
     from rectoolkit.tune.store import Trial
 
 console = Console(highlight=False, markup=False)

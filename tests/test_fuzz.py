@@ -19,8 +19,8 @@ from rectoolkit.data.card import read_card
 from rectoolkit.data.formats import READERS
 from rectoolkit.data.interactions import Dataset
 from rectoolkit.errors import UserError
-from rectoolkit.recipe import Recipe, read_toml
-from rectoolkit.registry import REGISTRIES
+from rectoolkit.recipe.recipe import Recipe, read_toml
+from rectoolkit.recipe.registry import REGISTRIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from rectoolkit.execute import Circumstances, execute
-from rectoolkit.recipe import Recipe, tomllib
+from rectoolkit.recipe.recipe import Recipe, tomllib
+from rectoolkit.runs.execute import Circumstances, execute
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 WRITTEN = {path: tomllib.loads(path.read_text()) for path in RECIPES.rglob("*.toml")}

@@ -15,7 +15,7 @@ from typing_extensions import assert_type
 
 import rectoolkit
 from rectoolkit import Circumstances, CodeTable, Estimator, Hits, Index, Interactions, PackedTable, Recipe, Run
-from rectoolkit.execute import execute
+from rectoolkit.runs.execute import execute
 
 
 def fitted(frame: pd.DataFrame, train: Interactions) -> Estimator:

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rectoolkit.bench.contestants import BASELINE, Row, Vectors, contestants, library
-from rectoolkit.codes import CodeTable, PackedTable
 from rectoolkit.errors import UserError
-from rectoolkit.index import Index, available_cores, compiled_kernels
+from rectoolkit.search.codes import CodeTable, PackedTable
+from rectoolkit.search.packed import Index, available_cores, compiled_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -100,7 +100,7 @@ def bench_tables(
 
 def bench_run(path: str | Path, **settings: Any) -> Report:
     """Measure the codes of a finished run against its rows before the quantizer."""
-    from rectoolkit.run import Run
+    from rectoolkit.runs.run import Run
 
     run = Run.open(path)
     return bench_tables(*run.tables(), run.float_rows(), **settings)
@@ -221,8 +221,8 @@ def _compare(rows: Sequence[Row]) -> None:
 
 def _limit(report: Report, vectors: Vectors) -> None:
     """What the machine allows, and from it the limit of each of ours: instructions in a batch, bytes for one query."""
-    from rectoolkit.codes import Integers
-    from rectoolkit.kernels import probes
+    from rectoolkit.search.codes import Integers
+    from rectoolkit.search.kernels import probes
 
     rates = probes.instructions(report.threads)
     report.limits = {"bytes": probes.bandwidth(report.threads), **rates}

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rectoolkit.approximate import ApproximateIndex
 from rectoolkit.bench import check_sizes, load_kernels, quantize
-from rectoolkit.index import Index, available_cores
+from rectoolkit.search.inverted_lists import ApproximateIndex
+from rectoolkit.search.packed import Index, available_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
-    from rectoolkit.codes import PackedTable
+    from rectoolkit.search.codes import PackedTable
 
     Floats = npt.NDArray[np.float32]
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rectoolkit.codes import PackedTable
-from rectoolkit.float_index import share_dims
-from rectoolkit.index import Index
+from rectoolkit.search.codes import PackedTable
+from rectoolkit.search.float32 import share_dims
+from rectoolkit.search.packed import Index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rectoolkit.atomic import write_text
 from rectoolkit.errors import UserError
+from rectoolkit.files import write_text
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,6 +1,20 @@
-"""The command line: ``rectool``. A file per group of commands; what is heavy is imported inside the command."""
+"""The command line, ``rectool``: one file per command. Heavy imports happen inside the commands."""
 
-from rectoolkit.cli import comparing, data, doctoring, measuring, serving, timing, training, tuning
+from rectoolkit.cli import bench, compare, data, doctor, evaluate, export, list, recommend, run, runs, show, tune
 from rectoolkit.cli.group import main
 
-__all__ = ["comparing", "data", "doctoring", "main", "measuring", "serving", "timing", "training", "tuning"]
+__all__ = [
+    "bench",
+    "compare",
+    "data",
+    "doctor",
+    "evaluate",
+    "export",
+    "list",
+    "main",
+    "recommend",
+    "run",
+    "runs",
+    "show",
+    "tune",
+]

@@ -126,7 +126,7 @@ def import_own(
     from rectoolkit.data.catalog import load_card
     from rectoolkit.data.importing import import_data
     from rectoolkit.data.provenance import Imported
-    from rectoolkit.execute import peak_memory_mb
+    from rectoolkit.runs.execute import peak_memory_mb
     from rectoolkit.terminal import ProgressLine, print_data, print_rows
 
     begun = time.monotonic()

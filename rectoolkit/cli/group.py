@@ -28,8 +28,6 @@ ORDER = (
     "recommend",
     "export",
     "bench",
-    "steps",
-    "growth",
     "data",
     "doctor",
 )

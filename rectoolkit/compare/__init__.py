@@ -18,7 +18,7 @@ from rectoolkit.compare.figures import Comparison, compare_runs
 from rectoolkit.compare.jobs import Around, Job, Observer, run_jobs
 from rectoolkit.compare.plan import Plan, make_plan
 from rectoolkit.errors import UserError
-from rectoolkit.run import METRICS
+from rectoolkit.runs.layout import METRICS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,9 +64,9 @@ def make_folder(folder: Path) -> None:
 
 def write(comparison: Comparison, folder: Path) -> list[Path]:
     """The comparison as files in ``folder``, made where there is none; what was written."""
-    from rectoolkit.atomic import write_text
     from rectoolkit.compare.page import as_html
     from rectoolkit.compare.tables import as_csv, as_csv_of_runs, as_markdown
+    from rectoolkit.files import write_text
 
     make_folder(folder)
     contents = {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rectoolkit.evaluate import USER_BLOCK
+from rectoolkit.evaluation.evaluate import USER_BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from rectoolkit.data import Dataset
-    from rectoolkit.run import Run
+    from rectoolkit.runs.run import Run
 
 GROUPS = 5
 

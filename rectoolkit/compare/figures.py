@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rectoolkit.compare.plan import read_environment
-from rectoolkit.compare.significance import Paired, holm, paired
 from rectoolkit.errors import UserError
-from rectoolkit.metrics import METRICS
-from rectoolkit.run import METRICS as FINISHED
-from rectoolkit.run import Run
+from rectoolkit.evaluation.metrics import METRICS
+from rectoolkit.evaluation.significance import Paired, holm, paired
+from rectoolkit.runs.layout import METRICS as FINISHED
+from rectoolkit.runs.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 from rectoolkit.compare.plan import read_environment
 from rectoolkit.data.catalog import load_data
 from rectoolkit.errors import FormatError, UserError, nearest
-from rectoolkit.execute import is_locked, locked
-from rectoolkit.recipe import read_toml
-from rectoolkit.run import FAILURE, METRICS, RECIPE, Run, read_log
+from rectoolkit.recipe.recipe import read_toml
+from rectoolkit.runs.execute import is_locked, locked
+from rectoolkit.runs.layout import FAILURE, METRICS, RECIPE, read_log
+from rectoolkit.runs.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from rectoolkit.evaluate import Evaluation
+    from rectoolkit.evaluation.evaluate import Evaluation
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def measure_again(path: Path, metrics: Sequence[str], threads: int | None = None
 
     Raises UserError where the data has changed since the run was made.
     """
-    from rectoolkit.evaluate import evaluate
+    from rectoolkit.evaluation.evaluate import evaluate
 
     run = Run.open(path)
     dataset = load_data(read_toml(path / RECIPE)[0]["dataset"])

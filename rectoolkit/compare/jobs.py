@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rectoolkit.recipe import Recipe
+    from rectoolkit.recipe.recipe import Recipe
 
 CHILD = "from rectoolkit.compare.jobs import work; work()"
 
@@ -184,9 +184,9 @@ def work() -> None:
 
 
 def _execute(order: dict[str, Any], channel: Any) -> None:
-    from rectoolkit.execute import Circumstances, execute
-    from rectoolkit.recipe import Recipe
-    from rectoolkit.watch import Silent
+    from rectoolkit.recipe.recipe import Recipe
+    from rectoolkit.runs.execute import Circumstances, execute
+    from rectoolkit.training.callbacks import Silent
 
     class Channel(Silent):
         def epoch(self, row: dict[str, Any]) -> None:

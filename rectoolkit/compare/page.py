@@ -15,8 +15,8 @@ import numpy as np
 from rectoolkit.compare.breakdown import by_activity, by_popularity, groups_of
 from rectoolkit.compare.charts import COLOURS, Series, lines, scatter
 from rectoolkit.compare.tables import cells, leading, remarks
-from rectoolkit.metrics import parse
-from rectoolkit.run import read_log
+from rectoolkit.evaluation.metrics import parse
+from rectoolkit.runs.layout import read_log
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

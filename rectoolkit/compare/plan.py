@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rectoolkit.errors import UserError, nearest
-from rectoolkit.identity import Identity, is_begun
-from rectoolkit.recipe import Recipe
-from rectoolkit.run import ENVIRONMENT
+from rectoolkit.recipe.recipe import Recipe
+from rectoolkit.runs.layout import ENVIRONMENT
+from rectoolkit.runs.store import Identity, is_begun
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,7 +156,7 @@ def _common_metrics(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[str]]:
 
 def _check_outside(rows: Sequence[Row], dataset: Dataset) -> None:
     """Raise UserError where a component reads a file that is missing or of other data, naming every such recipe."""
-    from rectoolkit.execute import check_outside
+    from rectoolkit.runs.execute import check_outside
 
     faults = []
     for recipe in (recipe for row in rows for recipe in row.recipes):

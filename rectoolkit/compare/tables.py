@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from rectoolkit.metrics import METRICS
+from rectoolkit.evaluation.metrics import METRICS
 
 if TYPE_CHECKING:
     from rectoolkit.compare.figures import Comparison, Figures, Spread

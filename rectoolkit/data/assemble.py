@@ -14,7 +14,7 @@ from pydantic import Field
 from rectoolkit.data.interactions import Dataset, Interactions, check_dense
 from rectoolkit.data.splits import hold_out
 from rectoolkit.errors import DataError
-from rectoolkit.registry import Settings
+from rectoolkit.recipe.registry import Settings
 
 if TYPE_CHECKING:
     from rectoolkit.data.text import PairFile

@@ -19,7 +19,7 @@ from rectoolkit.data.formats import READERS
 from rectoolkit.data.planted import Planted
 from rectoolkit.data.provenance import Imported, RowCounts
 from rectoolkit.errors import DataError, Fault, RecipeError, nearest
-from rectoolkit.registry import Settings, fill
+from rectoolkit.recipe.registry import Settings, fill
 
 if sys.version_info >= (3, 11):
     import tomllib

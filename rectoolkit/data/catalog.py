@@ -32,7 +32,7 @@ from rectoolkit.data.ids import Ids
 from rectoolkit.data.interactions import Dataset
 from rectoolkit.data.planted import generate
 from rectoolkit.errors import DataError, RecipeError, UserError, nearest
-from rectoolkit.registry import fill
+from rectoolkit.recipe.registry import fill
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

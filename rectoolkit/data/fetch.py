@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from rectoolkit import __version__
-from rectoolkit.atomic import alone, atomic_write, write_text
 from rectoolkit.data.card import CARD
 from rectoolkit.data.catalog import cache_folder, load_card
 from rectoolkit.data.checksum import sha256_of
 from rectoolkit.errors import DataError
+from rectoolkit.files import alone, atomic_write, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rectoolkit.arrays import open_arrays, save_arrays
 from rectoolkit.errors import DataError, FormatError
+from rectoolkit.files import open_arrays, save_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

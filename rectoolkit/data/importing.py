@@ -25,20 +25,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tomli_w
 
-from rectoolkit.atomic import alone, write_text
 from rectoolkit.data import stored
 from rectoolkit.data.card import CARD, Card, read_card
 from rectoolkit.data.catalog import card_paths
 from rectoolkit.data.checksum import sha256_of
 from rectoolkit.data.columns import Columns, choose
-from rectoolkit.data.core import k_core
 from rectoolkit.data.interactions import Dataset, Interactions
+from rectoolkit.data.k_core import k_core
 from rectoolkit.data.provenance import Imported, RowCounts
 from rectoolkit.data.rows import Cleaner
 from rectoolkit.data.sources import open_source
 from rectoolkit.data.splits import held_after, held_one, held_share, part
 from rectoolkit.data.spool import Merged, Spool
 from rectoolkit.errors import DataError
+from rectoolkit.files import alone, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

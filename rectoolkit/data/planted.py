@@ -32,7 +32,7 @@ from pydantic import Field
 
 from rectoolkit.data.interactions import Dataset, Interactions, pair_keys, unique_keys
 from rectoolkit.data.splits import hold_out
-from rectoolkit.registry import Settings
+from rectoolkit.recipe.registry import Settings
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rectoolkit.registry import Settings
+from rectoolkit.recipe.registry import Settings
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 SplitName = Literal["random", "leave-one-out", "time", "user-time", "given"]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rectoolkit.arrays import open_arrays, save_arrays
 from rectoolkit.data.interactions import Interactions
 from rectoolkit.errors import FormatError
+from rectoolkit.files import open_arrays, save_arrays
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from rectoolkit.errors import Fault, RecipeError, UserError, nearest
-from rectoolkit.recipe import ORDER, Recipe, read_toml
-from rectoolkit.registry import Settings, fill
+from rectoolkit.recipe.recipe import ORDER, Recipe, read_toml
+from rectoolkit.recipe.registry import Settings, fill
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from rectoolkit.atomic import write_text
 from rectoolkit.errors import FormatError, UserError
+from rectoolkit.files import write_text
 
 if TYPE_CHECKING:
     from pathlib import Path

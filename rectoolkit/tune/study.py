@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from rectoolkit.atomic import remove_parts, write_text
 from rectoolkit.data.catalog import load_data
 from rectoolkit.errors import TrainingError, UserError
-from rectoolkit.execute import Circumstances, check_outside, locked, parts_of, train_model
-from rectoolkit.identity import Identity, digest_of_file, outside
+from rectoolkit.files import remove_parts, write_text
+from rectoolkit.runs.execute import Circumstances, check_outside, locked, parts_of, train_model
+from rectoolkit.runs.store import Identity, digest_of_file, outside
+from rectoolkit.training.callbacks import Silent
 from rectoolkit.tune.space import Choice, Range, Search, probed
 from rectoolkit.tune.store import BEST, Store, Trial
-from rectoolkit.watch import Silent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from rectoolkit.data import Dataset
-    from rectoolkit.execute import Roles
-    from rectoolkit.recipe import Recipe
+    from rectoolkit.recipe.recipe import Recipe
+    from rectoolkit.runs.execute import Roles
 
 AT_RANDOM, UNCUT = 10, 5  # trials drawn at random, and trials ended before any is cut short
 

@@ -1,0 +1,141 @@
+"""What this machine has and lacks for rectoolkit: ``rectool doctor``.
+
+Everything is asked of the libraries themselves, each in turn, so that one that cannot be imported is a finding and
+not the end.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from rectoolkit import __version__
+from rectoolkit.cli.group import main
+from rectoolkit.search.packed import available_cores
+
+REQUIRED = {
+    "torch": "torch", "dgl": "dgl", "numpy": "numpy", "numba": "numba", "pandas": "pandas",
+    "pyarrow": "pyarrow", "scikit-learn": "sklearn", "pydantic": "pydantic", "rich": "rich",
+}  # fmt: skip
+OPTIONAL = {  # package: (module, what for, extra)
+    "optuna": ("optuna", "rectool tune", "tune"),
+    "tensorboard": ("tensorboard", "rectool run --tensorboard", "tensorboard"),
+    "faiss-cpu": ("faiss", "export to faiss, bench against it", "export"),
+    "usearch": ("usearch", "bench against it", "bench"),
+    "matplotlib": ("matplotlib", "rectool bench --plot", "bench"),
+}
+SETS = {
+    "vnni512": "AVX-512 VNNI (64 products at once)",
+    "vnni256": "AVX-VNNI (32 products at once)",
+    "avx2": "AVX2 (32 products at once)",
+    "plain": "none: plain multiplication, several times slower from 2 bits on",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A line of the report; ``wrong`` where nothing works before it is mended."""
+
+    part: str
+    name: str
+    value: str
+    wrong: bool = False
+
+
+def examine() -> list[Finding]:
+    """All findings, in the order of the report."""
+    return [*_system(), *_packages(), *_compute(), *_optional()]
+
+
+def _system() -> list[Finding]:
+    python = platform.python_version()
+    fits = (3, 10) <= sys.version_info[:2] < (3, 12)
+    return [
+        Finding("system", "rectoolkit", __version__),
+        Finding("system", "python", python if fits else f"{python}: dgl has wheels for 3.10 and 3.11 alone", not fits),
+        Finding("system", "platform", platform.platform()),
+    ]
+
+
+def _packages() -> list[Finding]:
+    found = []
+    for package, module in REQUIRED.items():
+        fault = _fault(module)
+        value = _version(package) if not fault else f"{fault}; pip install {package}"
+        found.append(Finding("packages", package, value, bool(fault)))
+    return found
+
+
+def _compute() -> list[Finding]:
+    set_here = os.environ.get("OMP_NUM_THREADS")
+    cores = f"{available_cores()} of {os.cpu_count()} usable by this process"
+    found = [
+        Finding("compute", "cores", cores),
+        Finding("compute", "OMP_NUM_THREADS", set_here or "not set: torch takes all cores"),
+    ]
+    if not _fault("torch"):
+        import torch
+
+        names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        found.append(Finding("compute", "torch threads", str(torch.get_num_threads())))
+        found.append(Finding("compute", "devices", ", ".join(["cpu", *names]) + ("" if names else " (no GPU seen)")))
+    if not _fault("numba"):
+        from rectoolkit.search.kernels.machine import INSTRUCTION_SET
+
+        found.append(Finding("compute", "search kernels", SETS.get(INSTRUCTION_SET, INSTRUCTION_SET)))
+    if not _fault("dgl") and not _fault("torch"):
+        from rectoolkit.model.graph import libxsmm_is_safe
+
+        sums = "dgl (libxsmm)" if libxsmm_is_safe() else "torch embedding_bag: no L3 cache is reported to libxsmm"
+        found.append(Finding("compute", "neighbour sums", sums))
+    return found
+
+
+def _optional() -> list[Finding]:
+    found = []
+    for package, (module, use, extra) in OPTIONAL.items():
+        missing = f"missing, for {use}: pip install 'rectoolkit[{extra}]'"
+        found.append(Finding("optional", package, missing if _fault(module) else _version(package)))
+    return found
+
+
+def _fault(module: str) -> str:
+    """Why ``module`` cannot be imported; empty where it can."""
+    try:
+        if module == "dgl":
+            from rectoolkit.model.graph import load_dgl
+
+            load_dgl()
+        importlib.import_module(module)
+    except Exception as error:  # a library's broken part may raise anything
+        return f"cannot be imported ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+    return ""
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "installed, version unknown"
+
+
+@main.command()
+def doctor() -> None:
+    """Say what is installed, what the search and training run on, and what is missing with the command to type.
+
+    Ends with code 1 where something that every command needs is missing.
+    """
+    findings, part = examine(), ""
+    for finding in findings:
+        if finding.part != part:
+            click.echo(f"{'' if not part else chr(10)}{finding.part}")
+            part = finding.part
+        click.echo(f"  {finding.name:<16} {'WRONG: ' if finding.wrong else ''}{finding.value}")
+    if any(finding.wrong for finding in findings):
+        sys.exit(1)

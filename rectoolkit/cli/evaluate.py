@@ -1,0 +1,38 @@
+"""``rectool evaluate``: measure a finished run by other metrics."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from rectoolkit.cli.group import main, run_argument, threads_option
+from rectoolkit.errors import UserError
+
+
+@main.command("evaluate")
+@run_argument
+@click.option("--metrics", default="recall@20,ndcg@20", show_default=True, help="Metrics as name@k, by commas.")
+@threads_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def evaluate_command(run: Path, metrics: str, threads: int | None, as_json: bool) -> None:
+    """Measure a finished RUN folder by other METRICS, from its packed codes; nothing is trained.
+
+    Accuracy: recall, ndcg, precision, hit, mrr, map. What is recommended: coverage, gini, popularity, novelty.
+    """
+    from rectoolkit.compare.folders import measure_again
+    from rectoolkit.evaluation.metrics import parse_any
+
+    names = list(dict.fromkeys(name.strip() for name in metrics.split(",") if name.strip()))
+    if not names:
+        raise UserError("--metrics: name at least one, such as recall@20")
+    for name in names:
+        parse_any(name)
+    means = measure_again(run, names, threads).means
+    means = {name: means[name] for name in names}
+    if as_json:
+        click.echo(json.dumps(means))
+        return
+    for name, value in means.items():
+        click.echo(f"{name:<14} {value:.4f}")

@@ -1,0 +1,118 @@
+"""``rectool recommend``: top-k lists from a finished run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rectoolkit.cli.group import main, run_argument
+from rectoolkit.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rectoolkit.data import Ids
+    from rectoolkit.runs.lists import Ranked
+    from rectoolkit.runs.run import Run
+
+
+@main.command()
+@run_argument
+@click.option("--user", "users", multiple=True, help="User id, as your data has it; repeatable.")
+@click.option("--items", "lists", multiple=True, metavar="ID[,ID]", help="A new user, by items alone; repeatable.")
+@click.option("--similar-to", "alike", multiple=True, help="An item: those most alike to it; repeatable.")
+@click.option("--all", "everyone", is_flag=True, help="Every user of the run, into the file --to.")
+@click.option("--to", type=click.Path(path_type=Path), help="The file for --all: .csv, .jsonl or .parquet.")
+@click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="How many items.")
+@click.option("--include-seen", is_flag=True, help="Rank the user's train items too.")
+@click.option("--float-query", is_flag=True, help="Multiply the user's float32 row with the items' codes.")
+@click.option("--rescore", type=click.IntRange(min=1), help="Rank the best so many again by float32 rows.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a user.")
+def recommend(
+    run: Path,
+    users: Sequence[str],
+    lists: Sequence[str],
+    alike: Sequence[str],
+    everyone: bool,
+    to: Path | None,
+    k: int,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Print the best K items for users, from the packed codes of a finished RUN folder.
+
+    A user is named by --user, or is new and known by --items alone; ids are those of your data, in "quotes" among
+    --items where they hold a comma. A table on a terminal, else a line a user.
+    """
+    from rectoolkit.runs.lists import as_shown
+    from rectoolkit.runs.run import Run
+
+    asked = {"--user": users, "--items": lists, "--similar-to": alike, "--all": everyone}
+    given = [name for name, value in asked.items() if value]
+    if len(given) != 1:
+        what = " and ".join(given) if given else "nobody"
+        raise UserError(f"{what} named; name users by --user, --items or --all, or an item by --similar-to")
+    if bool(to) != everyone:
+        raise UserError("--all writes a file and --to names it: give both, such as --all --to lists.csv")
+    opened = Run.open(run)
+    if to:
+        _write_all(opened, to, k, settings)
+        return
+    of: Sequence[Any]
+    if users:
+        of = [_id("user", user, opened.user_ids) for user in users]
+        kind, hits = "user", opened.recommend(of, k, **settings)
+    elif lists:
+        of = [[_id("item", part, opened.item_ids) for part in _parts(text)] for text in lists]
+        kind, hits = "from items", opened.recommend(None, k, items=of, **settings)
+    else:
+        idle = [f"--{name.replace('_', '-')}" for name, value in settings.items() if value]
+        if idle:
+            raise UserError(f"{idle[0]} is for users; leave it out with --similar-to")
+        of = [_id("item", item, opened.item_ids) for item in alike]
+        kind, hits = "similar to", opened.similar_items(of, k)
+    _print(kind, list(as_shown(of, hits)), as_json)
+
+
+def _id(kind: str, written: str, ids: Ids | None) -> int | str:
+    """A user or item as the run knows it: text where the data's ids are text, else a number."""
+    if ids is not None and ids.values is None:
+        return written
+    if not re.fullmatch(r"-?[0-9]{1,18}", written):
+        raise UserError(f"{kind} '{written}': this run's {kind}s are integers, such as {0 if ids is None else ids[0]}")
+    return int(written)
+
+
+def _parts(written: str) -> list[str]:
+    """The ids of ``--items``: separated by commas, and in quotes where they hold one."""
+    return [part.strip() for part in next(csv.reader([written], skipinitialspace=True), []) if part.strip()]
+
+
+def _write_all(run: Run, to: Path, k: int, settings: dict[str, Any]) -> None:
+    from rectoolkit.runs.lists import write_lists
+    from rectoolkit.terminal import counting
+
+    with counting("users") as told:
+        number = write_lists(run, to, k, told, **settings)
+    click.echo(f"{to}: the best {min(k, run.seen.num_items)} items of {number:,} users")
+
+
+def _print(kind: str, answers: Sequence[Ranked], as_json: bool) -> None:
+    """A table each on a terminal, else a line each: JSON where asked for."""
+    if sys.stdout.isatty() and not as_json:
+        from rectoolkit.terminal import print_ranked
+
+        print_ranked(kind, answers)
+        return
+    for answer in answers:
+        if as_json:
+            click.echo(json.dumps({kind.replace(" ", "_"): answer.of, "items": answer.items, "scores": answer.scores}))
+        else:
+            ranked = zip(answer.items, answer.scores, strict=True)
+            click.echo(f"{kind} {answer.name}: " + " ".join(f"{item}:{score:.4g}" for item, score in ranked))

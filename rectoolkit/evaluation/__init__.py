@@ -1,0 +1,1 @@
+"""Evaluation: ranking metrics, held-out users ranked through an index, and tests of significance. Torch-free."""

@@ -1,0 +1,134 @@
+"""Full ranking of held-out interactions through an index: what is evaluated is what is shipped.
+
+Every user with held-out items is asked for the best items of the whole catalogue, without those seen in train.
+Users go through in blocks, so memory does not grow with users times items. Values are kept by user, for paired
+tests between runs.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rectoolkit.errors import DataError
+from rectoolkit.evaluation.metrics import OF_CATALOGUE, OF_LISTS, measure, parse, parse_any
+from rectoolkit.search.codes import PackedTable
+from rectoolkit.search.float32 import FloatIndex
+from rectoolkit.search.packed import Index, compiled_kernels
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from rectoolkit.data import Interactions
+
+    Table = PackedTable | npt.NDArray[np.float32]
+
+USER_BLOCK = 4096
+PASSES, TIMED_SECONDS = 6, 0.3  # at least so many and so long: one search of a small catalogue takes microseconds
+BLOCK_HITS = 1 << 22  # 32 MB of ids at a time, however deep a metric looks
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of one index by user: ``users`` int64 (Q,), ``values`` metric -> float64 (Q,).
+
+    ``together`` holds those that all lists have together (coverage, gini).
+    """
+
+    users: npt.NDArray[np.int64]
+    values: dict[str, npt.NDArray[np.float64]]
+    together: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Each metric averaged over the users, and those of all lists together."""
+        return {metric: float(values.mean()) for metric, values in self.values.items()} | self.together
+
+
+def evaluate(
+    users: Table,
+    items: Table,
+    seen: Interactions,
+    held_out: Interactions,
+    metrics: Sequence[str],
+    threads: int | None = None,
+) -> Evaluation:
+    """Rank all items for every user of ``held_out`` by the tables' inner products and measure ``metrics``.
+
+    ``users`` and ``items`` are both packed, or both float32 rows. ``seen`` is what popularity is counted in. Raises
+    DataError where nothing is held out.
+    """
+    metrics = list(dict.fromkeys(metrics))  # what is monitored may be among those that are reported
+    asked = np.flatnonzero(held_out.user_degrees)
+    if not len(asked):
+        raise DataError("no user has a held-out item, so there is nothing to evaluate")
+    depths = {metric: parse_any(metric) for metric in metrics}
+    k = max(depth for _, depth in depths.values())
+    index, size = open_index(items), max(1, min(USER_BLOCK, BLOCK_HITS // k))
+    counts = {
+        metric: np.zeros(seen.num_items, np.int64) for metric, (name, _) in depths.items() if name in OF_CATALOGUE
+    }
+    values: dict[str, list[npt.NDArray[np.float64]]] = {metric: [] for metric in metrics if metric not in counts}
+    for start in range(0, len(asked), size):
+        block = asked[start : start + size]
+        queries, mask = take(users, block), rows_of(seen, block)
+        found = index.search(queries, k, seen=mask, threads=threads)  # type: ignore[arg-type]
+        hits = held_out.contains(block[:, None], found.ids)
+        for metric in metrics:
+            name, depth = depths[metric]
+            ids = found.ids[:, :depth]
+            if metric in counts:
+                counts[metric] += np.bincount(ids[ids >= 0], minlength=seen.num_items)
+            elif name in OF_LISTS:
+                values[metric].append(OF_LISTS[name](ids, seen.item_degrees, seen.num_users))
+            else:
+                values[metric].append(measure(metric, hits, held_out.user_degrees[block]))
+    together = {metric: OF_CATALOGUE[depths[metric][0]](number) for metric, number in counts.items()}
+    return Evaluation(asked, {metric: np.concatenate(parts) for metric, parts in values.items()}, together)
+
+
+def queries_per_second(
+    users: Table,
+    items: Table,
+    seen: Interactions,
+    asked: npt.NDArray[np.int64],
+    metrics: Sequence[str],
+    threads: int | None = None,
+) -> float:
+    """How many of the users ``asked`` are ranked in a second, as deep as ``metrics`` look: a median of passes.
+
+    At most one block of users, asked at once, after an untimed pass with the compiled kernels loaded.
+    """
+    k, block = max(parse(metric)[1] for metric in metrics), asked[:USER_BLOCK]
+    index, queries, mask = open_index(items), take(users, block), rows_of(seen, block)
+    compiled_kernels(math.inf)
+    times: list[float] = []
+    while len(times) < PASSES or sum(times) < TIMED_SECONDS:
+        begun = time.perf_counter()
+        index.search(queries, k, seen=mask, threads=threads)  # type: ignore[arg-type]
+        times.append(time.perf_counter() - begun)
+    return len(block) / float(np.median(times[1:]))
+
+
+def open_index(items: Table) -> Index | FloatIndex:
+    """The index over packed codes, or over float32 rows."""
+    return Index(items) if isinstance(items, PackedTable) else FloatIndex(items)
+
+
+def take(table: Table, rows: npt.NDArray[np.int64]) -> Table:
+    """The rows named of either kind of table."""
+    return table.take(rows) if isinstance(table, PackedTable) else table[rows]
+
+
+def rows_of(interactions: Interactions, users: npt.NDArray[np.int64]) -> tuple[Any, Any]:
+    """The items of these users as CSR (indptr (n + 1), items), one row for each of ``users``."""
+    degrees = interactions.user_degrees[users]
+    indptr = np.concatenate([[0], np.cumsum(degrees)])
+    places = np.arange(indptr[-1]) + np.repeat(interactions.indptr[users] - indptr[:-1], degrees)
+    return indptr, interactions.items[places]

@@ -1,0 +1,94 @@
+"""LightGCN (He et al., SIGIR 2020): propagation and nothing else.
+
+    e^(k+1) = A_hat e^(k),    A_hat = D^-1/2 A D^-1/2 without self-loops,    output = mean of e^(0) .. e^(K)
+
+No weights, no nonlinearity: the only parameters are the ego embeddings e^(0) ~ N(0, 0.1^2). The map is linear
+and symmetric, so its backward costs what its forward costs: K propagations.
+
+``combine = "concat"``  output = [e^(0) .. e^(K)], (K + 1) dim wide, a segment a layer: what BiGeaR and BGCH quantize
+``weights = "learned"`` layer k weighs (K + 1) softmax(a)_k instead of 1, from a = 0, for K + 1 numbers more
+
+Departs from the paper: nothing by default. ``normalize`` scales output rows to length 1, for losses on cosines.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from rectoolkit.errors import Fault
+from rectoolkit.model.encoders.base import Dim, Encoder, Init, Layers, Normalize
+from rectoolkit.recipe.registry import Recipe, encoders
+
+if TYPE_CHECKING:
+    from rectoolkit.model.graph import BipartiteGraph
+
+Combine = Annotated[
+    Literal["mean", "concat"],
+    Field(description="output row: the mean of all layers, or all of them side by side ((layers + 1) * dim wide)"),
+]
+Weights = Annotated[Literal["uniform", "learned"], Field(description="layers weigh the same, or as they learn to")]
+
+Precision = Annotated[
+    Literal["float32", "bfloat16"],
+    Field(description="what neighbours are read in while training, where layers are averaged evenly"),
+]
+
+
+@encoders.register("lightgcn")
+class LightGCN(Encoder):
+    """The ego embeddings and their K propagations, averaged, (U, dim) and (I, dim), or side by side."""
+
+    item_weight: ClassVar[float] = 0.5
+
+    def __init__(
+        self,
+        graph: BipartiteGraph,
+        generator: torch.Generator,
+        *,
+        dim: Dim = 64,
+        layers: Layers = 3,
+        combine: Combine = "mean",
+        weights: Weights = "uniform",
+        init: Init = 0.1,
+        normalize: Normalize = False,
+        precision: Precision = "float32",
+    ) -> None:
+        super().__init__(graph, generator, dim=dim, init=init)
+        self.layers, self.combine, self.normalize = layers, combine, normalize
+        self.precision = getattr(torch, precision)
+        if combine == "concat":
+            self.segments = (dim,) * (layers + 1)
+        # one layer's softmax is constant, and a parameter without effect would only confuse
+        self.logits = nn.Parameter(torch.zeros(layers + 1)) if weights == "learned" and layers else None
+
+    @classmethod
+    def misfits(cls, recipe: Recipe) -> list[Fault]:
+        chosen = recipe["encoder"]  # of a subclass, perhaps, that offers fewer settings
+        summed = (chosen.get("combine", "mean"), chosen.get("weights", "uniform")) == ("mean", "uniform")
+        if summed or chosen.get("precision", "float32") == "float32":
+            return []
+        return [Fault("encoder.precision", "bfloat16 is for combine 'mean' with weights 'uniform'; write 'float32'")]
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        return self.graph.split(self.output(self._combined()))
+
+    def rows(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        user_rows, item_rows = self.gather(self._combined(), users, items)
+        return self.output(user_rows), self.output(item_rows)
+
+    def _combined(self) -> Tensor:
+        if self.combine == "mean" and self.logits is None:
+            return self.graph.smooth(self.embedding, self.layers, self.precision if self.training else None)
+        layers: list[Tensor] = [self.embedding]
+        for _ in range(self.layers):
+            layers.append(self.graph.propagate(layers[-1]))
+        if self.logits is not None:
+            weights = torch.softmax(self.logits, 0) * len(layers)
+            layers = [weight * layer for weight, layer in zip(weights, layers, strict=True)]
+        if self.combine == "concat":
+            return torch.cat(layers, dim=1)
+        return sum(layers[1:], start=layers[0]) / len(layers)

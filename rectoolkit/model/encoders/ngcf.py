@@ -1,0 +1,80 @@
+"""NGCF, neural graph collaborative filtering (Wang et al., SIGIR 2019).
+
+Claim: what a neighbour says should depend on who listens. Beside the neighbours' sum, each layer passes on their
+element-wise product with the node itself:
+
+    s = A_hat e^(k)
+    m = LeakyReLU((s + e^(k)) W1 + b1) + LeakyReLU((s * e^(k)) W2 + b2),    slope 0.2
+    e^(k+1) = dropout(m)
+    output = [e^(0), n(e^(1)) .. n(e^(K))],    n(x) = x / |x|
+
+(K + 1) dim wide, a segment a layer, 256 for dim 64 and 3 layers. Dropout is of messages: elements of m, in training.
+
+Departs from the paper: it puts one LeakyReLU around the sum of both terms; each has its own here, as in the
+authors' code. No node dropout. The masks come from a generator whose state is saved, so that a resumed run
+is the run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rectoolkit.model.encoders.base import Dim, Encoder, Init, Layers, glorot, spawn
+from rectoolkit.recipe.registry import encoders
+
+if TYPE_CHECKING:
+    from rectoolkit.model.graph import BipartiteGraph
+
+SLOPE = 0.2
+
+Dropout = Annotated[float, Field(ge=0, lt=1, description="share of a layer's elements that is zeroed in training")]
+
+
+@encoders.register("ngcf")
+class NGCF(Encoder):
+    """Ego embeddings and K layers of neighbour sums and products, side by side, (U, D) and (I, D)."""
+
+    item_weight: ClassVar[float] = 0.5
+
+    def __init__(
+        self,
+        graph: BipartiteGraph,
+        generator: torch.Generator,
+        *,
+        dim: Dim = 64,
+        layers: Layers = 3,
+        dropout: Dropout = 0.1,
+        init: Init = 0.1,
+    ) -> None:
+        super().__init__(graph, generator, dim=dim, init=init)
+        self.dropout = dropout
+        self.segments = (dim,) * (layers + 1)
+        self.sum_weights = nn.ParameterList(glorot((dim, dim), generator) for _ in range(layers))
+        self.product_weights = nn.ParameterList(glorot((dim, dim), generator) for _ in range(layers))
+        self.sum_biases = nn.ParameterList(torch.zeros(dim) for _ in range(layers))
+        self.product_biases = nn.ParameterList(torch.zeros(dim) for _ in range(layers))
+        self.draws = spawn(generator, graph.device)
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        layer: Tensor = self.embedding
+        outputs = [layer]
+        for w1, b1, w2, b2 in zip(
+            self.sum_weights, self.sum_biases, self.product_weights, self.product_biases, strict=True
+        ):
+            side = self.graph.propagate(layer)
+            total = functional.leaky_relu(torch.addmm(b1, side + layer, w1), SLOPE)
+            product = functional.leaky_relu(torch.addmm(b2, side * layer, w2), SLOPE)
+            layer = self._drop(total + product)
+            outputs.append(functional.normalize(layer, dim=1))
+        return self.graph.split(torch.cat(outputs, dim=1))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        if not self.training or not self.dropout:
+            return x
+        kept = torch.rand(x.shape, generator=self.draws, device=x.device) >= self.dropout  # half of bernoulli_'s time
+        return x * (kept / (1 - self.dropout))

@@ -1,0 +1,115 @@
+"""BGCH (Chen et al., WWW 2023): signs by layer, trained through a Fourier series, on features made to disperse.
+
+Claim: graph convolution pulls all embeddings towards one direction, where signs tell nothing apart. So, before the
+sign, take a part of the rows' main direction away; and give the sign the derivative of its Fourier series. For
+each segment l (a propagation layer), X_l the rows' blocks and p_l the main direction of X_l' X_l:
+
+    X_l - eta X_l p_l p_l'                        feature dispersion, p_l by power iterations
+    t_l = (X_l - eta X_l p_l p_l') W_l            linear
+    value_l = mean|t_l| sign(t_l)                 mean over the row's block
+    d sign(t) / dt ~ sum over odd i < terms of (4 frequency / pi) cos(i frequency t), held within [-1, 1]
+
+and mean|t_l| has its own gradient. At frequency 1 and 4 terms the derivative is 1 up to |t| = 0.59, falls to 0 at
+pi / 4 and is negative beyond, which drives values back towards zero.
+
+Departs from the paper: dispersion is part of the quantizer and not of the convolution, so that it goes with any
+encoder; p_l is kept from batch to batch and turned by ``iterations`` steps on each, and stands still in evaluation;
+W_l starts as a random rotation, the same on both sides. eta and the two iterations are the published ones, the
+series' frequency and number of terms ours. The cross-entropy on layer 0 is a matter of the loss.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn import functional
+
+from rectoolkit.model.quantizers.base import OneBit, SignQuantizer, needs_layers, random_rotation, signs, two_bytes
+from rectoolkit.recipe.registry import Recipe, quantizers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rectoolkit.errors import Fault
+
+
+class _Sign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, terms: int, frequency: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.terms, ctx.frequency = terms, frequency
+        return 2 * signs(x) - 1
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        series = torch.zeros_like(x)
+        for i in range(1, ctx.terms, 2):
+            series += torch.cos(i * ctx.frequency * x)
+        return gradients[0] * (4 * ctx.frequency / math.pi * series).clamp(-1, 1), None, None
+
+
+@quantizers.register("bgch")
+class BGCH(SignQuantizer):
+    """Sign times mean magnitude by row and layer, of dispersed rows through a linear layer."""
+
+    def __init__(
+        self,
+        dim: int,
+        segments: tuple[int, ...],
+        generator: torch.Generator,
+        *,
+        bits: OneBit = 1,
+        terms: Annotated[int, Field(ge=2, le=64, description="the sign's series has the odd terms below this")] = 4,
+        frequency: Annotated[float, Field(gt=0, description="frequency of the sign's Fourier series")] = 1.0,
+        eta: Annotated[float, Field(ge=0, le=1, description="share of the main direction taken away")] = 0.1,
+        iterations: Annotated[int, Field(ge=1, le=100, description="power iterations for it on each batch")] = 2,
+    ) -> None:
+        super().__init__(dim, segments, bits=bits)
+        self.terms, self.frequency, self.eta, self.iterations = terms, frequency, eta, iterations
+        self.weights = nn.ParameterList([random_rotation(width, generator) for width in self.segments])
+        self.direction: Tensor  # p of every segment in a row, (width,)
+        direction = torch.randn(self.width, generator=generator)
+        self.register_buffer("direction", torch.cat([functional.normalize(p, dim=0) for p in self._split(direction)]))
+
+    @classmethod
+    def misfits(cls, recipe: Recipe) -> list[Fault]:
+        return needs_layers("bgch", recipe)
+
+    def calibrate(self, x: Tensor) -> None:
+        self._turn(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        self._turn(x)
+        t = self.target(x)
+        return _Sign.apply(t, self.terms, self.frequency) * self.spread(self.magnitude(t))  # type: ignore[no-any-return, no-untyped-call]
+
+    def target(self, x: Tensor) -> Tensor:
+        parts = []
+        for block, p, weight in zip(self.blocks(x), self._split(self.direction), self.weights, strict=True):
+            parts.append((block - self.eta * (block @ p)[:, None] * p) @ weight)
+        return torch.cat(parts, dim=1)
+
+    def magnitude(self, target: Tensor) -> Tensor:
+        return two_bytes(self.segment_means(target.abs()))
+
+    @torch.no_grad()
+    def _turn(self, x: Tensor) -> None:
+        """Power iterations of p on these rows; rows of nothing leave it as it is."""
+        directions = []
+        for block, p in zip(self.blocks(x), self._split(self.direction), strict=True):
+            for _ in range(self.iterations):
+                turned = (block @ p) @ block
+                length = turned.norm()
+                p = torch.where(length > 0, turned / length, p)
+            directions.append(p)
+        self.direction.copy_(torch.cat(directions))
+
+    def _split(self, by_dim: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(by_dim, list(self.segments))

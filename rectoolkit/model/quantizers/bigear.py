@@ -1,0 +1,82 @@
+"""BiGeaR (Chen et al., KDD 2022): a sign and a magnitude for each layer of each node.
+
+Claim: one bit a dim keeps most of a graph encoder's ranking if every propagation layer is coded by itself with the
+length it had, deeper layers weigh more, and the sign's gradient is a true approximation of its derivative. For the
+segments l = 0..L of a row, e_l the block of layer l:
+
+    value_l = (l + 1) / (L + 1) * mean|e_l| * sign(e_l)
+
+so a row has L + 1 floats beside its bits. Backward of sign: Dirac's delta as a narrow Gaussian,
+
+    d sign(x) / dx ~ gamma exp(-(gamma x)^2) / sqrt(pi), held within [1e-8, 1]
+
+and mean|e_l| has its own gradient. The other half of the method, distillation from a float teacher, is a loss.
+
+Departs from the paper: the paper's bump is known to us in shape; the factor 2 of a sign's derivative is left to the
+learning rate. That the gradient passes through mean|e_l| is our reading.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+from pydantic import Field
+
+from rectoolkit.model.quantizers.base import OneBit, SignQuantizer, needs_layers, signs, two_bytes
+from rectoolkit.recipe.registry import Recipe, quantizers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rectoolkit.errors import Fault
+
+
+class _Sign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gamma: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.gamma = gamma
+        return 2 * signs(x) - 1
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        bump = ctx.gamma / math.sqrt(math.pi) * torch.exp(-(ctx.gamma * x).square())
+        return gradients[0] * bump.clamp(1e-8, 1), None
+
+
+@quantizers.register("bigear")
+class BiGeaR(SignQuantizer):
+    """Sign times mean magnitude by row and layer, deeper layers weighing more."""
+
+    def __init__(
+        self,
+        dim: int,
+        segments: tuple[int, ...],
+        *,
+        bits: OneBit = 1,
+        gamma: Annotated[float, Field(gt=0, description="sharpness of the bump in the sign's gradient")] = 1.0,
+    ) -> None:
+        super().__init__(dim, segments, bits=bits)
+        self.gamma = gamma
+        self.weights: Tensor
+        depth = len(self.segments)
+        self.register_buffer("weights", torch.arange(1, depth + 1) / depth, persistent=False)
+
+    @classmethod
+    def misfits(cls, recipe: Recipe) -> list[Fault]:
+        return needs_layers("bigear", recipe)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        magnitude = self.magnitude(self.target(x))
+        return _Sign.apply(x, self.gamma) * self.spread(magnitude)  # type: ignore[no-any-return, no-untyped-call]
+
+    def target(self, x: Tensor) -> Tensor:
+        return x * self.spread(self.weights[None])
+
+    def magnitude(self, target: Tensor) -> Tensor:
+        return two_bytes(self.segment_means(target.abs()))

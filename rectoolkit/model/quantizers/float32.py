@@ -1,0 +1,36 @@
+"""No quantizer: rows stay float32. The accuracy that every quantizer is measured against, at 32 bits a dim."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from rectoolkit.model.quantizers.base import Quantizer
+from rectoolkit.recipe.registry import quantizers
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from rectoolkit.search.codes import CodeTable
+
+
+@quantizers.register("float32")
+class Float32(Quantizer):
+    """The identity; ``encode`` gives the rows themselves, float32 (N, D)."""
+
+    trained: ClassVar[bool] = False
+
+    def __init__(self, dim: int, segments: tuple[int, ...]) -> None:
+        super().__init__(dim, segments, bits=32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def encode(self, x: Tensor) -> CodeTable | npt.NDArray[np.float32]:
+        return x.detach().to("cpu", torch.float32).contiguous().numpy()
+
+    def diagnostics(self, x: Tensor) -> dict[str, Any]:
+        return {}

@@ -1,0 +1,49 @@
+"""HashGNN's hash layer (Tan et al., WWW 2020): a dense layer and tanh before the codes, and guidance while training.
+
+    h = tanh(W x + b)
+
+W starts as a rotation, the same for both sides, scaled so that W x has unit deviation (embeddings start near 0.1,
+where tanh does not bend). Guidance: in training each row is, with probability beta, its code's value, and else h;
+beta grows to 1 in steps of ``growth`` over the first ``ramp`` of training, and what follows trains what is shipped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from rectoolkit.model.quantizers.base import random_rotation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+GROWTH = 0.02
+
+
+class HashLayer(nn.Module):
+    """Rows (N, dim) -> h (N, width), within -1..1."""
+
+    def __init__(self, dim: int, width: int, generator: torch.Generator) -> None:
+        super().__init__()
+        rotation = random_rotation(max(dim, width), generator)[:width, :dim]
+        self.weight, self.bias = nn.Parameter(rotation.contiguous()), nn.Parameter(torch.zeros(width))
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor) -> None:
+        """Scale W by this side's untrained rows."""
+        self.weight.div_((x @ self.weight.T).std(correction=0).clamp(min=1e-6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(nn.functional.linear(x, self.weight, self.bias))
+
+
+def guidance(progress: float, ramp: float, growth: float = GROWTH) -> float:
+    """beta, the probability that a row is its code, at a share ``progress`` of training; 1 without a ``ramp``."""
+    return min(1.0, growth * int(progress / ramp / growth + 1e-9)) if ramp else 1.0
+
+
+def coded_rows(x: Tensor, beta: float, generator: torch.Generator | None) -> Tensor:
+    """Which of the rows ``x`` (N, D) are their codes this time, each with probability ``beta``: bool (N,)."""
+    return torch.rand(len(x), generator=generator).to(x.device) < beta

@@ -1,0 +1,69 @@
+"""HashNet (Cao et al., ICCV 2017): signs by continuation.
+
+Claim: a sign cannot be trained, but tanh(s x) can, and becomes the sign as s grows. Training begins with a smooth
+problem and ends beside the binary one:
+
+    training: value = a tanh(s x),   backward: dL/dx = g a s (1 - tanh(s x)^2)
+    test:     value = a sign(x)
+
+The published schedule is s = (1 + 0.005 t)^0.5 at step t, renewed every 200 steps. Here the same square-root law
+runs over the share p of training done, s = (1 + (sharpness^2 - 1) p)^0.5, from 1 to ``sharpness``; 7.1 is where the
+published law stands after 10,000 steps.
+
+Departs from the paper: s follows the share of training and is renewed with it; x is measured in deviations of the
+untrained rows of its segment, because embeddings start near 0.1 where tanh(x) is no bend at all; and the loss is
+the recipe's, not the weighted likelihood of pairs of images. ``magnitude`` is a, the length of a coded dim: with
+64 dims of +-1, inner products reach 64, and a below 1 acts as the likelihood's own scale of the product does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import torch
+from pydantic import Field
+
+from rectoolkit.model.quantizers.base import Magnitude, OneBit, SignQuantizer
+from rectoolkit.recipe.registry import quantizers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@quantizers.register("hashnet")
+class HashNet(SignQuantizer):
+    """tanh(s x) with s growing over training; sign at test."""
+
+    def __init__(
+        self,
+        dim: int,
+        segments: tuple[int, ...],
+        *,
+        bits: OneBit = 1,
+        sharpness: Annotated[float, Field(ge=1, description="slope of tanh at the end of training, from 1")] = 7.1,
+        magnitude: Magnitude = 1.0,
+    ) -> None:
+        super().__init__(dim, segments, bits=bits)
+        self.sharpness, self.scale = sharpness, magnitude
+        self.unit: Tensor
+        self.register_buffer("unit", torch.ones(1, len(self.segments)))
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor) -> None:
+        deviations = torch.stack([block.std(correction=0) for block in self.blocks(x)])
+        self.unit.copy_(deviations[None].clamp(min=1e-6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        return self.scale * torch.tanh(self.slope() * self.target(x))
+
+    def slope(self) -> float:
+        """s, at the present share of training."""
+        return float((1 + (self.sharpness**2 - 1) * self.progress) ** 0.5)
+
+    def target(self, x: Tensor) -> Tensor:
+        return x / self.spread(self.unit)
+
+    def magnitude(self, target: Tensor) -> Tensor:
+        return self.scale * self._one

@@ -1,0 +1,89 @@
+"""PACT, parameterised clipping (Choi et al., 2018, arXiv 1805.06085), for signed rows, one clip a segment.
+
+Claim: where to clip matters more than how to round; learn the clip alpha and leave rounding to the straight-through
+estimator. With step = 2 alpha / (2^b - 1):
+
+    y = clip(x, -alpha, alpha),   value = step round((y + alpha) / step) - alpha
+
+Backward, with g = dL/dvalue and rounding taken as the identity:
+
+    dL/dx = g where |x| <= alpha, else 0
+    dL/dalpha = sum of g over x > alpha - sum of g over x < -alpha + decay alpha
+
+Unlike LSQ's step or gste's learned bounds, alpha has no gradient from what lies inside the clip.
+
+Departs from the paper: rows of embeddings are signed, so the clip is on both sides of zero and not on [0, alpha];
+alpha starts at three deviations of the untrained rows. The paper's penalty on alpha is ``decay``, whose default is
+ours.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from rectoolkit.model.quantizers.base import Bits, Quantizer, straight_through
+from rectoolkit.recipe.registry import quantizers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SMALLEST = 1e-6
+
+
+class _Decay(torch.autograd.Function):
+    """The identity, whose gradient is that of a further term decay / 2 alpha^2 in the loss."""
+
+    @staticmethod
+    def forward(ctx: Any, alpha: Tensor, decay: float) -> Tensor:
+        ctx.save_for_backward(alpha)
+        ctx.decay = decay
+        return alpha.view_as(alpha)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (alpha,) = ctx.saved_tensors
+        return gradients[0] + ctx.decay * alpha, None
+
+
+@quantizers.register("pact")
+class PACT(Quantizer):
+    """Uniform grid between -alpha and alpha, alpha a parameter moved by what it clips."""
+
+    def __init__(
+        self,
+        dim: int,
+        segments: tuple[int, ...],
+        *,
+        bits: Bits = 1,
+        deviations: Annotated[
+            float, Field(gt=0, le=20, description="standard deviations of the rows at which the clip starts")
+        ] = 3.0,
+        decay: Annotated[float, Field(ge=0, description="weight of the penalty decay / 2 alpha^2 on the clip")] = 1e-4,
+    ) -> None:
+        super().__init__(dim, segments, bits=bits)
+        self.deviations, self.decay = deviations, decay
+        self.alpha = nn.Parameter(torch.ones(1, len(self.segments)))
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor) -> None:
+        self.alpha.copy_(torch.stack([self.deviations * block.std(correction=0) for block in self.blocks(x)])[None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        alpha = _Decay.apply(self.alpha, self.decay)  # type: ignore[no-untyped-call]
+        clip = self.spread(alpha.abs().clamp(min=SMALLEST))
+        return straight_through(torch.clamp(x, -clip, clip), self.values(*self.grid(x)))
+
+    @torch.no_grad()
+    def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        alpha = self.alpha.abs().clamp(min=SMALLEST)
+        step, clip = 2 * alpha / ((1 << self.bits) - 1), self.spread(alpha)
+        return ((torch.clamp(x, -clip, clip) + clip) / self.spread(step)).round(), step, -alpha
+
+    @torch.no_grad()
+    def diagnostics(self, x: Tensor) -> dict[str, Any]:
+        clipped = (x.abs() > self.spread(self.alpha.abs())).float().mean()
+        return {**super().diagnostics(x), "clipped": float(clipped)}

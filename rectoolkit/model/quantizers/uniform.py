@@ -1,0 +1,195 @@
+"""The uniform grid of HQ-GNN, of 1 to 8 bits: what ste and gste train through and ``round`` lays over a float model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from rectoolkit.model.quantizers.base import Bits, Momentum, Quantizer, Scale, in_scales, two_bytes
+from rectoolkit.model.quantizers.hash_layer import HashLayer, coded_rows, guidance
+from rectoolkit.search.fold_in import LEAST_ALONG, SMALLEST_SQUARE, RowGrid
+
+Bounds = Annotated[
+    Literal["average", "learned"],
+    Field(description="clip bounds: a moving average of the data's range, or parameters trained with the rest"),
+]
+Extent = Annotated[
+    Literal["minmax", "deviation"],
+    Field(description="the data's range: its extremes, or so many standard deviations around its mean"),
+]
+Deviations = Annotated[float, Field(gt=0, le=20, description="half-width of the range where extent = 'deviation'")]
+Clip = Annotated[
+    Literal["nothing", "inward"],
+    Field(description="gradient of values outside the bounds: nothing, or what pulls them back inside"),
+]
+HasLayer = Annotated[bool, Field(description="a dense layer and tanh before the grid, as HashGNN's")]
+Guidance = Annotated[
+    float,
+    Field(ge=0, le=1, description="share of training over which rows also enter the loss uncoded, ever fewer of them"),
+]
+
+
+class _Inward(torch.autograd.Function):
+    """``clipped``, whose gradient also reaches an ``x`` outside the bounds where descent moves it back inside."""
+
+    @staticmethod
+    def forward(ctx: Any, clipped: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x - clipped)
+        return clipped.view_as(clipped)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (outside,) = ctx.saved_tensors
+        return gradients[0], torch.where(outside * gradients[0] > 0, gradients[0], 0.0)
+
+
+class UniformQuantizer(Quantizer):
+    """The b-bit uniform grid of HQ-GNN, one per segment; subclasses say how a gradient passes the rounding.
+
+        x_c = clip(x, low, high)        step = (high - low) / (2^b - 1)        x_n = (x_c - low) / step
+        x_q = round(x_n) in 0..2^b-1    value = step x_q + low
+
+    ``bounds = "average"``: low and high follow the range of the training rows by a moving average, without gradient.
+    ``"learned"``: they are parameters that start at the initial range, and get the gradient that the formula gives.
+    A range that has collapsed, or whose learned bounds have crossed, is taken from low on and ``1e-6`` wide, so that
+    codes and values stay finite.
+
+    ``clip = "nothing"``, as published: a value outside the bounds gets no gradient, and stays there until its
+    neighbours move it; on a grid of 1.5 deviations that is one in eight. ``"inward"`` (ours) also passes what a step of
+    descent brings it back by; what would drive it further out is held back, for no code lies there.
+
+    ``scale = "row"``: the grid lies over each row's block in units of its own root mean square m, and the row keeps m
+    for itself, scale = step m f (in bfloat16) and offset = low m f. f = <x, x> / <x, value before f> makes the values'
+    component along x as long as x (Gao and Long's RaBitQ, SIGMOD 2024, does so for one bit); it is taken as a constant
+    by the backward. What a short code gets wrong is the length of a row, by which every user's score of an item errs
+    the same way: so this is worth more than its 2 bytes a row of further bits.
+
+    ``hash_layer`` and ``guidance`` are HashGNN's (rectoolkit/quantizers/hash_layer.py) on this grid: the rows that are
+    coded are then tanh(W x + b), in one segment. With ``extent = "minmax"`` the grid spans their range, about -1..1.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        segments: tuple[int, ...] = (),
+        generator: torch.Generator | None = None,
+        *,
+        bits: Bits = 1,
+        bounds: Bounds = "average",
+        extent: Extent = "minmax",
+        deviations: Deviations = 3.0,
+        momentum: Momentum = 0.99,
+        clip: Clip = "nothing",
+        scale: Scale = "table",
+        hash_layer: HasLayer = False,
+        guidance: Guidance = 0.0,
+    ) -> None:
+        super().__init__(dim, (dim,) if hash_layer else segments, bits=bits)
+        self.generator, self.ramp = generator, guidance
+        self.coded: Tensor | None = None  # which rows of the batch are their codes, (N,); None: all
+        self.layer = HashLayer(dim, dim, generator or torch.Generator()) if hash_layer else None
+        self.low: Tensor
+        self.high: Tensor
+        self.scale, self.clip = scale, clip
+        self.bounds, self.extent, self.deviations, self.momentum = bounds, extent, deviations, momentum
+        low, high = -torch.ones(1, len(self.segments)), torch.ones(1, len(self.segments))
+        if bounds == "learned":
+            self.low, self.high = nn.Parameter(low), nn.Parameter(high)
+        else:
+            self.register_buffer("low", low)
+            self.register_buffer("high", high)
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor) -> None:
+        if self.layer is not None:
+            self.layer.calibrate(x)
+        low, high = self._extent(self.in_units(self.target(x))[0])
+        self.low.copy_(low)
+        self.high.copy_(high)
+
+    def target(self, x: Tensor) -> Tensor:
+        return x if self.layer is None else self.layer(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.target(x)
+        x, unit = self.in_units(rows)
+        if self.training and self.bounds == "average":
+            with torch.no_grad():
+                low, high = self._extent(x)
+                self.low.lerp_(low, 1 - self.momentum)
+                self.high.lerp_(high, 1 - self.momentum)
+        codes = self.round(self._normalise(x))
+        values = self.values(codes, *self._affine(x, unit, codes))
+        if not self.training or not self.ramp:
+            return values
+        self.coded = coded_rows(rows, guidance(self.progress, self.ramp), self.generator)
+        return torch.where(self.coded[:, None], values, rows)
+
+    def round(self, normalised: Tensor) -> Tensor:
+        """x_n -> x_q; the backward of this step is the method. Here it passes nothing."""
+        return normalised.round()
+
+    def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, unit = self.in_units(self.target(x))
+        codes = self._normalise(x).round()
+        return codes, *self._affine(x, unit, codes)
+
+    @torch.no_grad()
+    def diagnostics(self, x: Tensor) -> dict[str, Any]:
+        inner, _ = self.in_units(self.target(x))
+        outside = (inner < self.spread(self.low)) | (inner > self.spread(self.high))
+        return {**super().diagnostics(x), "clipped": float(outside.float().mean())}
+
+    def step(self) -> Tensor:
+        """Distance of two neighbouring values in the grid's units, (1, segments)."""
+        return (self.high - self.low).clamp(min=1e-6) / ((1 << self.bits) - 1)
+
+    def in_units(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Rows (N, width) in the units that the grid lies over, and these units (N, segments); None where they are 1.
+
+        The same rows give the same bits whatever others are coded with them.
+        """
+        if self.scale == "table":
+            return x, None
+        unit = self.segment_means(x.square()).clamp(min=SMALLEST_SQUARE).sqrt()
+        return x / self.spread(unit), unit
+
+    @torch.no_grad()
+    def row_grid(self) -> RowGrid | None:
+        if self.scale == "table":
+            return None
+        return RowGrid(self.step()[0].cpu().numpy(), self.low[0].cpu().numpy(), order=2)
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        """x_n of rows in the grid's units."""
+        low = self.spread(self.low)
+        clipped = torch.clamp(x, low, self.spread(torch.maximum(self.low, self.high)))
+        if self.clip == "inward":
+            clipped = _Inward.apply(clipped, x)  # type: ignore[no-untyped-call]
+        return (clipped - low) / self.spread(self.step())
+
+    def _affine(self, x: Tensor, unit: Tensor | None, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and offset of ``codes``, (N or 1, segments) each; ``x`` and ``unit`` as ``in_units`` gives them."""
+        step, low = self.step(), self.low
+        if unit is None:
+            return step, low
+        with torch.no_grad():
+            along = self.segment_means(x * self.values(codes, step, low))
+            factor = self.segment_means(x.square()) / along.clamp(min=LEAST_ALONG)
+        scale = two_bytes(step * unit * factor)
+        return scale, scale * in_scales(low, step)
+
+    def _extent(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """This tensor's range, (1, segments) each."""
+        ranges = []
+        for block in self.blocks(x):
+            if self.extent == "minmax":
+                ranges.append(torch.stack(block.aminmax()))
+            else:
+                middle, deviation = block.mean(), block.std(correction=0)
+                ranges.append(torch.stack([middle - self.deviations * deviation, middle + self.deviations * deviation]))
+        low, high = torch.stack(ranges, dim=1)
+        return low[None], high[None]

@@ -1,0 +1,180 @@
+"""Samplers: the train interactions as batches of (user, positive, negatives), a new order every epoch.
+
+A negative is never an item that its user has in train, and no draw is rejected for it. Give each item a whole
+number w_j of tickets (1 for even draws), numbered in the order of item ids. A user with seen items s_0 < s_1 < ...
+has W - sum w_s unseen tickets; the r-th of them (r from 0) is ticket
+
+    r + sum of w_s over the seen s_j with b_j <= r,      b_j = unseen tickets below s_j
+
+since the tickets of s_j are skipped exactly by the r that reach past b_j. All users' b_j lie sorted in one array:
+a draw is exact and costs one binary search in it, O(log N), however many items a user has, and one more among the
+items where tickets are uneven. Users who have every item have no negative and are left out.
+
+Samplers that share K negatives across a batch cannot avoid seen items: they name the ``collisions``, and losses
+leave these pairs out. They are found from the negatives' side: the users of each negative that are in the batch,
+which over Gowalla touches 20 k interactions for 1024 even negatives, where the users' side touches 400 k.
+
+A run supplies, before the ``*``: ``train`` (Interactions) and ``generator`` (numpy Generator).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from rectoolkit.errors import TrainingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+    from rectoolkit.data import Interactions
+
+    Ids = npt.NDArray[np.int64]
+
+BLOCK = 1 << 22  # interactions at a time, where whole arrays would be held twice
+MOST_TICKETS = 2**52  # of all items; fewer where users * tickets would pass 2**62
+
+BatchSize = Annotated[int, Field(ge=1, description="interactions in a batch")]
+Negatives = Annotated[int, Field(ge=1, le=65536, description="negatives for each interaction")]
+Power = Annotated[float, Field(ge=0, le=4, description="items are drawn by their number of users to this power")]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Ids of one batch, int64: users (B,), positives (B,), negatives (B, K), or (K,) shared by the whole batch.
+
+    ``collisions`` (2, M), with shared negatives: the pairs (row of the batch, column of the negatives) in which the
+    user has the item in train. ``log_odds``, float32 of the negatives' shape, where items are not drawn evenly: the
+    log of how many times as often as evenly the item is drawn. ``best_of`` n: negatives are (B, K n), and of each n
+    neighbouring ones the best scored counts (``Views.hardest``).
+    """
+
+    users: Tensor
+    positives: Tensor
+    negatives: Tensor
+    collisions: Tensor | None = None
+    log_odds: Tensor | None = None
+    best_of: int = 1
+
+    def to(self, device: torch.device) -> Batch:
+        """This batch on another device; samplers draw on the CPU."""
+        if self.users.device == device:
+            return self
+        moved: dict[str, Any] = {name: ids.to(device) for name, ids in vars(self).items() if isinstance(ids, Tensor)}
+        return replace(self, **moved)
+
+
+class Unseen:
+    """Draws items that a user has not in train, exactly, without rejection: by ``tickets`` (I,), all > 0, or evenly."""
+
+    def __init__(self, train: Interactions, tickets: Ids | None = None) -> None:
+        indptr, items = train.indptr, train.items
+        self._before = self._passed = None  # tickets below each item; seen tickets, over all rows
+        if tickets is not None:
+            self._before = np.concatenate([np.zeros(1, np.int64), np.cumsum(tickets)])
+            self._passed = np.zeros(len(items) + 1, np.int64)
+            np.cumsum(tickets[items], out=self._passed[1:])
+        ends = indptr if self._passed is None else self._passed[indptr]
+        total = train.num_items if self._before is None else int(self._before[-1])
+        self._base, self.counts = ends[:-1], total - np.diff(ends)  # unseen tickets by user
+        self._stride = total + 1  # no b_j reaches it, so the array of all users stays sorted
+        users = np.arange(train.num_users, dtype=np.int64)
+        self._below = np.repeat(users * self._stride + self._base, train.user_degrees)  # 8 bytes an interaction
+        for first in range(0, len(items), BLOCK):
+            part = slice(first, first + BLOCK)
+            self._below[part] += items[part] if self._before is None else self._before[items[part]]
+            last = min(first + BLOCK, len(items))
+            self._below[part] -= np.arange(first, last) if self._passed is None else self._passed[first:last]
+
+    def draw(self, users: Ids, number: int, generator: np.random.Generator) -> Ids:
+        """``number`` items from the unseen of each user, (n,) -> (n, number); every count must be > 0."""
+        rank = generator.integers(0, self.counts[users][:, None], (len(users), number))
+        return self.pick(users, rank)
+
+    def pick(self, users: Ids, rank: Ids) -> Ids:
+        """The unseen item of that ticket (from 0, by id), (n,) and (n, K) -> (n, K)."""
+        end = np.searchsorted(self._below, users[:, None] * self._stride + rank, side="right")
+        ticket = rank + (end if self._passed is None else self._passed[end]) - self._base[users][:, None]
+        item: Ids = ticket if self._before is None else np.searchsorted(self._before, ticket, side="right") - 1
+        return item
+
+
+def popularity_tickets(train: Interactions, power: float) -> Ids:
+    """Tickets (I,) by the items' number of users to ``power``; at least 1, so that no user is left without."""
+    weights = train.item_degrees.astype(np.float64) ** power
+    most = min(MOST_TICKETS, 2**62 // max(train.num_users, 1) - train.num_items)
+    tickets: Ids = np.maximum(weights * (most / max(weights.sum(), 1e-300)), 1).astype(np.int64)
+    return tickets
+
+
+def log_odds(tickets: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """The log of how many times as often as evenly each item is drawn, float32 (I,)."""
+    odds: npt.NDArray[np.float32] = np.log(np.maximum(tickets, 1) * (len(tickets) / tickets.sum())).astype(np.float32)
+    return odds
+
+
+class Sampler:
+    """Base of every sampler: shuffles the interactions and cuts batches. Subclasses implement ``complete``."""
+
+    def __init__(
+        self, train: Interactions, generator: np.random.Generator, *, batch: BatchSize = 2048, negatives: Negatives = 1
+    ) -> None:
+        self.train, self.generator, self.batch, self.negatives = train, generator, batch, negatives
+        self._users, self._items = train.users, train.items
+        usable = train.user_degrees < train.num_items
+        if not usable.all():
+            usable = usable[self._users]
+            self._users, self._items = self._users[usable], self._items[usable]
+        if not len(self._users):
+            raise TrainingError(
+                f"no interaction to train on: of {train.num_interactions} in train, every user has all "
+                f"{train.num_items} items, which leaves no negative"
+            )
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return -(-len(self._users) // self.batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """One epoch: every usable interaction once."""
+        order = np.arange(len(self._users), dtype=np.int32)
+        self.generator.shuffle(order)
+        for start in range(0, len(order), self.batch):
+            chosen = order[start : start + self.batch]
+            yield self.complete(self._users[chosen].astype(np.int64), self._items[chosen].astype(np.int64))
+
+    def complete(self, users: Ids, positives: Ids) -> Batch:
+        """The batch of these interactions, with its negatives."""
+        raise NotImplementedError
+
+    def collisions(self, users: Ids, negatives: Ids) -> Ids:
+        """The pairs (row, column) of users (B,) and negatives (K,) that are in train, (2, M), by column."""
+        indptr, holders = self._by_item
+        start, degree = indptr[negatives], indptr[negatives + 1] - indptr[negatives]
+        shift = np.repeat(start - np.cumsum(degree) + degree, degree)
+        holder = holders[shift + np.arange(len(shift))]
+        column = np.repeat(np.arange(len(negatives)), degree)
+        order = np.argsort(users, kind="stable")  # a user stands in a batch as often as it was drawn
+        first = np.full(self.train.num_users, -1, np.int64)
+        named, at, times = np.unique(users[order], return_index=True, return_counts=True)
+        first[named] = np.arange(len(named))
+        group = first[holder]
+        here = group >= 0
+        group, column = group[here], column[here]
+        times, at = times[group], at[group]
+        shift = np.repeat(at - np.cumsum(times) + times, times)
+        return np.stack([order[shift + np.arange(len(shift))], np.repeat(column, times)])
+
+    @cached_property
+    def _by_item(self) -> tuple[Ids, npt.NDArray[np.int32]]:
+        """The users of each item as compressed rows: indptr (I + 1,), users (N,)."""
+        indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.train.item_degrees)])
+        return indptr, self.train.users[np.argsort(self.train.items, kind="stable")]

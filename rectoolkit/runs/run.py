@@ -1,0 +1,343 @@
+"""Run: a finished run folder, opened for reading. Needs neither torch nor dgl.
+
+The files of the folder are listed in ``rectoolkit.runs.layout``; ``rectoolkit.runs.execute`` makes them.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rectoolkit.files import check_whole, open_arrays
+from rectoolkit.files import atomic_write, new_folder
+from rectoolkit.search.codes import PackedTable
+from rectoolkit.data import Ids, Interactions, stored
+from rectoolkit.errors import FormatError, UserError
+from rectoolkit.evaluation.evaluate import Evaluation, open_index, rows_of, take
+from rectoolkit.search.float32 import open_embeddings, share_dims
+from rectoolkit.search.fold_in import FoldIn
+from rectoolkit.search.packed import Index, Rescore, check_count
+from rectoolkit.search.neighbours import neighbours
+from rectoolkit.runs.layout import ENVIRONMENT, FOLD_IN, LAYOUT, METRICS, PER_USER, RECIPE, SEEN, read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from rectoolkit.search.codes import CodeTable
+    from rectoolkit.data.ids import Id
+    from rectoolkit.search.packed import Hits
+
+    Table = PackedTable | npt.NDArray[np.float32]
+
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, opened for reading: codes, metrics, recommendations.
+
+    ``keeper`` lives as long as the run does: what would remove its folder.
+    """
+
+    path: Path
+    keeper: object = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """The run in the folder ``path``. Raises FormatError where it is no finished run of this version."""
+        if not isinstance(path, str | Path):
+            raise UserError(f"a run folder is opened by its path, got {path!r:.80}")
+        path = Path(path)
+        if path.is_file():
+            raise FormatError(f"{path}: is a file; name the run folder it lies in")
+        if not path.is_dir():
+            raise FormatError(f"{path}: no such run folder; 'rectool run RECIPE' makes one in runs/")
+        layout = read_json(path / ENVIRONMENT).get("layout")
+        if layout != LAYOUT:
+            raise FormatError(
+                f"{path}: a run folder of layout {layout}; this release reads {LAYOUT}: run its recipe.toml again"
+            )
+        if not (path / METRICS).exists():
+            again = f"rectool run {path / RECIPE} --runs {path.parent}"
+            raise FormatError(f"{path}: this run is not finished; '{again}' goes on with it")
+        return cls(path)
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """Accuracy, sizes, speeds: what ``metrics.json`` holds."""
+        metrics = read_json(self.path / METRICS)
+        missing = {"accuracy", "float32", "queries_per_second", "train_seconds", "bits"} - set(metrics)
+        if missing:
+            raise FormatError(f"{self.path / METRICS}: holds no {', '.join(sorted(missing))}; run the recipe again")
+        return metrics
+
+    @cached_property
+    def users(self) -> Table:
+        """The users' packed codes (U rows), memory-mapped; float32 rows of a run without a quantizer."""
+        return self._table("users")
+
+    @cached_property
+    def items(self) -> Table:
+        """The items' packed codes (I rows), memory-mapped; float32 rows of a run without a quantizer."""
+        return self._table("items")
+
+    @cached_property
+    def seen(self) -> Interactions:
+        """The train and validation interactions, which ranking leaves out."""
+        seen = stored.load(self.path / SEEN)
+        self._check(SEEN)
+        return seen
+
+    def per_user(self) -> Evaluation:
+        """The test metrics of every user with test items: users (Q,), values metric -> (Q,)."""
+        file = open_arrays(self.path / PER_USER, "per_user")
+        users = file.array("users", "<i8", 1)
+        values = {name: file.array(name, "<f8", 1) for name in file.arrays if name != "users"}
+        if wrong := [name for name, value in values.items() if len(value) != len(users)]:
+            raise FormatError(f"{file.path}: '{wrong[0]}' has no value for each user; run the recipe again")
+        self._check(PER_USER)
+        return Evaluation(users, values)
+
+    @cached_property
+    def user_ids(self) -> Ids | None:
+        """What the data calls its users, a row each, memory-mapped; None where that is the row number."""
+        return self._ids("users", self.seen.num_users)
+
+    @cached_property
+    def item_ids(self) -> Ids | None:
+        """What the data calls its items, as ``user_ids``."""
+        return self._ids("items", self.seen.num_items)
+
+    def recommend(
+        self,
+        users: Id | Sequence[Id] | None = None,
+        k: int = 10,
+        *,
+        items: Sequence[Id] | Sequence[Sequence[Id]] | None = None,
+        include_seen: bool = False,
+        float_query: bool = False,
+        rescore: int | None = None,
+    ) -> Hits:
+        """The best items for each user id, without those the user has been seen with; a row a user, best first.
+
+        ``items`` instead of ``users``: the item ids of a user who was not there in training, or a list of them a
+        user; ranked without these items. ``Hits.ids`` and ``scores`` are (users, k), k at most the number of items; a
+        row with fewer rankable items ends in ids -1. Where the data has ids of its own, users and items are asked for
+        by them, and ``Hits.ids`` holds those of the items, objects where they are texts (a row ends in None).
+        ``float_query``: multiply the user's float32 row, not the codes of it, with the items' codes. ``rescore``: rank
+        the best so many by codes again by float32 rows of both sides. Raises UserError for an unknown user or item, ids
+        that are no such ids, k below 1, where the run has no codes for these, and of a float query where its quantizer
+        rotates or projects a row before it is coded.
+        """
+        if (users is None) == (items is None):
+            raise UserError("recommend for users by their ids, or for a new user by items: one of the two")
+        if items is None:
+            rows = self._rows("user", users)
+            return self.named(self.rank(rows, k, include_seen=include_seen, float_query=float_query, rescore=rescore))
+        if rescore is not None:
+            raise UserError("rescore is for users of the run: a new user has no float row to rank again by")
+        return self.named(self._rank_new(_as_lists(items), k, include_seen, float_query))
+
+    def rank(
+        self,
+        rows: npt.NDArray[np.int64],
+        k: int = 10,
+        *,
+        include_seen: bool = False,
+        float_query: bool = False,
+        rescore: int | None = None,
+    ) -> Hits:
+        """What ``recommend`` says of users, in row numbers: ``rows`` (Q,) of users, ``Hits.ids`` those of items."""
+        for name, count in (("k", k), ("rescore", 1 if rescore is None else rescore)):
+            check_count(name, count)
+        k = min(k, self.seen.num_items)
+        mask = None if include_seen else rows_of(self.seen, rows)
+        if not float_query and rescore is None:
+            return open_index(self.items).search(take(self.users, rows), k, seen=mask)  # type: ignore[arg-type]
+        (coded, coded_items), (real, real_items) = self.tables(), self.float_rows()
+        if float_query and not share_dims(coded_items, real_items):
+            raise UserError(
+                f"{self.path}: its quantizer rotates or projects a row before coding it, so float rows cannot be "
+                "multiplied with its codes; leave the float query out, or rescore the best by float rows"
+            )
+        if rescore is not None and rescore < k:
+            raise UserError(f"rescore ({rescore}) is how many items to rank again, at least k ({k})")
+        again = None if rescore is None else Rescore(real[rows], real_items, rescore)
+        queries = real[rows] if float_query else coded.take(rows)
+        return Index(coded_items).search(queries, k, seen=mask, rescore=again)
+
+    def _rank_new(self, lists: Sequence[Sequence[Id]], k: int, include_seen: bool, float_query: bool) -> Hits:
+        check_count("k", k)
+        if float_query:
+            self.tables()  # codes are what a float query is for
+        rows, mask = [np.unique(self._rows("item", one)) for one in lists], None
+        if not include_seen:
+            mask = (np.concatenate([[0], np.cumsum([len(row) for row in rows])]), np.concatenate(rows))
+        queries = self._embed(rows, float_query)
+        return open_index(self.items).search(queries, min(k, self.seen.num_items), seen=mask)  # type: ignore[arg-type]
+
+    def named(self, hits: Hits) -> Hits:
+        """``hits`` of row numbers with what the data calls these items."""
+        return hits if self.item_ids is None else replace(hits, ids=self.item_ids.named(hits.ids))
+
+    def _rows(self, kind: str, asked: Any) -> npt.NDArray[np.int64]:
+        """The row numbers of the users or items asked for, ``kind`` user or item."""
+        users = kind == "user"
+        ids, count = (self.user_ids, self.seen.num_users) if users else (self.item_ids, self.seen.num_items)
+        try:
+            given = np.atleast_1d(np.asarray(asked))
+            if given.dtype.kind == "O" and {*map(type, given.flat)} in ({str}, {int}):  # as a frame's columns are
+                given = np.array(given.tolist())
+        except ValueError:  # lists of unequal lengths
+            given = np.empty((1, 0))
+        if given.ndim != 1 or not len(given) or given.dtype.kind not in ("iu" if ids is None else "iuU"):
+            what = "integer ids" if ids is None else "ids, as the data has them"
+            raise UserError(f"{kind}s must be one or more {what}, got {asked!r}")
+        if ids is not None:
+            return ids.rows(given, kind)
+        wrong = given[(given < 0) | (given >= count)]
+        if len(wrong):
+            raise UserError(f"{kind} {wrong[0]} is unknown: this run's {kind}s are 0 to {count - 1}")
+        return given.astype(np.int64)
+
+    def embed(self, lists: Sequence[Sequence[Id]], *, as_floats: bool = False) -> CodeTable | npt.NDArray[np.float32]:
+        """Rows of users who were not there in training, from a list of item ids each, as ``users`` holds them.
+
+        Codes on the users' grid; float32 rows of a run without a quantizer, or ``as_floats``. Raises UserError for an
+        unknown item and an empty list, FormatError where the run was made before this could be done.
+        """
+        return self._embed([self._rows("item", one) for one in lists], as_floats)
+
+    def _embed(self, lists: Sequence[npt.NDArray[np.int64]], as_floats: bool) -> CodeTable | npt.NDArray[np.float32]:
+        rows = self.fold_in.rows(lists, self.items, self.seen.item_degrees, self.item_ids)
+        users = self.users
+        return self.fold_in.coded(rows, users) if isinstance(users, PackedTable) and not as_floats else rows
+
+    @cached_property
+    def fold_in(self) -> FoldIn:
+        """What new users get a row by."""
+        if (self.path / FOLD_IN).exists():
+            self._check(FOLD_IN)
+        fold = FoldIn.load(self.path / FOLD_IN)
+        if wrong := fold.misfit(self.users, self.items):
+            raise FormatError(f"{self.path / FOLD_IN}: {wrong}; run the recipe again")
+        return fold
+
+    def similar_items(self, items: Id | Sequence[Id], k: int = 10) -> Hits:
+        """The items most alike to each of ``items``, itself left out: by the cosine of what their codes stand for.
+
+        ``Hits`` as of ``recommend``, scores from -1 to 1. Raises UserError for an unknown item and k below 1.
+        """
+        return self.named(neighbours(self.items, self._rows("item", items), k))
+
+    def tables(self) -> tuple[PackedTable, PackedTable]:
+        """The packed codes of users and items. Raises UserError of a run without a quantizer."""
+        users, items = self.users, self.items
+        if not (isinstance(users, PackedTable) and isinstance(items, PackedTable)):
+            raise UserError(
+                f"{self.path}: this run has no codes (its quantizer is float32); its float rows are users.npy and "
+                "items.npy there; for codes, train with another quantizer: --set quantizer.name=gste"
+            )
+        return users, items
+
+    def float_rows(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """The float32 rows of users and items before the quantizer, memory-mapped."""
+        users, items = (open_embeddings(self.path / f"{side}.npy") for side in ("users", "items"))
+        self._check("users.npy", "items.npy")
+        return users, items
+
+    def export(self, to: str | Path, formats: Sequence[str] = ("codes",)) -> dict[str, dict[str, str]]:
+        """Write the codes into the folder ``to``, as ``rectoolkit.runs.export`` does, with the digests of this run."""
+        from rectoolkit.runs.export import export
+
+        environment = read_json(self.path / ENVIRONMENT)
+        data = environment.get("data", {}).get("digest")
+        source = {"name": self.path.name, "digest": environment.get("digest"), "data": data}
+        return export(*self.tables(), to, formats, source, self.user_ids, self.item_ids)
+
+    def save(self, path: str | Path) -> Path:
+        """Copy this finished run to the folder ``path``, whole or not at all; ``Run.open`` and ``rectool`` take it.
+
+        Where ``path`` is such a copy already, nothing is done. Raises UserError where anything else is there.
+        """
+        if not isinstance(path, str | Path):
+            raise UserError(f"a run is saved to a folder, got {path!r}")
+        path = Path(path)
+        files = [file for file in sorted(Run.open(self.path).path.iterdir()) if _is_kept(file)]
+        if path.exists():
+            if path.is_dir() and all(_same(file, path / file.name) for file in files if file.name != ENVIRONMENT):
+                with suppress(FormatError):  # the environment of a copy may know of other commands
+                    if read_json(path / ENVIRONMENT).get("digest") == read_json(self.path / ENVIRONMENT)["digest"]:
+                        return path
+            raise UserError(f"{path}: exists already, and is no copy of this run; name a new folder")
+        with new_folder(path) as part:
+            for file in files:
+                with atomic_write(part / file.name) as written, file.open("rb") as read:
+                    shutil.copyfileobj(read, written)
+        return path
+
+    def _ids(self, side: str, count: int) -> Ids | None:
+        path = self.path / f"{side}.ids"
+        if not read_json(self.path / ENVIRONMENT).get("data", {}).get(f"{side[:-1]}_ids"):
+            return None
+        ids = Ids.load(path)
+        if len(ids) != count:
+            raise FormatError(f"{path}: {len(ids)} ids where this run has {count} {side}; run the recipe again")
+        self._check(path.name)
+        return ids
+
+    def _table(self, side: str) -> Table:
+        coded = read_json(self.path / ENVIRONMENT).get("bits", 0) <= 8
+        path = self.path / (f"{side}.codes" if coded else f"{side}.npy")
+        table = PackedTable.load(path) if coded else open_embeddings(path)
+        rows = table.num_rows if isinstance(table, PackedTable) else len(table)
+        expected = self.seen.num_users if side == "users" else self.seen.num_items
+        if rows != expected:
+            raise FormatError(f"{path}: {rows} rows where this run has {expected} {side}; run the recipe again")
+        self._check(path.name)
+        return table
+
+    @cached_property
+    def _checked(self) -> set[str]:
+        """The files whose bytes were compared with the checksums in ``metrics.json``."""
+        return set()
+
+    def _check(self, *names: str) -> None:
+        """Raise FormatError where a file is not what this run wrote: read once, where it has at most 256 MB."""
+        written = self.metrics.get("crc32") if (self.path / METRICS).exists() else None
+        for name in names:
+            if isinstance(written, dict) and name in written and name not in self._checked:
+                check_whole(self.path / name, written[name])
+                self._checked.add(name)
+
+
+def _as_lists(items: Any) -> Sequence[Sequence[Id]]:
+    """One user's items as a list of one; several users' as they are."""
+    try:
+        nested = len(items) > 0 and all(np.ndim(row) == 1 for row in items)
+    except TypeError:
+        raise UserError(f"items must be the item ids of a user, or a list of them a user, got {items!r}") from None
+    return items if nested else [items]
+
+
+def _is_kept(file: Path) -> bool:
+    """Whether a file of a run folder goes with the run: neither its lock nor what a killed writer left."""
+    return file.is_file() and not file.name.startswith(".")
+
+
+def _same(file: Path, other: Path) -> bool:
+    """Whether two files hold the same bytes."""
+    return other.is_file() and filecmp.cmp(file, other, shallow=False)
+
+
+
+

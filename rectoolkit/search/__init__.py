@@ -1,0 +1,1 @@
+"""Search: code tables and exact top-k over packed codes, float rows and inverted lists. Torch-free."""

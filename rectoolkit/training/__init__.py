@@ -1,0 +1,1 @@
+"""Training: the loop, its checkpoints, callbacks and memory."""

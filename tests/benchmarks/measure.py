@@ -1,0 +1,103 @@
+"""Training speed beside other implementations, and as data grow.
+
+python tests/benchmarks/measure.py steps
+python tests/benchmarks/measure.py growth planted-1m planted-10m
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rectoolkit.cli.group import Commands, at_least_1, threads_option
+
+if TYPE_CHECKING:
+    from typing import Any
+
+
+@click.group(cls=Commands)
+def main() -> None:
+    """Measure training: a step beside other implementations, and an epoch as data grow."""
+
+
+figures_option = click.option("--json", "figures", type=click.Path(path_type=Path), help="A file for the figures.")
+
+
+@main.command()
+@click.option("--dataset", default="gowalla", show_default=True, help="Name of a data set's card.")
+@click.option("--dim", default=64, show_default=True, type=at_least_1, help="Dims of an embedding.")
+@click.option("--layers", default=3, show_default=True, type=at_least_1, help="Propagation steps.")
+@click.option("--batch", default=2048, show_default=True, type=at_least_1, help="Interactions in a batch.")
+@click.option("--rounds", default=9, show_default=True, type=at_least_1, help="How often everyone takes a turn.")
+@click.option("--steps", default=5, show_default=True, type=at_least_1, help="Batches of a turn.")
+@click.option("--whole-epochs", is_flag=True, help="Every turn is a whole epoch.")
+@click.option(
+    "--most",
+    default=120.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Seconds after which one takes no further turn.",
+)
+@threads_option
+@click.option("--only-ours", is_flag=True, help="Leave LightGCN-PyTorch's way and PyG out.")
+@figures_option
+def steps(
+    dataset: str, dim: int, layers: int, batch: int, only_ours: bool, figures: Path | None, **settings: Any
+) -> None:
+    """Measure a training step of LightGCN with BPR beside LightGCN-PyTorch's way and PyG's LightGCN."""
+    from steps import bench_training, show_training
+    from trainers import Sizes
+
+    from rectoolkit.bench.report import check_writable, save_figures
+    from rectoolkit.data.catalog import load_dataset
+    from rectoolkit.terminal import telling
+
+    check_writable(None, figures)
+    loaded = load_dataset(dataset)
+    with telling() as told:
+        report = bench_training(loaded, Sizes(dim, layers, batch), others=not only_ours, told=told, **settings)
+    show_training(report)
+    if figures is not None:
+        save_figures(asdict(report), figures)
+
+
+@main.command()
+@click.argument("names", nargs=-1)
+@click.option("--steps", default=64, show_default=True, type=at_least_1, help="Batches that an epoch is cut into.")
+@click.option("--dim", default=64, show_default=True, type=at_least_1, help="Dims of an embedding.")
+@click.option("--layers", default=3, show_default=True, type=at_least_1, help="Propagation steps.")
+@click.option("--precision", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
+@threads_option
+@figures_option
+def growth(names: tuple[str, ...], figures: Path | None, **settings: Any) -> None:
+    """Train one whole epoch on each of the data sets NAMES, in a process each: seconds and peak memory.
+
+    An epoch has as many batches at every size, so that what is linear in the data takes as many times as long.
+    Without NAMES: planted-1m and planted-10m.
+    """
+    from growth import measure, show_growth
+
+    from rectoolkit.bench.report import check_writable, save_figures
+    from rectoolkit.data.catalog import find_card
+    from rectoolkit.terminal import telling
+
+    check_writable(None, figures)
+    names, rows = names or ("planted-1m", "planted-10m"), []
+    for name in names:
+        find_card(name)
+    try:
+        with telling() as told:
+            for name in names:
+                rows.append(measure(name, told, **settings))
+    finally:  # a size too large for the memory leaves those before it measured
+        if rows:
+            show_growth(rows)
+        if rows and figures is not None:
+            save_figures([asdict(row) for row in rows], figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Wrong types at the borders of the Python API end in one clear UserError, never in a traceback from the depths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rectoolkit.errors import UserError
+from rectoolkit.recipe.recipe import Recipe
+from rectoolkit.runs.estimator import Estimator
+from rectoolkit.runs.execute import Circumstances
+from rectoolkit.runs.export import export
+from rectoolkit.runs.run import Run
+from rectoolkit.search.codes import CodeTable, PackedTable
+from rectoolkit.search.float32 import FloatIndex
+from rectoolkit.search.inverted_lists import ApproximateIndex
+from rectoolkit.search.packed import Index, Rescore
+
+ITEMS = PackedTable.pack(CodeTable(np.random.default_rng(0).integers(0, 4, (50, 8), np.uint8), bits=2))
+ROWS = np.random.default_rng(1).standard_normal((50, 8)).astype(np.float32)
+WRONG_COUNTS: list[Any] = ["a", None, 2.0, 0, -1, True, [3], float("nan"), np.float32(3)]
+WRONG_QUERIES: list[Any] = [
+    "a",
+    None,
+    5,
+    [],
+    [[1, 2]],
+    [["a"] * 8],
+    {},
+    ROWS[0],
+    ROWS[:, 1:],
+    ROWS.astype(int),
+    object(),
+]
+WRONG_SEEN: list[Any] = ["ab", 5, (1,), ([0, 1], [2]), ([0, 1, 1, 1], ["a"]), ([0, 1, 1, 1], [50]), (None, None)]
+WRONG_IDS: list[Any] = ["a", 5, [[1]], [1.5], [50], [-1], [None], {1: 2}]
+
+
+@pytest.mark.parametrize("k", WRONG_COUNTS)
+def test_k_is_a_count_everywhere(small_run: Path, k: Any) -> None:
+    run, queries = Run.open(small_run), ITEMS.take([0, 1, 2])
+    for call in (
+        lambda: run.recommend(1, k),
+        lambda: run.recommend(1, 3, rescore=k) if k is not None else run.recommend(1, k),
+        lambda: Index(ITEMS).search(queries, k),
+        lambda: Index(ITEMS).search(queries, 3, rescore=Rescore(ROWS[:3], ROWS, k)),
+        lambda: FloatIndex(ROWS).search(ROWS[:3], k),
+        lambda: ApproximateIndex.build(ITEMS, lists=4).search(queries, k),
+        lambda: ApproximateIndex.build(ITEMS, lists=4).search(queries, 3, probe=k),
+    ):
+        with pytest.raises(UserError, match=r"whole number|rescore"):
+            call()
+
+
+@pytest.mark.parametrize("threads", [value for value in WRONG_COUNTS if value is not None])
+def test_threads_are_a_count_everywhere(threads: Any) -> None:
+    for index, queries in ((Index(ITEMS), ITEMS), (FloatIndex(ROWS), ROWS)):
+        with pytest.raises(UserError, match="threads must be a whole number"):
+            index.search(queries, 3, threads=threads)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="threads must be a whole number"):
+        Circumstances(threads=threads)
+
+
+def test_circumstances_take_what_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert type(Circumstances(threads=np.int64(2)).threads) is int  # type: ignore[arg-type]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert Circumstances(device="cuda:0").device == "cuda:0"
+    with pytest.raises(UserError, match="torch sees 1 GPUs"):
+        Circumstances(device="cuda:1")
+
+
+def test_only_data_is_fitted_and_only_to_a_folder_saved(small_run: Path) -> None:
+    for data in (None, 5, "clicks.csv", [(1, 2)]):
+        with pytest.raises(UserError, match="must be a frame, a dictionary of two columns or Interactions"):
+            Estimator("mf").fit(data)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="saved to a folder"):
+        Run.open(small_run).save(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "", 0, None, "CPU"])
+def test_devices_are_named_as_torch_has_them(device: Any) -> None:
+    with pytest.raises(UserError, match="device must be 'cpu', 'cuda' or 'cuda:N'"):
+        Circumstances(device=device)
+
+
+def test_settings_may_be_numbers_of_numpy_and_nothing_that_toml_lacks() -> None:
+    recipe = Recipe.load(Path(__file__).parents[2] / "recipes" / "hqgnn.toml")
+    changed = recipe.with_settings({"quantizer.bits": np.int64(2), "train.rate": np.float64(0.5)})
+    assert (changed["quantizer"]["bits"], changed["train"]["rate"]) == (2, 0.5)
+    for value in (None, object(), np.zeros(2), {1: 2}, lambda: 1):
+        with pytest.raises(UserError, match=r"quantizer\.bits"):
+            recipe.with_settings({"quantizer.bits": value})
+
+
+@pytest.mark.parametrize("queries", WRONG_QUERIES, ids=lambda value: repr(value)[:12])
+def test_queries_are_tables_or_float_rows(queries: Any) -> None:
+    for index in (Index(ITEMS), FloatIndex(ROWS), ApproximateIndex.build(ITEMS, lists=4)):
+        with pytest.raises(UserError, match="queries"):
+            index.search(queries, 3)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("seen", WRONG_SEEN, ids=repr)
+def test_seen_is_a_csr_pair(seen: Any) -> None:
+    for index, queries in ((Index(ITEMS), ITEMS.take([0, 1, 2])), (FloatIndex(ROWS), ROWS[:3])):
+        with pytest.raises(UserError, match="seen"):
+            index.search(queries, 3, seen=seen)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "items", [ROWS, None, 5, "items.codes", ITEMS.unpack()], ids=lambda value: type(value).__name__
+)
+def test_an_index_is_made_of_packed_codes(items: Any) -> None:
+    with pytest.raises(UserError, match="an index is made of a PackedTable"):
+        Index(items)
+    with pytest.raises(UserError, match="an index is made of a PackedTable"):
+        ApproximateIndex.build(items)
+
+
+@pytest.mark.parametrize("rescore", [5, (1,), (ROWS[:3], ROWS, 9), "a", {}], ids=lambda value: repr(value)[:8])
+def test_rescore_is_a_rescore(rescore: Any) -> None:
+    with pytest.raises(UserError, match="rescore must be a Rescore"):
+        Index(ITEMS).search(ITEMS.take([0, 1, 2]), 3, rescore=rescore)
+
+
+@pytest.mark.parametrize("ids", WRONG_IDS, ids=repr)
+def test_allow_and_deny_are_item_ids(ids: Any) -> None:
+    for name in ("allow", "deny"):
+        with pytest.raises(UserError, match=name):
+            Index(ITEMS).search(ITEMS.take([0]), 3, **{name: ids})
+
+
+@pytest.mark.parametrize("users", [None, "a", {}, [[1]], 1.0, [1, None], [10**30], -1, np.array([1.0])], ids=repr)
+def test_users_are_ids(small_run: Path, users: Any) -> None:
+    with pytest.raises(UserError, match="user"):
+        Run.open(small_run).recommend(users)
+
+
+def test_the_rest(small_run: Path, tmp_path: Path) -> None:
+    calls: list[tuple[Any, str]] = [
+        (lambda: Run.open(5), "path"),  # type: ignore[arg-type]
+        (lambda: Recipe.load(5), "path"),  # type: ignore[arg-type]
+        (lambda: Recipe.check("name"), "sections"),  # type: ignore[arg-type]
+        (lambda: Recipe.load("recipes/ste.toml", "quantizer.bits=2"), "list"),
+        (lambda: Recipe.load("recipes/ste.toml", [3]), "list"),  # type: ignore[list-item]
+        (lambda: export(ITEMS, ITEMS, tmp_path, "codes"), "list"),
+        (lambda: export(ITEMS, ITEMS, tmp_path, [3]), "unknown export format"),  # type: ignore[list-item]
+        (lambda: Index(ITEMS).search(ITEMS, 3, method="slow"), "method"),  # type: ignore[arg-type]
+        (lambda: ApproximateIndex.build(ITEMS, lists="a"), "lists"),  # type: ignore[arg-type]
+    ]  # fmt: skip
+    for call, told in calls:
+        with pytest.raises(UserError, match=told):
+            call()

@@ -1,0 +1,618 @@
+"""Many runs in one table: the plan, the tests of significance, the files, kill -9, and the folder of runs."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from scipy.stats import t as student
+
+from rectoolkit.cli import main
+from rectoolkit.compare import Comparison, compare_runs, make_plan
+from rectoolkit.compare.breakdown import by_activity, by_popularity, groups_of
+from rectoolkit.compare.charts import LINE_HEIGHT, spread
+from rectoolkit.compare.page import pareto_front
+from rectoolkit.compare.tables import cells, fitted, table_width
+from rectoolkit.data.planted import Planted, generate
+from rectoolkit.errors import UserError
+from rectoolkit.evaluation.significance import holm, paired
+from rectoolkit.runs import execute
+from rectoolkit.runs.run import Run
+
+RECIPE = """
+name = "{name}"
+seed = 5
+[dataset]
+path = "{data}"
+[encoder]
+name = "lightgcn"
+dim = 8
+layers = 1
+[quantizer]
+name = "{quantizer}"
+[loss]
+name = "bpr"
+[sampler]
+name = "uniform"
+batch = 256
+[train]
+rate = 0.02
+epochs = 2
+[evaluate]
+metrics = ["recall@10", "ndcg@10"]
+"""
+
+
+def write_adjacency(folder: Path, seed: int = 2023) -> Path:
+    folder.mkdir()
+    data = generate(Planted(users=120, items=70, interactions=2400, communities=8, communities_per_user=2, seed=seed))
+    for name, part in (("train", data.train), ("test", data.test)):
+        rows = (" ".join(map(str, (user, *part.row(user).tolist()))) for user in range(part.num_users))
+        (folder / f"{name}.txt").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def write_recipe(place: Path, name: str, quantizer: str, data: Path) -> Path:
+    path = place / f"{name}.toml"
+    path.write_text(RECIPE.format(name=name, quantizer=quantizer, data=data))
+    return path
+
+
+def rectool(*arguments: object, input: str | None = None) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], input=input)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data, two recipes on it, and their runs over two seeds, made by one command with its files in ``out``."""
+    place = tmp_path_factory.mktemp("compare")
+    data = write_adjacency(place / "data")
+    recipes = [write_recipe(place, "coded", "ste", data), write_recipe(place, "floats", "float32", data)]
+    result = rectool(
+        *("compare", *recipes, "--seeds", 2, "--jobs", 2, "--threads", 1, "--device", "cpu"),
+        *("--baseline", "coded", "--runs", place / "runs", "--out", place / "out"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "4 runs of 2 recipes: 0 finished before, 4 to do" in result.output
+    return place
+
+
+@pytest.fixture(scope="module")
+def compared(place: Path) -> Comparison:
+    plan = make_plan([place / "coded.toml", place / "floats.toml"], seeds=2, baseline="coded", runs=place / "runs")
+    return compare_runs(plan, place / "runs")
+
+
+# Significance
+
+
+def test_t_and_effect_against_their_formulas() -> None:
+    draws = np.random.default_rng(3)
+    one, other = draws.random(37), draws.random(37)
+    found, d = paired(one, other), one - other
+    statistic = d.mean() / (d.std(ddof=1) / np.sqrt(37))
+    assert found.difference == pytest.approx(d.mean())
+    assert found.effect == pytest.approx(d.mean() / d.std(ddof=1))
+    assert found.t_p == pytest.approx(2 * student.sf(abs(statistic), 36))
+
+
+def test_wilcoxon_against_all_signs() -> None:
+    d = np.array([0.3, -0.1, 0.45, 0.8, 0.22, -0.05, 0.61, 0.37, 0.9])
+    ranks = np.argsort(np.argsort(abs(d))) + 1
+    sums = [
+        sum(r for r, s in zip(ranks, signs, strict=True) if s) for signs in itertools.product((0, 1), repeat=len(d))
+    ]
+    least = min(ranks[d > 0].sum(), ranks[d < 0].sum())
+    assert paired(d, np.zeros(9)).wilcoxon_p == pytest.approx(2 * np.mean([s <= least for s in sums]))
+
+
+def test_the_same_rankings_are_no_difference() -> None:
+    one, other, third = np.random.default_rng(0).random((3, 50))
+    same = paired((one + other + third) / 3, (third + other + one) / 3)  # unequal by 1e-17 for some users
+    assert (same.difference, same.t_p, same.wilcoxon_p, same.effect) == (0, 1, 1, 0)
+    constant = paired(np.full(9, 0.5), np.zeros(9))
+    assert constant.t_p == 0
+    assert constant.effect == np.inf
+    with pytest.raises(ValueError, match="paired"):
+        paired(np.zeros(3), np.zeros(4))
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.001, 0.6, 0.02]) == pytest.approx([1.0, 0.004, 1.0, 0.06])
+    assert holm([0.7]) == [0.7]
+    assert holm([]) == []
+
+
+# The plan
+
+
+def test_a_wrong_third_recipe_is_told_before_anything_runs(place: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "third.toml"
+    wrong.write_text((place / "coded.toml").read_text().replace('"ste"', '"stee"'))
+    result = rectool("compare", place / "coded.toml", place / "floats.toml", wrong, "--runs", tmp_path / "runs")
+    assert result.exit_code == 2
+    assert "did you mean 'ste'?" in result.output
+    assert "third.toml" in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_override_that_a_recipe_does_not_know_is_a_fault(place: Path) -> None:
+    with pytest.raises(UserError, match=r"floats\.toml.*quantizer\.bits"):
+        make_plan([place / "coded.toml", place / "floats.toml"], ["quantizer.bits=1"])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--baseline", "codde"], "did you mean 'coded'?"),
+        (["--sort", "recall@11"], "recall@10"),
+        (["--seeds", "0"], "--seeds"),
+        (["--out", __file__], "is a file, or lies in one; name a folder to write to"),
+        (["--out", f"{__file__}/in"], "is a file, or lies in one; name a folder to write to"),
+        (["--set", f"seed={2**63 - 1}", "--seeds", "2"], "seed"),
+    ],
+)
+def test_wrong_options_end_with_code_2(place: Path, tmp_path: Path, options: list[str], told: str) -> None:
+    result = rectool("compare", place / "coded.toml", *options, "--runs", tmp_path / "runs")
+    assert result.exit_code == 2
+    assert told in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_that_is_read_only_is_told_before_anything_runs(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    result = rectool("compare", place / "coded.toml", "--out", tmp_path, "--runs", tmp_path / "runs")
+    assert result.exit_code == 2
+    assert f"{tmp_path}: may not be written to" in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_rows_are_recipes_that_differ_in_more_than_their_seed(place: Path, tmp_path: Path) -> None:
+    text = (place / "coded.toml").read_text()
+    (tmp_path / "a.toml").write_text(text.replace("seed = 5", "seed = 6"))
+    (tmp_path / "b.toml").write_text(text.replace("layers = 1", "layers = 2"))
+    plan = make_plan([place / "coded.toml", tmp_path / "a.toml", tmp_path / "b.toml"], seeds=2)
+    assert [row.label for row in plan.rows] == ["coded encoder.layers=1", "coded encoder.layers=2"]
+    assert [[recipe.seed for recipe in row.recipes] for row in plan.rows] == [[5, 6, 7], [5, 6]]
+
+
+def test_metrics_are_those_that_all_measure(place: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text((place / "coded.toml").read_text().replace('"recall@10", "ndcg@10"', '"map@5", "ndcg@10"'))
+    plan = make_plan([place / "floats.toml", other])
+    assert plan.metrics == ("ndcg@10",)
+    assert "map@5, recall@10" in plan.notes[0]
+    other.write_text((place / "coded.toml").read_text().replace('"recall@10", "ndcg@10"', '"map@5"'))
+    with pytest.raises(UserError, match="no metric in common"):
+        make_plan([place / "floats.toml", other])
+
+
+def test_recipes_on_different_data_are_refused(place: Path, tmp_path: Path) -> None:
+    elsewhere = write_recipe(tmp_path, "elsewhere", "ste", write_adjacency(tmp_path / "data", seed=1))
+    result = rectool("compare", place / "coded.toml", elsewhere, "--runs", tmp_path / "runs")
+    assert result.exit_code == 2
+    assert re.search(r"digest \w{12}; 120 users, 70 items.*: coded\n.*digest \w{12}; .*: elsewhere", result.output)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_runs_begun_on_other_data_are_refused(place: Path, tmp_path: Path) -> None:
+    runs = shutil.copytree(place / "runs", tmp_path / "runs")
+    environment = next(runs.glob("coded-*")) / "environment.json"
+    content = json.loads(environment.read_text())
+    content["data"]["digest"] = "0" * 64
+    environment.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"{environment.parent.name} \(digest 000000000000; 120 users"):
+        make_plan([place / "coded.toml", place / "floats.toml"], seeds=2, runs=runs)
+
+
+def test_a_finished_run_whose_teacher_changed_is_not_compared(place: Path, tmp_path: Path) -> None:
+    teacher, runs = tmp_path / "teacher", tmp_path / "runs"
+    shutil.copytree(next((place / "runs").glob("floats-*")), teacher)
+    (teacher / "environment.json").unlink()
+    changes = ["loss.name=distill", f"loss.teacher={teacher}"]
+    words = ["compare", place / "coded.toml", *(f"--set={one}" for one in changes), "--runs", runs]
+    made = rectool(*words)
+    assert made.exit_code == 0, made.output
+    assert rectool(*words).exit_code == 0
+    np.save(teacher / "users.npy", 2 * np.load(teacher / "users.npy"))
+    again = rectool(*words)
+    assert (again.exit_code, "begun with another content of" in " ".join(again.output.split())) == (2, True)
+
+
+@pytest.mark.parametrize("damage", ["{", '{"epoch": 1}\n', "[]\n"])
+def test_a_damaged_log_is_named(place: Path, tmp_path: Path, damage: str) -> None:
+    runs = shutil.copytree(place / "runs", tmp_path / "runs")
+    for folder in runs.glob("coded-*"):
+        (folder / "log.jsonl").write_text(damage)
+    result = rectool("compare", place / "coded.toml", place / "floats.toml", "--runs", runs, "--out", tmp_path / "out")
+    assert (result.exit_code, "log.jsonl: " in result.output) == (2, True), result.output
+
+
+def test_a_setting_varied_is_a_row_a_value_named_by_it(place: Path) -> None:
+    plan = make_plan([place / "coded.toml"], vary=["quantizer.bits=1,2,4"], seeds=2)
+    assert [row.label for row in plan.rows] == ["coded bits=1", "coded bits=2", "coded bits=4"]
+    assert [[recipe["quantizer"]["bits"] for recipe in row.recipes] for row in plan.rows] == [[1, 1], [2, 2], [4, 4]]
+    both = make_plan([place / "coded.toml"], vary=["quantizer.name=ste,gste", "encoder.layers=0, 2"])
+    assert [row.label for row in both.rows] == [
+        f"coded name={name} layers={layers}" for name in ("ste", "gste") for layers in (0, 2)
+    ]
+    with_others = make_plan([place / "coded.toml", place / "floats.toml"], vary=["encoder.layers=1,2"])
+    assert [row.label for row in with_others.rows][2:] == ["floats layers=1", "floats layers=2"]
+    assert make_plan([place / "coded.toml"], vary=["quantizer.bits=1,2"], baseline="coded bits=1").rows
+
+
+@pytest.mark.parametrize(
+    ("vary", "told"),
+    [
+        (["quantizer.bits"], "must read section.key=value,value"),
+        (["quantizer.bits="], "must read section.key=value,value"),
+        (["quantizer.bits=1,1"], "given twice"),
+        (["quantizer.bits=1", "quantizer.bits=2"], "given twice"),
+        (["quantizer.bits=2,9"], "from 1 to 8"),
+        (["quantiser.bits=2"], "did you mean 'quantizer'"),
+    ],
+)
+def test_what_cannot_be_varied_is_told(place: Path, vary: list[str], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        make_plan([place / "coded.toml"], vary=vary)
+
+
+# The table and the files
+
+
+def test_a_piped_table_fits_and_keeps_what_was_asked_for(place: Path, compared: Comparison) -> None:
+    options = ("--seeds", 2, "--baseline", "coded", "--runs", place / "runs", "--device", "cpu")
+    narrow = rectool("compare", place / "coded.toml", place / "floats.toml", *options).output
+    table = [line for line in narrow.splitlines() if line[:1] in "┏┃┡│└"]
+    assert max(map(len, table)) <= 100
+    assert "recall@10 - coded" in narrow
+    assert "left out to fit 100 columns: train s" in narrow
+    wide = rectool("compare", place / "coded.toml", place / "floats.toml", *options, "--wide").output
+    for head in cells(compared)[0]:
+        assert head in wide
+    for width in (70, 80, 120, 1000):
+        heads, rows, left_out = fitted(compared, width)
+        assert sorted([*heads, *left_out]) == sorted(cells(compared)[0])
+        assert {"recipe", "recall@10"} <= set(heads)
+        assert table_width(heads, rows) <= width
+
+
+def test_the_table_holds_means_and_deviations_of_the_runs(place: Path, compared: Comparison) -> None:
+    rows = {row["recipe"]: row for row in csv.DictReader((place / "out" / "table.csv").open())}
+    assert set(rows) == {"coded", "floats"}
+    for name, row in rows.items():
+        runs = [Run.open(path) for path in (place / "runs").glob(f"{name}-*")]
+        assert len(runs) == int(row["seeds"]) == 2
+        for metric in ("recall@10", "ndcg@10"):
+            one, other = (run.metrics["accuracy"][metric] for run in runs)
+            assert float(row[metric]) == pytest.approx((one + other) / 2)
+            assert float(row[f"{metric} deviation"]) == pytest.approx(abs(one - other) / np.sqrt(2))
+    assert float(rows["floats"]["bits_per_node"]) == 32 * 8
+    assert rows["coded"]["recall@10 t_p"] == ""
+    d = np.mean([r.per_user().values["recall@10"] for r in compared.rows[0].runs], axis=0)
+    d = d - np.mean([r.per_user().values["recall@10"] for r in compared.rows[1].runs], axis=0)
+    sign = 1 if compared.rows[0].label == "floats" else -1
+    assert float(rows["floats"]["recall@10 difference"]) == pytest.approx(sign * d.mean())
+    assert float(rows["floats"]["recall@10 effect"]) == pytest.approx(sign * d.mean() / d.std(ddof=1))
+
+
+def test_csv_of_runs_and_markdown_say_the_same(place: Path, compared: Comparison) -> None:
+    runs = list(csv.DictReader((place / "out" / "runs.csv").open()))
+    assert sorted((row["recipe"], row["seed"]) for row in runs) == sorted(itertools.product(("coded", "floats"), "56"))
+    assert all((place / "runs" / f"{row['recipe']}-{row['digest'][:8]}").is_dir() for row in runs)
+    text = (place / "out" / "table.md").read_text()
+    assert "2 runs shared the machine" in text
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    heads, rows = cells(compared)
+    assert [cell.strip() for cell in lines[0].strip("|").split("|")] == heads
+    assert [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]] == rows
+
+
+def test_sorted_as_asked(place: Path) -> None:
+    for sort, first in (("bytes_per_item", "coded"), ("name", "coded")):
+        plan = make_plan([place / "floats.toml", place / "coded.toml"], seeds=2, sort=sort)
+        assert compare_runs(plan, place / "runs").rows[0].label == first
+    plan = make_plan([place / "floats.toml", place / "coded.toml"], seeds=2, sort="ndcg@10")
+    values = [row.accuracy["ndcg@10"].mean for row in compare_runs(plan, place / "runs").rows]
+    assert values == sorted(values, reverse=True)
+
+
+class Page(HTMLParser):
+    """Fails where a tag closes that is not open; counts tags, keeps text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.counts: dict[str, int] = {}
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.counts[tag] = self.counts.get(tag, 0) + 1
+        assert not {"src", "href"} & {name for name, _ in attrs}
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.counts[tag] = self.counts.get(tag, 0) + 1
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_is_whole_and_loads_nothing(place: Path, compared: Comparison) -> None:
+    html = (place / "out" / "report.html").read_text()
+    page = Page()
+    page.feed(html)
+    page.close()
+    assert page.open == []
+    assert page.counts["svg"] == page.counts["figure"] == 5
+    assert not re.search(r"https?:|@import|url\(|<script|nan", html)
+    assert "prefers-color-scheme: dark" in html
+    assert ("The dashed line is" in html) == ('class="front"' in html)
+    assert "* where both are below 0.05" in html
+    for cell in itertools.chain(*cells(compared)[1]):
+        assert cell in page.text
+
+
+def test_names_are_escaped_in_the_charts() -> None:
+    from rectoolkit.compare.charts import Series, lines, scatter
+
+    series = [Series("a<b&c", 0, ((64.0, 0.5),)), Series("d", 1, ((64.0, 0.5),))]
+    for chart in (scatter(series, [], "x", "y"), lines(series, "x", "y")):
+        assert "a<b" not in chart
+        assert "a&lt;b&amp;c" in chart
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["ste", "hqgnn"], ["ste", "hqgnn"]),
+        (["ste bits=1 layers=1", "ste bits=1 layers=2"], ["ste bits=1 layers=1", "ste bits=1 layers=2"]),
+        (["my-long-recipe-name bits=1 rate=1", "my-long-recipe-name bits=2 rate=1"], ["bits=1", "bits=2"]),
+        (
+            ["a-recipe-of-a-very-long-name-1", "a-recipe-of-a-very-long-name-2"],
+            ["…of-a-very-long-name-1", "…of-a-very-long-name-2"],
+        ),
+        (
+            ["a-recipe-of-a-very-long-name", "a-recipe-of-a-very-long-name x"],
+            ["…e-of-a-very-long-name", "…of-a-very-long-name x"],
+        ),
+        (
+            ["1-recipe-of-a-very-long-name", "2-recipe-of-a-very-long-name"],
+            ["1-recipe-of-a-very-lo…", "2-recipe-of-a-very-lo…"],
+        ),
+    ],
+)
+def test_labels_of_a_chart_differ_however_short(names: list[str], short: list[str]) -> None:
+    from rectoolkit.compare.charts import LABEL_LETTERS, labels
+
+    assert labels(names) == short
+    assert max(map(len, short)) <= LABEL_LETTERS
+
+
+def test_ticks_of_an_axis_have_the_same_decimals_and_labels_their_room() -> None:
+    from rectoolkit.compare.charts import WIDTH, Series, lines
+
+    chart = lines([Series("short", 0, ((0.0, 0.97), (1.0, 1.0)))], "x", "y")
+    assert re.findall(r'text-anchor="end">([^<]+)<', chart) == ["0.97", "0.98", "0.99", "1.00"]
+    for name in ("short", "a-recipe-of-22-letters"):
+        (label,) = re.findall(
+            r'<text class="label"[^>]* x="([0-9.]+)"', lines([Series(name, 0, ((0.0, 1.0),))], "", "")
+        )
+        assert WIDTH - 8 * len(name) - 8 < float(label) < WIDTH - 7 * len(name)
+
+
+def test_labels_are_spread_in_order() -> None:
+    placed = spread([100.0, 101.0, 20.0, 99.0])
+    assert sorted(range(4), key=placed.__getitem__) == [2, 3, 0, 1]
+    assert np.diff(sorted(placed)).min() >= LINE_HEIGHT - 1e-9
+    assert len({round(height, 6) for height in spread([50.0] * 60)}) == 60
+
+
+def test_pareto_front_against_all_pairs() -> None:
+    draws = np.random.default_rng(1).integers(0, 8, (40, 2))
+    points = [(float(x), float(y)) for x, y in draws]
+    beaten = [any((x <= a and y >= b) and (x, y) != (a, b) for x, y in points) for a, b in points]
+    assert pareto_front(points) == sorted({p for p, out in zip(points, beaten, strict=True) if not out})
+
+
+def test_breakdowns_against_loops(compared: Comparison) -> None:
+    dataset, run = compared.plan.dataset, compared.rows[0].runs[0]
+    items = groups_of(dataset.train.item_degrees, dataset.test.item_degrees)
+    users = groups_of(dataset.train.user_degrees, dataset.test.user_degrees)
+    assert 2 <= len(items.names) <= 5
+    assert all(np.diff(items.group[np.argsort(dataset.train.item_degrees, kind="stable")]) >= 0)
+    found, total = np.zeros(len(items.names)), np.zeros(len(items.names))
+    for user in range(dataset.num_users):
+        best = set(run.recommend(user, 10).ids[0].tolist())
+        for item in dataset.test.row(user).tolist():
+            total[items.group[item]] += 1
+            found[items.group[item]] += item in best
+    assert by_popularity(run, dataset, 10, items) == pytest.approx(found / total)
+    evaluation = run.per_user()
+    means = by_activity([run], "recall@10", users)
+    for number in range(len(users.names)):
+        chosen = [
+            v for u, v in zip(evaluation.users, evaluation.values["recall@10"], strict=True) if users.group[u] == number
+        ]
+        assert means[number] == pytest.approx(np.mean(chosen))
+
+
+# Interrupts and failures
+
+
+def test_kill_and_the_same_command_again_give_the_same_codes(place: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    names = ["compare", str(place / "coded.toml"), str(place / "floats.toml"), "--threads", "1", "--device", "cpu"]
+    command = [sys.executable, "-m", "rectoolkit", *names, "--runs", str(runs)]
+    parent = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    while not list(runs.glob("*/environment.json")):
+        assert parent.poll() is None
+        time.sleep(0.005)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    again = rectool(*names, "--runs", runs)
+    assert again.exit_code == 0, again.output
+    made = sorted(path.name for path in runs.iterdir())
+    assert len(made) == 2
+    for name in made:
+        for side in ("users", "items"):
+            file = f"{side}.npy"
+            assert (runs / name / file).read_bytes() == (place / "runs" / name / file).read_bytes()
+    assert rectool(*names, "--runs", runs).output.count("[") == 0  # all reused: nothing is run
+
+
+def test_an_interrupt_is_not_told_as_a_failure(place: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    names = ["compare", str(place / "coded.toml"), "--set", "train.epochs=5000", "--threads", "1", "--device", "cpu"]
+    command = [sys.executable, "-m", "rectoolkit", *names, "--runs", str(runs)]
+    parent = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
+    while not list(runs.glob("*/environment.json")):
+        assert parent.poll() is None
+        time.sleep(0.005)
+    os.kill(parent.pid, signal.SIGINT)
+    told, _ = parent.communicate()
+    assert parent.returncode == 130, told
+    assert "interrupted; the same command" in told
+    assert "failed" not in told
+
+
+def test_a_failed_run_is_told_while_the_others_go_on(place: Path) -> None:
+    (place / "wild.toml").write_text(
+        (place / "coded.toml")
+        .read_text()
+        .replace("0.02", "1e38")
+        .replace("coded", "wild")
+        .replace("seed = 5", "seed = 9")
+    )
+    options = ("--runs", place / "runs", "--threads", 1, "--device", "cpu", "--baseline", "coded")
+    result = rectool("compare", place / "wild.toml", place / "coded.toml", *options)
+    assert result.exit_code == 1
+    assert re.search(r"failed: wild seed 9: epoch 1.*holds NaN or infinity", result.output)
+    assert re.search(r"│ coded +│ +1 │", result.output)
+
+
+# The folder of runs
+
+
+def test_runs_are_listed_and_removed_after_asking(place: Path, tmp_path: Path) -> None:
+    runs = shutil.copytree(place / "runs", tmp_path / "runs")
+    for left in runs.glob("wild-*"):
+        shutil.rmtree(left)
+    names = sorted(path.name for path in runs.iterdir())
+    (runs / names[0] / "metrics.json").unlink()
+    (runs / "notes").mkdir()  # no run folder: neither listed nor removed
+    listed = rectool("runs", "--runs", runs).output
+    assert [name for name in names if name in listed] == names
+    assert f"{names[0]}: interrupted: 2 of 2 epochs logged" in listed
+    assert listed.count("finished") == 3
+    assert "notes" not in listed
+    assert names[0] not in rectool("runs", "floats*", "--runs", runs).output
+    for name in ("../runs", "notes", ".", names[0][:-1]):
+        assert rectool("runs", "--runs", runs, "--remove", name, "--yes").exit_code == 2
+    assert "removed" not in rectool("runs", "--runs", runs, "--remove", names[0], input="n\n").output
+    assert (runs / names[0]).exists()
+    assert rectool("runs", "--runs", runs, "--remove", names[0], input="y\n").exit_code == 0
+    assert sorted(path.name for path in runs.iterdir()) == sorted([*names[1:], "notes"])
+
+
+def listed(runs: Path, *arguments: str) -> dict[str, dict[str, str]]:
+    result = rectool("runs", "--runs", runs, "--json", *arguments)
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.output.splitlines() if line.startswith("{")]
+    return {Path(row["folder"]).name: row for row in rows}
+
+
+def test_a_runs_state_is_told_from_its_files_and_its_lock(place: Path, tmp_path: Path) -> None:
+    import fcntl
+
+    runs = shutil.copytree(place / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("wild-*"))
+    one, two, three, four = sorted(runs.iterdir())
+    first = listed(runs)[one.name]
+    assert {key: first[key] for key in ("data", "encoder", "quantizer", "bits", "state", "detail")} == {
+        "data": "data", "encoder": "lightgcn", "quantizer": "ste", "bits": "1", "state": "finished", "detail": "",
+    }  # fmt: skip
+    assert first["seed"] in "56"
+    assert first["metric"] == f"recall@10 {Run.open(one).metrics['accuracy']['recall@10']:.4f}"
+    (one / "items.codes").write_bytes((one / "items.codes").read_bytes()[:-9])
+    for folder in (two, three, four):
+        (folder / "metrics.json").unlink()
+    (two / "log.jsonl").write_text('{"epoch": 1, "loss"')  # cut short: the state does not hang on it
+    (three / "failure.txt").write_text("epoch 1: NaN\n")
+    with open(four / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = listed(runs)
+    assert [found[path.name]["state"] for path in (one, two, three, four)] == [
+        "damaged", "interrupted", "failed", "running",
+    ]  # fmt: skip
+    assert found[three.name]["detail"] == "epoch 1: NaN"
+    assert "items.codes" in found[one.name]["detail"]
+    assert set(listed(runs, "--where", "state=failed")) == {three.name}
+    assert set(listed(runs, "--where", "quantizer=float32", "--where", "bits=32")) == {three.name, four.name}
+    for wrong, told in (("states=failed", "did you mean 'state'"), ("state=fail", "'failed'"), ("bits", "key=value")):
+        assert told in rectool("runs", "--runs", runs, "--where", wrong).output
+    assert rectool("runs", "--runs", runs, "--where", "state=failed", "--remove-listed", input="n\n").exit_code == 0
+    assert three.exists()
+    rectool("runs", "--runs", runs, "--where", "state=failed", "--remove-listed", "--yes")
+    assert sorted(path.name for path in runs.iterdir()) == sorted(path.name for path in (one, two, four))
+
+
+def test_a_failure_is_kept_until_the_next_attempt(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("run", place / "coded.toml", "--runs", tmp_path, "--quiet", "--threads", "1")
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(execute, "_measure", full)
+    assert rectool(*command).exit_code == 1
+    (found,) = listed(tmp_path).values()
+    assert (found["state"], "No space left" in found["detail"]) == ("failed", True)
+    monkeypatch.undo()
+    assert rectool(*command).exit_code == 0
+    (found,) = listed(tmp_path).values()
+    assert found["state"] == "finished"
+    assert not list(tmp_path.glob("*/failure.txt"))
+
+
+def test_a_run_is_measured_again_from_its_codes(place: Path, compared: Comparison, tmp_path: Path) -> None:
+    run = compared.rows[0].runs[0]
+    found = json.loads(rectool("evaluate", run.path, "--metrics", "ndcg@10,recall@3", "--json").output)
+    assert found["ndcg@10"] == run.metrics["accuracy"]["ndcg@10"]
+    test, shares = compared.plan.dataset.test, []
+    for user in np.flatnonzero(test.user_degrees).tolist():
+        wanted = set(test.row(user).tolist())
+        shares.append(len(wanted & set(run.recommend(user, 3).ids[0].tolist())) / len(wanted))
+    assert found["recall@3"] == pytest.approx(np.mean(shares))
+    wrong = rectool("evaluate", run.path, "--metrics", "recal@3")
+    assert (wrong.exit_code, "did you mean 'recall'" in wrong.output) == (2, True)
+    other = shutil.copytree(run.path, tmp_path / "other")
+    (other / "environment.json").write_text(
+        (other / "environment.json").read_text().replace(compared.plan.dataset.digest, "0" * 64)
+    )
+    assert "trained on other interactions" in rectool("evaluate", other).output

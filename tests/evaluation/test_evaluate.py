@@ -1,0 +1,126 @@
+"""Evaluation against a loop over users, and the two kinds of index against one another."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rectoolkit.data import Interactions
+from rectoolkit.errors import DataError, FormatError, UserError
+from rectoolkit.evaluation import evaluate as module
+from rectoolkit.evaluation.evaluate import evaluate, rows_of
+from rectoolkit.search.codes import CodeTable, PackedTable, dot
+from rectoolkit.search.float32 import FloatIndex
+from rectoolkit.search.packed import mix
+
+DRAWS = np.random.default_rng(3)
+
+
+def random_interactions(users: int, items: int, number: int) -> Interactions:
+    return Interactions.from_pairs(DRAWS.integers(0, users, number), DRAWS.integers(0, items, number), users, items)
+
+
+def test_evaluation_equals_a_loop_over_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "USER_BLOCK", 7)  # several blocks, the last one short
+    seen, held = random_interactions(30, 50, 200), random_interactions(30, 50, 60)
+    users, items = (CodeTable(DRAWS.integers(0, 4, (n, 9)).astype(np.uint8), bits=2) for n in (30, 50))
+    found = evaluate(PackedTable.pack(users), PackedTable.pack(items), seen, held, ["recall@5", "ndcg@10"])
+    scores, recalls, asked = dot(users, items), [], []
+    for user in range(30):
+        if not len(held.row(user)):
+            continue
+        ranked = sorted(set(range(50)) - set(seen.row(user).tolist()), key=lambda i: (-scores[user, i], int(mix(i))))
+        recalls.append(len(set(ranked[:5]) & set(held.row(user).tolist())) / len(held.row(user)))
+        asked.append(user)
+    assert found.users.tolist() == asked
+    np.testing.assert_allclose(found.values["recall@5"], recalls)
+    assert found.means["recall@5"] == pytest.approx(np.mean(recalls))
+
+
+def test_a_metric_named_twice_is_measured_once() -> None:
+    seen, held = random_interactions(20, 40, 100), random_interactions(20, 40, 50)
+    users, items = (DRAWS.normal(size=(n, 8)).astype(np.float32) for n in (20, 40))
+    names = ["recall@5", "coverage@5"]
+    once, twice = (evaluate(users, items, seen, held, asked) for asked in (names, names * 2))
+    assert {name: values.tolist() for name, values in twice.values.items()} == {
+        name: values.tolist() for name, values in once.values.items()
+    }
+    assert twice.means == once.means
+
+
+def test_codes_and_their_decoded_floats_rank_alike() -> None:
+    seen, held = random_interactions(20, 40, 100), random_interactions(20, 40, 50)
+    users, items = (CodeTable(DRAWS.integers(0, 2, (n, 16)).astype(np.uint8), bits=1) for n in (20, 40))
+    packed = evaluate(PackedTable.pack(users), PackedTable.pack(items), seen, held, ["map@20"])
+    floats = evaluate(users.decode(), items.decode(), seen, held, ["map@20"])
+    np.testing.assert_array_equal(packed.values["map@20"], floats.values["map@20"])
+
+
+def test_nothing_held_out_is_refused() -> None:
+    empty = Interactions.from_pairs([], [], 4, 4)
+    with pytest.raises(DataError, match="no user has a held-out item"):
+        evaluate(np.ones((4, 2), np.float32), np.ones((4, 2), np.float32), empty, empty, ["recall@2"])
+
+
+def test_rows_of_gives_the_rows_in_the_order_asked() -> None:
+    interactions = Interactions.from_pairs([0, 0, 2, 3], [1, 4, 0, 2], 4, 5)
+    indptr, items = rows_of(interactions, np.array([3, 1, 0]))
+    assert indptr.tolist() == [0, 1, 1, 3]
+    assert items.tolist() == [2, 1, 4]
+
+
+@pytest.mark.parametrize(("num_items", "k"), [(0, 3), (1, 3), (5, 3), (300, 20), (300, 400)])
+def test_the_float_index_equals_a_full_sort(num_items: int, k: int) -> None:
+    queries, items = DRAWS.normal(size=(6, 8)).astype(np.float32), DRAWS.normal(size=(num_items, 8)).astype(np.float32)
+    hits = FloatIndex(items).search(queries, k)
+    scores = queries @ items.T
+    for row in range(6):
+        order = np.lexsort((mix(np.arange(num_items)), -scores[row]))[:k]
+        assert hits.ids[row, : len(order)].tolist() == order.tolist()
+        assert (hits.ids[row, len(order) :] == -1).all()
+        assert np.isneginf(hits.scores[row, len(order) :]).all()
+
+
+def test_the_float_index_leaves_out_what_was_seen() -> None:
+    items = np.arange(6, dtype=np.float32)[:, None]
+    hits = FloatIndex(items).search(np.ones((2, 1), np.float32), 6, seen=(np.array([0, 2, 2]), np.array([5, 0])))
+    assert hits.ids.tolist() == [[4, 3, 2, 1, -1, -1], [5, 4, 3, 2, 1, 0]]
+
+
+def test_float_files_that_are_damaged_are_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "items.npy"
+    with pytest.raises(FormatError, match="no such file"):
+        FloatIndex.open(path)
+    np.save(path, np.ones((100, 4), np.float32))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(FormatError, match="not a whole"):
+        FloatIndex.open(path)
+    np.save(path, np.ones((3, 4)))
+    with pytest.raises(FormatError, match="float64"):
+        FloatIndex.open(path)
+    with pytest.raises(UserError, match=r"\(Q, 4\)"):
+        FloatIndex(np.ones((3, 4), np.float32)).search(np.ones((1, 5), np.float32), 2)
+
+
+def test_what_is_recommended_is_measured_as_a_loop_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "USER_BLOCK", 7)
+    seen, held = random_interactions(30, 50, 200), random_interactions(30, 50, 60)
+    users, items = (CodeTable(DRAWS.integers(0, 4, (n, 9)).astype(np.uint8), bits=2) for n in (30, 50))
+    tables = PackedTable.pack(users), PackedTable.pack(items)
+    names = ["coverage@5", "gini@5", "popularity@5", "novelty@3", "recall@5", "coverage@2"]
+    means = evaluate(*tables, seen, held, names).means
+    scores, lists = dot(users, items), []
+    for user in np.flatnonzero(held.user_degrees).tolist():
+        rest = set(range(50)) - set(seen.row(user).tolist())
+        lists.append(sorted(rest, key=lambda i: (-scores[user, i], int(mix(i))))[:5])
+    counts = np.zeros(50)
+    for row in lists:
+        counts[row] += 1
+    degrees = [sum(item in seen.row(user) for user in range(30)) for item in range(50)]
+    assert means["coverage@5"] == len({item for row in lists for item in row}) / 50
+    assert means["coverage@2"] == len({item for row in lists for item in row[:2]}) / 50
+    assert means["gini@5"] == pytest.approx(np.abs(counts[:, None] - counts).mean() / (2 * counts.mean()))
+    assert means["popularity@5"] == pytest.approx(np.mean([[degrees[i] for i in row] for row in lists]))
+    rarity = [[-np.log2(max(1, degrees[i]) / 30) for i in row[:3]] for row in lists]
+    assert means["novelty@3"] == pytest.approx(np.mean(rarity))
+    assert means["recall@5"] == evaluate(*tables, seen, held, ["recall@5"]).means["recall@5"]

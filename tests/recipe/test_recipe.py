@@ -1,0 +1,248 @@
+"""Recipes: complete, checked all at once, told where they are wrong."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rectoolkit.errors import RecipeError, UserError
+from rectoolkit.recipe.recipe import ORDER, Recipe, read_toml, tomllib
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
+HQGNN = ROOT / "recipes" / "hqgnn.toml"
+
+
+@pytest.mark.usefixtures("shipped_teachers")
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT / "recipes")))
+def test_every_shipped_recipe_states_every_setting(path: Path) -> None:
+    written = tomllib.loads(path.read_text())
+    recipe = Recipe.load(path)
+    assert recipe.as_dict() == written
+    assert recipe.description
+    folder = path.parent.name
+    assert recipe.name == (path.stem if folder == "recipes" else f"{folder}-{path.stem}")
+
+
+def test_a_shipped_teacher_is_the_run_of_a_shipped_recipe() -> None:
+    runs = {
+        f"runs/{recipe.name}-{recipe.digest[:8]}" for recipe in map(Recipe.load, (ROOT / "recipes").glob("*/light*"))
+    }
+    taught = [tomllib.loads(path.read_text())["loss"].get("teacher") for path in RECIPES]
+    assert {teacher for teacher in taught if teacher} <= runs
+
+
+def test_recipes_carried_over_are_those_of_gowalla() -> None:
+    """recipes/yelp2018 was never run, so it may differ only in what names it, its data and its own teacher.
+
+    Mend with: copy the recipe from recipes/gowalla, leave out [expect], and name the teacher by test_a_shipped_teacher.
+    """
+    folders = ROOT / "recipes" / "gowalla", ROOT / "recipes" / "yelp2018"
+    names, carried = ({path.name for path in folder.glob("*.toml")} for folder in folders)
+    assert names == carried
+    for name in names:
+        source, copy = (tomllib.loads((folder / name).read_text()) for folder in folders)
+        assert "expect" not in copy, "no figures without a run"
+        assert f"recipes/gowalla/{name}" in copy["description"]
+        assert "not run on this data" in copy["description"]
+        assert copy["dataset"].pop("name") == "yelp2018"
+        del source["dataset"]["name"]
+        if "teacher" in source["loss"]:
+            assert copy["loss"].pop("teacher").startswith("runs/yelp2018-lightgcn-")
+            del source["loss"]["teacher"]
+        for written in (source, copy):
+            del written["name"], written["description"]
+            written.pop("expect", None)
+        assert copy == source, name
+
+
+def test_a_filled_recipe_loads_to_itself(tmp_path: Path) -> None:
+    recipe = Recipe.load(HQGNN, ["quantizer.bits=3", "seed=5"])
+    (tmp_path / "again.toml").write_text(recipe.toml())
+    again = Recipe.load(tmp_path / "again.toml")
+    assert again.as_dict() == recipe.as_dict()
+    assert again.digest == recipe.digest
+
+
+def test_the_digest_follows_what_bears_on_the_run_and_nothing_else() -> None:
+    recipe = Recipe.load(HQGNN)
+    assert Recipe.load(HQGNN, ["description=other"]).digest == recipe.digest
+    for override in ("seed=1", "quantizer.bits=2", "train.epochs=3", "name=other", "loss.l2=0.5"):
+        assert Recipe.load(HQGNN, [override]).digest != recipe.digest, override
+
+
+def test_all_faults_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(
+        'name = "bad"\nsed = 3\n[encoder]\nname = "lightgcm"\n[quantizer]\nname = "gste"\nbits = 9\nevrey = 2\n'
+        '[loss]\nname = "bpr"\n[sampler]\nname = "uniform"\n[evaluate]\nmetrics = ["recal@20"]\n'
+    )
+    with pytest.raises(RecipeError) as raised:
+        Recipe.load(path)
+    message = str(raised.value)
+    assert message.startswith(str(path))
+    for part in (
+        "line 2, sed: unknown key; did you mean 'seed'",
+        "line 4, encoder.name: unknown encoder 'lightgcm'; did you mean 'lightgcn'",
+        "line 7, quantizer.bits: must be a whole number from 1 to 8, got 9",
+        "line 8, quantizer.evrey: unknown key; did you mean 'every'",
+        "line 14, evaluate.metrics: unknown metric 'recal'; did you mean 'recall'",
+        "dataset: write either name",
+    ):
+        assert part in message, part
+    assert len(raised.value.faults) == 6
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("quantizer.bit=2", "did you mean 'bits'"),
+        ("quantiser.bits=2", "did you mean 'quantizer'"),
+        ("quantizer.bits", "section.key=value"),
+        ("bits=2", "section.key=value"),
+        ("quantizer.bits=two", "got 'two'"),
+        ("quantizer.name=gst", "did you mean 'gste'"),
+        ("train.rate=nan", "finite"),
+        ("dataset.name=", "either name"),
+        ("quantizer.curvature=exact", ""),
+    ],
+)
+def test_overrides_reach_existing_keys_only(override: str, told: str) -> None:
+    if told:
+        with pytest.raises(RecipeError, match=told):
+            Recipe.load(HQGNN, [override])
+    else:
+        Recipe.load(HQGNN, [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("quantizer.bits=2.5", "must be a whole number from 1 to 8, got 2.5"),
+        ("quantizer.momentum=1", "must be a number of at least 0 and below 1, got 1"),
+        ("train.rate=0", "must be a number above 0, got 0"),
+        ("train.rate=inf", "must be finite, a number above 0, got inf"),
+        ("train.optimizer=sdg", "must be 'adam', 'adagrad' or 'sgd', got 'sdg'"),
+        ("evaluate.metrics=recall@20", "must be a list of texts in quotes with at least 1 of them, got 'recall@20'"),
+        ("evaluate.metrics=[]", "must be a list of texts in quotes with at least 1 of them, got []"),
+        ('evaluate.metrics=["recall@20", 3]', "entry 2 of the list must be text, got 3"),
+        ("plugins=mine", "must be a list of texts in quotes, got 'mine'"),
+        ("name=Mine", "must be text of at most 64 lower-case letters, digits, '-' and '_', no sign first"),
+        ("seed=-1", "must be a whole number of at least 0 and below 9223372036854775808, got -1"),
+        ("description=3", "must be text, got 3"),
+        ("dataset.path=[1]", "must be text, got [1]"),
+    ],
+)
+def test_what_is_wrong_is_told_in_plain_words(override: str, told: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(f"--set {override.partition('=')[0]}: {told}")):
+        Recipe.load(HQGNN, [override])
+
+
+def test_a_folder_takes_the_place_of_a_card_and_the_other_way_round(tmp_path: Path) -> None:
+    mine = Recipe.load(HQGNN, ["dataset.path=here"])
+    assert (mine["dataset"]["name"], mine["dataset"]["path"]) == ("", "here")
+    (tmp_path / "mine.toml").write_text(mine.toml())
+    assert Recipe.load(tmp_path / "mine.toml", ["dataset.name=planted"])["dataset"]["path"] == ""
+
+
+def test_what_a_recipe_promises_is_for_its_own_settings() -> None:
+    tuned = "recipes/lastfm/lightgcn.toml"
+    assert Recipe.load(tuned).expect
+    assert not Recipe.load(tuned, ["train.epochs=2"]).expect
+    assert not Recipe.load(tuned).with_settings({"seed": 7}).expect
+
+
+@pytest.mark.parametrize("setting", ["patience=3", "held=last", "monitor=recall@20"])
+def test_a_setting_of_validation_without_any_is_noted(setting: str) -> None:
+    key = setting.partition("=")[0]
+    told = f"train.{key} has no effect without train.validation"
+    assert told in Recipe.load(HQGNN, [f"train.{setting}", "train.validation=0"]).notes
+    assert told not in Recipe.load(HQGNN, [f"train.{setting}"]).notes
+
+
+def test_another_component_drops_what_it_does_not_know_and_says_so() -> None:
+    recipe = Recipe.load(HQGNN, ["quantizer.name=float32"])
+    assert recipe["quantizer"] == {"name": "float32"}
+    assert any("not for quantizer 'float32'" in note and "curvature = 'exact'" in note for note in recipe.notes)
+    kept = Recipe.load(HQGNN, ["quantizer.name=ste", "quantizer.bits=4"])
+    assert kept["quantizer"]["bits"] == 4
+    assert kept["quantizer"]["extent"] == Recipe.load(HQGNN)["quantizer"]["extent"]
+
+
+def test_a_loss_without_closed_form_is_refused_for_exact_curvature() -> None:
+    with pytest.raises(RecipeError, match=r"quantizer.curvature: loss 'hinge' has no closed form.*hutchinson"):
+        Recipe.load(HQGNN, ["loss.name=hinge"])
+    Recipe.load(HQGNN, ["loss.name=hinge", "quantizer.curvature=hutchinson"])
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"name = ", "not TOML"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"name = 'x'\nname = 'y'", "not TOML"),
+        (None, "no such file"),
+    ],
+)
+def test_files_that_are_no_recipe(tmp_path: Path, content: bytes | None, told: str) -> None:
+    path = tmp_path / "r.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=told):
+        Recipe.load(path)
+    with pytest.raises(UserError, match="is a folder"):
+        Recipe.load(tmp_path)
+
+
+def test_a_plugin_that_cannot_be_imported_is_a_fault_of_the_recipe() -> None:
+    with pytest.raises(RecipeError, match="cannot import 'no_such_module_anywhere'"):
+        Recipe.load(HQGNN, ['plugins=["no_such_module_anywhere"]'])
+
+
+def test_a_plugin_that_is_found_but_fails_is_not_said_to_lie_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "fails_when_imported.py").write_text("import no_such_module_anywhere")
+    (tmp_path / "own.toml").write_text(HQGNN.read_text())
+    with pytest.raises(RecipeError, match="No module named 'no_such_module_anywhere'") as told:
+        Recipe.load(tmp_path / "own.toml", ['plugins=["fails_when_imported"]'])
+    assert "must lie in" not in str(told.value)
+
+
+def test_recipes_of_the_package_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Recipe.load("recipes/hqgnn.toml").name == "hqgnn"
+    with pytest.raises(UserError, match=r"no such file; those that come with the package are named as recipes/hqgnn"):
+        Recipe.load("hqgnn.toml")
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=5),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_a_mutated_recipe_loads_or_is_refused_and_nothing_else(data: st.DataObject) -> None:
+    written, _ = read_toml(HQGNN)
+    for _ in range(data.draw(st.integers(1, 4))):
+        section = data.draw(st.sampled_from([*ORDER, "", "expect", "zzz"]))
+        target = written if not section else written.setdefault(section, {})
+        if not isinstance(target, dict):
+            continue
+        key = data.draw(st.sampled_from([*target, "unknown", "name"]))
+        if data.draw(st.booleans()):
+            target[key] = data.draw(VALUES)
+        else:
+            target.pop(key, None)
+    with suppress(UserError):
+        Recipe.check(written)

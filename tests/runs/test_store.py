@@ -1,0 +1,257 @@
+"""What a run belongs to: reused without torch when all of it is the same, refused when any of it is another."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from rectoolkit.cli import main
+from rectoolkit.errors import UserError
+from rectoolkit.runs.execute import Circumstances, execute
+from rectoolkit.runs.store import finished_before, words
+from rectoolkit.recipe.recipe import Recipe
+
+ROOT = Path(__file__).parents[2]
+STE = ROOT / "recipes" / "ste.toml"
+PLUGIN = (
+    "from rectoolkit.model.encoders import LightGCN\nfrom rectoolkit.recipe.registry import encoders\n"
+    '@encoders.register("beside")\nclass Beside(LightGCN):\n    """Mine."""\n'
+    "    def __init__(self, graph, generator, *, dim: int = 8):\n"
+    "        super().__init__(graph, generator, dim=dim)\n"
+)
+
+
+def small(data: Path) -> list[str]:
+    return [f'dataset.path="{data}"', "encoder.dim=16", "encoder.layers=2", "sampler.batch=256", "train.epochs=1"]
+
+
+def options(settings: list[str]) -> list[str]:
+    return [part for setting in settings for part in ("--set", setting)]
+
+
+def rectool(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def made(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that ``rectool run`` made of ``ste.toml`` and ``small``."""
+    runs = tmp_path_factory.mktemp("runs")
+    result = rectool("run", STE, *options(small(small_data)), "--runs", runs, "--threads", 1)
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    stages = [n for n, line in enumerate(lines) if line.endswith(" ...")]
+    assert [lines[n].split()[0] for n in stages] == ["loading", "building", "measuring"]
+    assert next(n for n, line in enumerate(lines) if line.startswith("epoch 1")) > stages[1]
+    (folder,) = runs.iterdir()
+    return folder
+
+
+def without_torch(*arguments: object) -> str:
+    code = (
+        "import sys; from rectoolkit.cli import main\n"
+        f"main({list(map(str, arguments))!r}, standalone_mode=False)\n"
+        "assert not {'torch', 'dgl', 'numba'} & set(sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_the_same_command_again_prints_its_table_without_torch(made: Path, small_data: Path) -> None:
+    output = without_torch("run", STE, *options(small(small_data)), "--runs", made.parent)
+    for part in ("finished before", made.name, "recall@20", "queries per second"):
+        assert part in output, part
+
+
+def test_a_run_folder_stands_for_its_recipe(made: Path, tmp_path: Path) -> None:
+    first = rectool("run", made)
+    assert first.exit_code == 0, first.output
+    assert "finished before" in first.output
+    assert "finished before" in without_torch("run", made)  # known by these words from now on
+    assert [path.name for path in made.parent.iterdir()] == [made.name]
+    renamed = tmp_path / "best"
+    shutil.copytree(made, renamed)
+    result = rectool("run", renamed)
+    assert result.exit_code == 2
+    assert f"names the run {made.name}" in result.output
+
+
+def test_an_unfinished_run_folder_is_gone_on_with(made: Path, tmp_path: Path) -> None:
+    copy = tmp_path / made.name
+    shutil.copytree(made, copy)
+    (copy / "metrics.json").unlink()
+    (copy / "items.codes").unlink()
+    result = rectool("run", copy, "--threads", 1)
+    assert result.exit_code == 0, result.output
+    assert "epoch 1/1" in result.output
+    assert (copy / "items.codes").read_bytes() == (made / "items.codes").read_bytes()
+
+
+def test_other_words_and_other_data_are_looked_at_in_full(made: Path, small_data: Path, tmp_path: Path) -> None:
+    settings, runs = small(small_data), made.parent
+    assert finished_before(STE, settings, runs) is not None
+    assert finished_before(STE, [*settings, "seed=1"], runs) is None
+    assert finished_before(STE, settings, tmp_path) is None
+    assert words(STE, settings) != words(STE, settings[:-1])
+    assert words(STE, ["plugins=[]"]) == words(tmp_path / "none.toml", []) == ""
+    copy = tmp_path / "runs" / made.name
+    shutil.copytree(made, copy)
+    (copy / "recipe.toml").write_text((copy / "recipe.toml").read_text().replace("epochs = 1\n", "epochs = 2\n"))
+    assert finished_before(STE, settings, copy.parent) is None, "its recipe is not what the folder was made of"
+    environment = json.loads((made / "environment.json").read_text())
+    environment["data"]["digest"] = "0" * 64
+    (copy / "recipe.toml").write_text((made / "recipe.toml").read_text())
+    assert finished_before(STE, settings, copy.parent) is not None
+    (copy / "environment.json").write_text(json.dumps(environment))
+    assert finished_before(STE, settings, copy.parent) is None
+    assert "other interactions" in rectool("run", STE, *options(settings), "--runs", copy.parent).output
+
+
+def test_a_reused_run_learns_the_words_of_the_command(small_run: Path, tmp_path: Path) -> None:
+    """A run that Python or a comparison made is found at once from its second command on."""
+    copy = tmp_path / small_run.name
+    shutil.copytree(small_run, copy)
+    assert finished_before(copy / "recipe.toml", [], tmp_path) is None
+    for _ in range(2):
+        assert "finished before" in rectool("run", copy).output
+    assert finished_before(copy / "recipe.toml", [], tmp_path) is not None
+
+
+def test_the_order_of_the_train_lines_counts_where_the_split_goes_by_it(small_data: Path, tmp_path: Path) -> None:
+    """Every line reversed: the same interactions, and another validation part where the last items validate."""
+    data = tmp_path / "data"
+    shutil.copytree(small_data, data)
+    lines = [line.split() for line in (data / "train.txt").read_text().splitlines()]
+
+    def run(held: str) -> Result:
+        return rectool("run", STE, *options([*small(data), f"train.held={held}"]), "--runs", tmp_path / "runs")
+
+    assert [run(held).exit_code for held in ("last", "random")] == [0, 0]
+    (data / "train.txt").write_text("\n".join(" ".join(row) for row in reversed(lines)) + "\n")
+    assert "finished before" in run("last").output, "where a user's line stands is no matter"
+    (data / "train.txt").write_text("\n".join(" ".join([row[0], *row[:0:-1]]) for row in lines) + "\n")
+    assert "finished before" in run("random").output
+    refused = run("last")
+    assert (refused.exit_code, "train lines in another order" in " ".join(refused.output.split())) == (2, True)
+    for metrics in (tmp_path / "runs").glob("*/metrics.json"):
+        metrics.unlink()
+    assert (run("random").exit_code, run("last").exit_code) == (0, 2), "nor is an unfinished one gone on with"
+
+
+def test_a_run_of_an_earlier_release_is_reused(made: Path, small_data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / made.name
+    shutil.copytree(made, copy)
+    environment = json.loads((copy / "environment.json").read_text())
+    assert environment.pop("order") == ""
+    (copy / "environment.json").write_text(json.dumps(environment))
+    assert finished_before(STE, small(small_data), tmp_path) is not None
+
+
+def distilled(data: Path, teacher: Path, *changes: str) -> Recipe:
+    return Recipe.load(STE, [*small(data), "loss.name=distill", f'loss.teacher="{teacher}"', *changes])
+
+
+def test_a_teacher_trained_again_is_another_run(small_data: Path, small_float_run: Path, tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher"
+    shutil.copytree(small_float_run, teacher)
+    recipe, around = distilled(small_data, teacher), Circumstances(tmp_path / "runs", threads=1)
+    first = execute(recipe, around).path
+    assert execute(recipe, around).path == first
+    np.save(teacher / "items.npy", np.load(teacher / "items.npy")[::-1])
+    metrics = json.loads((teacher / "metrics.json").read_text())
+    (teacher / "metrics.json").write_text(json.dumps({**metrics, "crc32": {}}))
+    with pytest.raises(UserError, match=r"begun with another content of .*items\.npy"):
+        execute(recipe, around)
+    (first / "metrics.json").unlink()
+    with pytest.raises(UserError, match="another content"):  # nor is an unfinished one gone on with
+        execute(recipe, around)
+
+
+def test_a_teacher_of_another_split_is_refused(small_data: Path, small_float_run: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(small_data, data)
+    lines = (data / "test.txt").read_text().splitlines()
+    (data / "test.txt").write_text("\n".join(lines[1:]) + "\n")
+    with pytest.raises(UserError, match=r"loss\.teacher: .*another split"):
+        execute(distilled(data, small_float_run), Circumstances(tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_teacher_that_has_seen_the_validation_part_is_refused(
+    small_data: Path, small_float_run: Path, tmp_path: Path
+) -> None:
+    """Its lists leave out what the taught run trains on, so what it holds out would stand on top of them."""
+    around = Circumstances(tmp_path / "runs", threads=1)
+    with pytest.raises(
+        UserError, match=r"loss\.teacher: .* --set seed=7 --set train\.validation=0\.2 --set train\.held="
+    ):
+        execute(distilled(small_data, small_float_run, "train.validation=0.2", "seed=7"), around)
+    assert not (tmp_path / "runs").exists()
+    sizes = [*small(small_data), "train.validation=0.2", "seed=7"]
+    teacher = execute(Recipe.load(STE.with_name("lightgcn.toml"), sizes), around)
+    run = execute(distilled(small_data, teacher.path, "train.validation=0.2", "seed=7"), around)
+    assert run.metrics["accuracy"]
+
+
+def test_a_teacher_that_is_damaged_or_coded_is_refused(small_data: Path, small_float_run: Path, tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher"
+    shutil.copytree(small_float_run, teacher)
+    np.save(teacher / "items.npy", np.load(teacher / "items.npy")[::-1])
+    with pytest.raises(UserError, match=r"items\.npy: its bytes are not those that were written"):
+        execute(distilled(small_data, teacher), Circumstances(tmp_path / "runs", threads=1))
+    coded = execute(Recipe.load(STE, small(small_data)), Circumstances(tmp_path / "coded", threads=1)).path
+    with pytest.raises(UserError, match=r"loss\.teacher: .* is a run of \d-bit codes"):
+        execute(distilled(small_data, coded), Circumstances(tmp_path / "runs"))
+
+
+def test_a_teacher_that_held_out_by_another_order_of_lines_is_refused(small_data: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(small_data, data)
+    sizes, around = ["train.validation=0.2", "train.held=last"], Circumstances(tmp_path / "runs", threads=1)
+    teacher = execute(Recipe.load(STE.with_name("lightgcn.toml"), [*small(data), *sizes]), around).path
+    assert execute(distilled(data, teacher, *sizes), around).metrics["accuracy"]
+    lines = [line.split() for line in (data / "train.txt").read_text().splitlines()]
+    (data / "train.txt").write_text("\n".join(" ".join([row[0], *row[:0:-1]]) for row in lines) + "\n")
+    with pytest.raises(UserError, match=r"loss\.teacher: .*on the train file as it is now with --set seed="):
+        execute(distilled(data, teacher, *sizes), Circumstances(tmp_path / "others", threads=1))
+
+
+def test_a_missing_teacher_is_told_before_a_comparison_begins(small_data: Path, tmp_path: Path) -> None:
+    from rectoolkit.compare.plan import make_plan
+
+    changes = [*small(small_data), "loss.name=distill", "loss.teacher=nowhere"]
+    with pytest.raises(
+        UserError, match=r"ste, seed \d+: loss\.teacher: 'nowhere' has no users\.npy .*train the teacher first"
+    ):
+        make_plan([STE], changes)
+
+
+def test_a_plugin_may_lie_beside_its_recipe(small_data: Path, tmp_path: Path) -> None:
+    """Run from another folder, by the processes of ``compare`` too."""
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    (home / "beside.py").write_text(PLUGIN)
+    text = STE.read_text().replace("plugins = []", 'plugins = ["beside"]')
+    (home / "mine.toml").write_text(text)
+    settings = [*small(small_data)[:1], "encoder.name=beside", "encoder.dim=8", "train.epochs=1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "rectoolkit", "compare", "../home/mine.toml", *options(settings)]
+    ran = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr + ran.stdout
+    assert len(list((elsewhere / "runs").iterdir())) == 1
+    (elsewhere / "beside.py").write_text(PLUGIN + "# the working folder comes first, as it does for python\n")
+    ran = subprocess.run(
+        [sys.executable, "-m", "rectoolkit", "run", "../home/mine.toml", *options(settings)],
+        cwd=elsewhere, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "another version of the plugin 'beside'" in ran.stderr

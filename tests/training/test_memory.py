@@ -1,0 +1,36 @@
+"""Freed memory stays while it is kept, and goes back afterwards."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rectoolkit.training import memory as heap
+
+PAGE = resource.getpagesize()
+
+
+def faults(size: int) -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(size, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(heap._glibc() is None, reason="needs glibc")
+def test_a_second_array_takes_the_pages_of_the_first() -> None:
+    size = 64 << 20
+    with heap.kept():
+        faults(size)
+        assert faults(size) < size // PAGE // 10
+        held = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+    assert int(Path("/proc/self/statm").read_text().split()[1]) * PAGE < held - size // 2
+
+
+def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with heap.kept():
+        pass
