@@ -1,0 +1,56 @@
+"""The files of a run folder: their names, and how the plain ones are read.
+
+    recipe.toml        the filled recipe             log.jsonl            one row per epoch
+    environment.json   versions, machine, data       checkpoint.pt        while it trains
+    users.codes, items.codes   packed codes          users.npy, items.npy   the same rows before the quantizer, float32
+    seen.bin           train and validation pairs    per_user.bin         each test user's metrics
+    model.pt           weights                       fold_in.bin          how new users get a row
+    metrics.json       written last: finished        failure.txt          why the last attempt failed
+    users.ids, items.ids   the data's own ids of users and items, where these are not the row numbers
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rectoolkit.errors import FormatError
+
+LAYOUT = 1  # version of the run folder; raised when its files change meaning
+METRICS = "metrics.json"
+RECIPE = "recipe.toml"
+ENVIRONMENT = "environment.json"
+SEEN = "seen.bin"
+PER_USER = "per_user.bin"
+MODEL = "model.pt"
+FOLD_IN = "fold_in.bin"
+FAILURE = "failure.txt"
+LOG = "log.jsonl"
+CHECKPOINT = "checkpoint.pt"
+LOCK = ".lock"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a run folder. Raises FormatError where it is missing or cut short."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise FormatError(f"{path}: no such file; {path.parent} is not a run folder of this toolkit") from None
+    except (ValueError, OSError) as error:
+        raise FormatError(f"{path}: not whole JSON ({error}); run the recipe again") from None
+    if not isinstance(content, dict):
+        raise FormatError(f"{path}: not a JSON object; run the recipe again")
+    return content
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's log, one an epoch. Raises FormatError where it is missing or cut short."""
+    path = folder / LOG
+    try:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+    except (ValueError, OSError) as error:
+        raise FormatError(f"{path}: not whole lines of JSON ({error}); run the recipe again elsewhere") from None
+    if not all(isinstance(row, dict) and {"epoch", "loss"} <= set(row) for row in rows):
+        raise FormatError(f"{path}: a line without epoch and loss; run the recipe again elsewhere")
+    return rows
