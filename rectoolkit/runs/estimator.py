@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rectoolkit.data import Dataset, Imported, Interactions
 from rectoolkit.data.importing import read_frames
 from rectoolkit.errors import DataError, UserError, nearest
-from rectoolkit.runs.execute import Circumstances, execute
 from rectoolkit.recipe.recipe import Recipe
+from rectoolkit.runs.execute import Circumstances, execute
 from rectoolkit.runs.run import Run
 
 if TYPE_CHECKING:

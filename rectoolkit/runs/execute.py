@@ -21,19 +21,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rectoolkit import __version__
-from rectoolkit.files import checksum, save_arrays
-from rectoolkit.files import alone, atomic_write, is_taken, remove_parts, write_text
-from rectoolkit.search.codes import PackedTable
 from rectoolkit.data import Dataset, Interactions, stored
 from rectoolkit.data.catalog import load_data
 from rectoolkit.errors import DataError, FormatError, UserError
 from rectoolkit.evaluation.evaluate import Evaluation, evaluate, queries_per_second
-from rectoolkit.search.fold_in import FoldIn
-from rectoolkit.runs.store import Identity, held_out, is_finished, remember
-from rectoolkit.search.packed import check_count
+from rectoolkit.files import alone, atomic_write, checksum, is_taken, remove_parts, save_arrays, write_text
 from rectoolkit.recipe.registry import REGISTRIES
+from rectoolkit.runs.layout import (
+    CHECKPOINT,
+    ENVIRONMENT,
+    FAILURE,
+    FOLD_IN,
+    LAYOUT,
+    LOCK,
+    METRICS,
+    MODEL,
+    PER_USER,
+    RECIPE,
+    SEEN,
+    read_json,
+)
 from rectoolkit.runs.run import Run
-from rectoolkit.runs.layout import CHECKPOINT, ENVIRONMENT, FAILURE, FOLD_IN, LAYOUT, LOCK, METRICS, MODEL, PER_USER, RECIPE, SEEN, read_json
+from rectoolkit.runs.store import Identity, held_out, is_finished, remember
+from rectoolkit.search.codes import PackedTable
+from rectoolkit.search.fold_in import FoldIn
+from rectoolkit.search.packed import check_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,8 +54,8 @@ if TYPE_CHECKING:
 
     from rectoolkit.model.recommender import Recommender
     from rectoolkit.recipe.recipe import Recipe
-    from rectoolkit.training.loop import Progress
     from rectoolkit.training.callbacks import Watcher
+    from rectoolkit.training.loop import Progress
 
     Table = PackedTable | npt.NDArray[np.float32]
 

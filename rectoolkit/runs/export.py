@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rectoolkit.errors import UserError, nearest
 from rectoolkit.files import atomic_write, write_text
 from rectoolkit.search.codes import PackedTable, check_comparable
-from rectoolkit.errors import UserError, nearest
 from rectoolkit.search.kernels.hamming import ranks_by_hamming
 
 if TYPE_CHECKING:

@@ -1,12 +1,12 @@
 """The files of a run folder: their names, and how the plain ones are read.
 
-    recipe.toml        the filled recipe             log.jsonl            one row per epoch
-    environment.json   versions, machine, data       checkpoint.pt        while it trains
-    users.codes, items.codes   packed codes          users.npy, items.npy   the same rows before the quantizer, float32
-    seen.bin           train and validation pairs    per_user.bin         each test user's metrics
-    model.pt           weights                       fold_in.bin          how new users get a row
-    metrics.json       written last: finished        failure.txt          why the last attempt failed
-    users.ids, items.ids   the data's own ids of users and items, where these are not the row numbers
+recipe.toml        the filled recipe             log.jsonl            one row per epoch
+environment.json   versions, machine, data       checkpoint.pt        while it trains
+users.codes, items.codes   packed codes          users.npy, items.npy   the same rows before the quantizer, float32
+seen.bin           train and validation pairs    per_user.bin         each test user's metrics
+model.pt           weights                       fold_in.bin          how new users get a row
+metrics.json       written last: finished        failure.txt          why the last attempt failed
+users.ids, items.ids   the data's own ids of users and items, where these are not the row numbers
 """
 
 from __future__ import annotations

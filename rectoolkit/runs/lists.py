@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 
-from rectoolkit.files import atomic_write
 from rectoolkit.errors import UserError, nearest
+from rectoolkit.files import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from rectoolkit.search.packed import Hits
     from rectoolkit.runs.run import Run
+    from rectoolkit.search.packed import Hits
 
 BLOCK_HITS = 1 << 20  # so many items a block of users: 8 MB of ids
 

@@ -6,7 +6,6 @@ The files of the folder are listed in ``rectoolkit.runs.layout``; ``rectoolkit.r
 from __future__ import annotations
 
 import filecmp
-import json
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -16,29 +15,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rectoolkit.files import check_whole, open_arrays
-from rectoolkit.files import atomic_write, new_folder
-from rectoolkit.search.codes import PackedTable
 from rectoolkit.data import Ids, Interactions, stored
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.evaluation.evaluate import Evaluation, open_index, rows_of, take
+from rectoolkit.files import atomic_write, check_whole, new_folder, open_arrays
+from rectoolkit.runs.layout import ENVIRONMENT, FOLD_IN, LAYOUT, METRICS, PER_USER, RECIPE, SEEN, read_json
+from rectoolkit.search.codes import PackedTable
 from rectoolkit.search.float32 import open_embeddings, share_dims
 from rectoolkit.search.fold_in import FoldIn
-from rectoolkit.search.packed import Index, Rescore, check_count
 from rectoolkit.search.neighbours import neighbours
-from rectoolkit.runs.layout import ENVIRONMENT, FOLD_IN, LAYOUT, METRICS, PER_USER, RECIPE, SEEN, read_json
+from rectoolkit.search.packed import Index, Rescore, check_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from rectoolkit.search.codes import CodeTable
     from rectoolkit.data.ids import Id
+    from rectoolkit.search.codes import CodeTable
     from rectoolkit.search.packed import Hits
 
     Table = PackedTable | npt.NDArray[np.float32]
-
 
 
 @dataclass(frozen=True)
@@ -337,7 +334,3 @@ def _is_kept(file: Path) -> bool:
 def _same(file: Path, other: Path) -> bool:
     """Whether two files hold the same bytes."""
     return other.is_file() and filecmp.cmp(file, other, shallow=False)
-
-
-
-

@@ -24,14 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rectoolkit.files import write_text
 from rectoolkit.data.catalog import load_data
 from rectoolkit.data.checksum import sha256_of
 from rectoolkit.errors import DataError, FormatError, UserError
+from rectoolkit.files import write_text
 from rectoolkit.recipe.recipe import digest_of, read_toml
 from rectoolkit.recipe.registry import PLUGIN_GROUP, REGISTRIES
-from rectoolkit.runs.run import Run
 from rectoolkit.runs.layout import ENVIRONMENT, FOLD_IN, LAYOUT, RECIPE, read_json
+from rectoolkit.runs.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -16,11 +16,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rectoolkit.cli import main
-from rectoolkit.search.codes import PackedTable
 from rectoolkit.errors import FormatError, UserError
-from rectoolkit.runs.execute import Circumstances, execute, load_data, parts_of
 from rectoolkit.recipe.recipe import Recipe
+from rectoolkit.runs.execute import Circumstances, execute, load_data, parts_of
 from rectoolkit.runs.run import Run
+from rectoolkit.search.codes import PackedTable
 
 ROOT = Path(__file__).parents[2]
 HQGNN = str(ROOT / "recipes" / "hqgnn.toml")

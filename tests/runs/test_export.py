@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from rectoolkit.search import codes
 from rectoolkit.cli import main
-from rectoolkit.search.codes import CodeTable, PackedTable
 from rectoolkit.errors import UserError
 from rectoolkit.runs.export import FORMATS, export
+from rectoolkit.search import codes
+from rectoolkit.search.codes import CodeTable, PackedTable
 
 
 def tables(bits: int, grid: str, dim: int = 64, segments: tuple[int, ...] = ()) -> tuple[PackedTable, PackedTable]:

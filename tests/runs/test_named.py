@@ -13,14 +13,14 @@ import pytest
 from click.testing import CliRunner
 
 from rectoolkit import Estimator
-from rectoolkit.runs import lists
 from rectoolkit.cli import main
 from rectoolkit.compare.breakdown import by_popularity, groups_of
 from rectoolkit.data import Dataset, Ids
 from rectoolkit.data.planted import Planted, generate
 from rectoolkit.errors import UserError
-from rectoolkit.runs.execute import Circumstances, execute
 from rectoolkit.recipe.recipe import Recipe
+from rectoolkit.runs import lists
+from rectoolkit.runs.execute import Circumstances, execute
 from rectoolkit.runs.run import Run
 
 STE = Path(__file__).parents[2] / "recipes" / "ste.toml"

@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from rectoolkit.search import codes
-from rectoolkit.runs import lists
 from rectoolkit.cli import main
-from rectoolkit.search.codes import CodeTable, PackedTable
 from rectoolkit.errors import UserError
-from rectoolkit.search.packed import mix
+from rectoolkit.runs import lists
 from rectoolkit.runs.run import Run
+from rectoolkit.search import codes
+from rectoolkit.search.codes import CodeTable, PackedTable
+from rectoolkit.search.packed import mix
 
 
 def rectool_recommend(run: Path, *arguments: object) -> tuple[int, str]:

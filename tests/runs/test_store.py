@@ -15,9 +15,9 @@ from click.testing import CliRunner, Result
 
 from rectoolkit.cli import main
 from rectoolkit.errors import UserError
+from rectoolkit.recipe.recipe import Recipe
 from rectoolkit.runs.execute import Circumstances, execute
 from rectoolkit.runs.store import finished_before, words
-from rectoolkit.recipe.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 STE = ROOT / "recipes" / "ste.toml"
