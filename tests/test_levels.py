@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "rectoolkit"
 LEVELS = [
     {"__init__", "errors", "files", "runs.layout", "runs.__init__"},
-    {"recipe.registry"},
+    {"recipe.registry", "recipe.settings"},
     {"data", "evaluation.metrics"},
     {"recipe.recipe", "recipe.__init__", "search", "evaluation.significance"},
     {"model"},

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tomli_w
 from pydantic import Field
 
-from rectoolkit.data.formats import READERS
 from rectoolkit.errors import Fault, RecipeError, UserError, nearest
 from rectoolkit.evaluation.metrics import parse
 from rectoolkit.recipe.registry import REGISTRIES, Settings, fill
+from rectoolkit.recipe.settings import FORMATS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -327,8 +327,8 @@ def _fill_section(name: str, sections: dict[str, dict[str, Any]], faults: list[F
 
 
 def _check_dataset(filled: dict[str, Any]) -> list[Fault]:
-    if filled["format"] not in READERS:
-        wrong = f"unknown format '{filled['format']}'; {nearest(filled['format'], READERS)}"
+    if filled["format"] not in FORMATS:
+        wrong = f"unknown format '{filled['format']}'; {nearest(filled['format'], FORMATS)}"
         return [Fault("dataset.format", wrong)]
     if bool(filled["name"]) == bool(filled["path"]):
         return [Fault("dataset", "write either name (a card) or path (a folder of your own), not both or neither")]

@@ -17,6 +17,7 @@ from rectoolkit.data import adjacency, load_dataset, pairs, text
 from rectoolkit.data.formats import READERS
 from rectoolkit.data.interactions import Interactions
 from rectoolkit.errors import DataError
+from rectoolkit.recipe.settings import FORMATS
 
 real_data = pytest.mark.skipif(
     not os.environ.get("RECTOOL_DATA"), reason="set RECTOOL_DATA to the folder that holds gowalla/ and lastfm/"
@@ -41,6 +42,10 @@ def refusal(folder: Path, content: str | bytes, format: str = "adjacency") -> st
     assert message.startswith(str(folder / "train.txt"))
     assert "\n" not in message
     return message.removeprefix(str(folder / "train.txt"))
+
+
+def test_every_format_that_a_recipe_may_name_has_a_reader():
+    assert tuple(READERS) == FORMATS
 
 
 ROWS = st.dictionaries(st.integers(0, 40), st.sets(st.integers(0, 99), max_size=12), max_size=20)
