@@ -17,10 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from command_line import rectool
 from scipy.stats import t as student
 
-from rectoolkit.cli import main
 from rectoolkit.compare import Comparison, compare_runs, make_plan
 from rectoolkit.compare.breakdown import by_activity, by_popularity, groups_of
 from rectoolkit.compare.charts import LINE_HEIGHT, spread
@@ -69,10 +68,6 @@ def write_recipe(place: Path, name: str, quantizer: str, data: Path) -> Path:
     path = place / f"{name}.toml"
     path.write_text(RECIPE.format(name=name, quantizer=quantizer, data=data))
     return path
-
-
-def rectool(*arguments: object, input: str | None = None) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments], input=input)
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,8 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from command_line import rectool
 
-from rectoolkit.cli import main
 from rectoolkit.data import card as card_module
 from rectoolkit.data import find_card, list_cards, load_dataset
 from rectoolkit.errors import DataError, RecipeError
@@ -269,12 +268,6 @@ interactions = 500\ncommunities = 5\n[counts]\nusers = 50\ntrain = 1\n"""
         load_dataset("mine")
     (place / "mine.toml").write_text(card.replace("train = 1", ""))
     assert load_dataset("mine").num_items == 40
-
-
-def rectool(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(main, list(arguments))
-    assert "Traceback" not in result.output
-    return result.exit_code, result.output
 
 
 def test_a_faulty_card_does_not_hide_the_others(place):

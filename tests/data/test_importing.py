@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
+from command_line import rectool
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rectoolkit.cli import main
 from rectoolkit.data import Imported, Interactions, find_card, import_data, lines, load_dataset, rows, spool
 from rectoolkit.data.ids import Ids
 from rectoolkit.data.k_core import k_core
@@ -48,13 +47,6 @@ def log(size: int = 400, seed: int = 1) -> pd.DataFrame:
             "timestamp": draws.permutation(size) + 1_700_000_000,
         }
     )
-
-
-def rectool(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert "Traceback" not in result.output
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from command_line import rectool
 
-from rectoolkit.cli import main
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.recipe.recipe import Recipe
 from rectoolkit.runs.execute import Circumstances, execute, load_data, parts_of
@@ -40,10 +39,6 @@ def finished(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> R
 
 def options(settings: list[str]) -> list[str]:
     return [part for setting in settings for part in ("--set", setting)]
-
-
-def rectool(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def test_a_finished_run_holds_what_it_says(finished: Run) -> None:

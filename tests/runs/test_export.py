@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command_line import rectool
 
-from rectoolkit.cli import main
 from rectoolkit.errors import UserError
 from rectoolkit.runs.export import FORMATS, export
 from rectoolkit.search import codes
@@ -115,12 +114,6 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
         export(users, items, tmp_path / "file")
-
-
-def rectool(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert "Traceback" not in result.output
-    return result.exit_code, result.output
 
 
 def test_the_command_writes_what_is_named(small_run: Path, tmp_path: Path) -> None:

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from command_line import Answer, rectool
 
-from rectoolkit.cli import main
 from rectoolkit.errors import UserError
 from rectoolkit.recipe.recipe import Recipe
 from rectoolkit.runs.execute import Circumstances, execute
@@ -35,10 +34,6 @@ def small(data: Path) -> list[str]:
 
 def options(settings: list[str]) -> list[str]:
     return [part for setting in settings for part in ("--set", setting)]
-
-
-def rectool(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +127,7 @@ def test_the_order_of_the_train_lines_counts_where_the_split_goes_by_it(small_da
     shutil.copytree(small_data, data)
     lines = [line.split() for line in (data / "train.txt").read_text().splitlines()]
 
-    def run(held: str) -> Result:
+    def run(held: str) -> Answer:
         return rectool("run", STE, *options([*small(data), f"train.held={held}"]), "--runs", tmp_path / "runs")
 
     assert [run(held).exit_code for held in ("last", "random")] == [0, 0]

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
+from command_line import Answer, rectool
 
 from rectoolkit.cli import main
 from rectoolkit.data.catalog import load_data
@@ -53,12 +54,6 @@ def command(place: Path, data: Path, out: Path, *settings: str, search: Path | N
     overrides = [part for s in (f'dataset.path="{data}"', *SMALL, *settings) for part in ("--set", s)]
     found = search or place / "search.toml"
     return ["tune", str(RECIPE), "--search", str(found), *overrides, "--out", str(out), "--threads", "1"]
-
-
-def rectool(arguments: list[str]) -> Result:
-    result = CliRunner().invoke(main, arguments)
-    assert "Traceback" not in result.output
-    return result
 
 
 def trials(folder: Path) -> list[dict[str, Any]]:
@@ -117,10 +112,10 @@ def test_kill_and_the_same_command_end_in_the_same_study(place: Path, small_data
 
 def test_more_trials_go_on_and_the_first_ones_stay(place: Path, small_data: Path, tmp_path: Path) -> None:
     (tmp_path / "fewer.toml").write_text(SEARCH.replace("trials = 9", "trials = 4"))
-    fewer = rectool(command(place, small_data, tmp_path / "study", search=tmp_path / "fewer.toml"))
+    fewer = rectool(*command(place, small_data, tmp_path / "study", search=tmp_path / "fewer.toml"))
     assert fewer.exit_code == 0, fewer.output
     assert trials(tmp_path / "study") == trials(place / "study")[:4]
-    assert rectool(command(place, small_data, tmp_path / "study")).exit_code == 0
+    assert rectool(*command(place, small_data, tmp_path / "study")).exit_code == 0
     assert trials(tmp_path / "study") == trials(place / "study")
 
 
@@ -128,7 +123,7 @@ def test_the_test_part_plays_no_part(place: Path, small_data: Path, tmp_path: Pa
     data = shutil.copytree(small_data, tmp_path / "data")
     rows = [line.split() for line in (data / "test.txt").read_text().splitlines()]
     (data / "test.txt").write_text("\n".join(" ".join(row[:2]) for row in rows) + "\n")
-    result = rectool(command(place, data, tmp_path / "study"))
+    result = rectool(*command(place, data, tmp_path / "study"))
     assert result.exit_code == 0, result.output
     assert trials(tmp_path / "study") == trials(place / "study")
 
@@ -146,7 +141,7 @@ def test_a_study_of_something_else_is_refused_with_the_difference(
         (command(place, small_data, place / "study", search=other), '"high": 0.1, "log": true}, is {"low"'),
         (command(place, data, place / "study"), "data: digest was"),
     ):
-        result = rectool(arguments)
+        result = rectool(*arguments)
         assert (result.exit_code, told in result.output) == (2, True), result.output
     assert (place / "study" / "study.json").read_bytes() == before
 
@@ -181,7 +176,7 @@ def test_what_cannot_be_searched_is_told_before_anything_runs(
     place: Path, small_data: Path, tmp_path: Path, lines: str, told: str
 ) -> None:
     (tmp_path / "search.toml").write_text("[search]\n" + lines + "\n")
-    result = rectool(command(place, small_data, tmp_path / "study", search=tmp_path / "search.toml"))
+    result = rectool(*command(place, small_data, tmp_path / "study", search=tmp_path / "search.toml"))
     assert (result.exit_code, told in result.output) == (2, True), result.output
     assert not (tmp_path / "study").exists()
 
@@ -196,11 +191,11 @@ def test_what_a_trial_reads_belongs_to_the_study(
     environment["data"]["digest"] = "0" * 64
     (tmp_path / "strange" / "environment.json").write_text(json.dumps(environment))
 
-    def tuned(out: str, *teachers: str) -> Result:
+    def tuned(out: str, *teachers: str) -> Answer:
         values = [str(tmp_path / name) for name in teachers]
         (tmp_path / "search.toml").write_text(f'[search]\ntrials = 1\n"loss.teacher" = {json.dumps(values)}\n')
         own = ["loss.name=distill", f'loss.teacher="{tmp_path / "one"}"', "train.epochs=1"]
-        return rectool(command(place, small_data, tmp_path / out, *own, search=tmp_path / "search.toml"))
+        return rectool(*command(place, small_data, tmp_path / out, *own, search=tmp_path / "search.toml"))
 
     refused = tuned("refused", "one", "strange")
     assert (refused.exit_code, "another split" in refused.output) == (2, True), refused.output
@@ -232,13 +227,13 @@ def test_a_plugin_edited_and_the_order_of_lines_belong_to_the_study(
 
 
 def test_a_recipe_without_validation_has_nothing_to_search_by(place: Path, small_data: Path, tmp_path: Path) -> None:
-    result = rectool(command(place, small_data, tmp_path / "study", "train.validation=0"))
+    result = rectool(*command(place, small_data, tmp_path / "study", "train.validation=0"))
     assert (result.exit_code, "nothing to pick by" in result.output) == (2, True), result.output
 
 
 def test_a_trial_that_diverges_leaves_the_others_going(place: Path, small_data: Path, tmp_path: Path) -> None:
     (tmp_path / "search.toml").write_text('[search]\ntrials = 4\n"train.rate" = [0.01, 1e38]\n')
-    result = rectool(command(place, small_data, tmp_path / "study", search=tmp_path / "search.toml"))
+    result = rectool(*command(place, small_data, tmp_path / "study", search=tmp_path / "search.toml"))
     assert result.exit_code == 0, result.output
     states = {trial["values"]["train.rate"]: trial["state"] for trial in trials(tmp_path / "study")}
     assert states == {0.01: "finished", 1e38: "failed"}
@@ -257,5 +252,5 @@ def test_without_optuna_the_command_to_type_is_told(
     place: Path, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    result = rectool(command(place, small_data, tmp_path / "study"))
+    result = rectool(*command(place, small_data, tmp_path / "study"))
     assert (result.exit_code, "pip install 'rectoolkit[tune]'" in result.output) == (2, True), result.output
