@@ -1,6 +1,6 @@
 """rectoolkit: graph recommenders whose embeddings are integer codes of 1 to 8 bits, ranked as packed codes.
 
-What most programs need stands here (docs/python_api.md); a name's module is imported when it is first used, so that
+What most programs need stands here (docs/how-to/python.md); a name's module is imported when it is first used, so that
 ``import rectoolkit`` costs nothing and serving imports neither torch nor dgl.
 """
 

@@ -1,6 +1,6 @@
 """Files: atomic writes, locks, and named arrays in one self-describing file opened by memory map.
 
-The array file's layout is docs/format.md.
+The array file's layout is docs/reference/file-format.md.
 """
 
 from __future__ import annotations

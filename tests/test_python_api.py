@@ -253,7 +253,7 @@ def test_every_name_that_is_promised_is_there() -> None:
 
 
 def test_the_document_runs(tmp_path: Path) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "python_api.md").read_text(), re.M | re.S)
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "how-to" / "python.md").read_text(), re.M | re.S)
     ran = subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert "quantizer.bits" in ran.stdout

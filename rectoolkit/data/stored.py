@@ -1,6 +1,6 @@
 """The format ``binary``: parts as the arrays they are in memory, which is what an import writes.
 
-``train.bin``, ``test.bin``, perhaps ``validation.bin`` hold ``indptr`` and ``items`` (docs/format.md: arrays at
+``train.bin``, ``test.bin``, perhaps ``validation.bin`` hold ``indptr`` and ``items`` (docs/reference/file-format.md: arrays at
 64-byte boundaries after a JSON header); they are memory-mapped, so a hundred million interactions open at once.
 """
 

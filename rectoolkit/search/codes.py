@@ -23,7 +23,7 @@ The inner product of two affine codes needs no decoding. Per segment of width d,
     <u, i> = s_u s_i <c_u, c_i> + s_u o_i C_u + o_u s_i C_i + d o_u o_i
 
 The item sum C_i does not cancel in a ranking unless the grid is symmetric about 0. ``dot`` is the reference
-for every faster search. On disk: docs/format.md. This module imports neither torch nor dgl.
+for every faster search. On disk: docs/reference/file-format.md. This module imports neither torch nor dgl.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class PackedTable:
         return PackedTable(self.planes[chosen], self.dim, scale, offset, self.segments)
 
     def save(self, path: str | Path) -> None:
-        """Write the table as one self-describing file (docs/format.md); the file is whole or absent."""
+        """Write the table as one self-describing file (docs/reference/file-format.md); the file is whole or absent."""
         save_arrays(path, "codes", *self.to_file())
 
     def to_file(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:

@@ -126,7 +126,7 @@ class ApproximateIndex:
         return float(np.mean(kept))
 
     def save(self, path: str | Path) -> None:
-        """Write the index as one self-describing file (docs/format.md); the file is whole or absent."""
+        """Write the index as one self-describing file (docs/reference/file-format.md); the file is whole or absent."""
         table, facts = self.items.to_file()
         lists: dict[str, npt.NDArray[Any]] = {"ids": self.ids, "starts": self.starts, "centroids": self.centroids}
         save_arrays(path, "lists", {**table, **lists}, facts)

@@ -56,7 +56,7 @@ def test_codes_learn_what_popularity_and_chance_do_not(tmp_path: Path) -> None:
 
 
 def test_the_first_losses_and_delta_are_as_they_were(small_data: Path, tmp_path: Path) -> None:
-    """Golden figures: a change here is a change of the method, to be meant and written in docs/log.md."""
+    """Golden figures: a change here is a change of the method, to be meant and written in docs/notes/log.md."""
     recipe = Recipe.load(HQGNN, [f'dataset.path="{small_data}"', "train.epochs=3", "sampler.batch=512"])
     run = execute(recipe, Circumstances(tmp_path, threads=1))
     rows = [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]

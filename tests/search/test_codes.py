@@ -19,7 +19,7 @@ from rectoolkit.search import codes
 from rectoolkit.search.codes import CodeTable, Integers, PackedTable, dot, from_halves
 
 DIMS = (1, 7, 64, 97)
-FORMAT_PAGE = Path(__file__).parents[2] / "docs" / "format.md"
+FORMAT_PAGE = Path(__file__).parents[2] / "docs" / "reference" / "file-format.md"
 
 
 def table(
