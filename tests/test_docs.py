@@ -182,9 +182,8 @@ def test_the_first_page_has_the_two_commands_of_the_readme() -> None:
 
 @pytest.mark.usefixtures("shipped_teachers")
 def test_the_tables_of_recipes_say_what_the_recipes_say() -> None:
-    lines = [
-        line.strip("| ") for line in (ROOT / "docs" / "reference" / "recipes.md").read_text().splitlines() if line.startswith("| `")
-    ]
+    page = (ROOT / "docs" / "reference" / "recipes.md").read_text()
+    lines = [line.strip("| ") for line in page.splitlines() if line.startswith("| `")]
     shown = {cells[0].strip("`"): cells[1:] for cells in (line.split(" | ") for line in lines)}
     folder = ROOT / "recipes"
     recipes = {str(path.relative_to(folder).with_suffix("")): Recipe.load(path) for path in folder.rglob("*.toml")}

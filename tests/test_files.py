@@ -80,7 +80,7 @@ def mutated(header: dict[str, Any], draws: random.Random) -> Any:
 
 
 def assert_as_described(packed: PackedTable, data: bytes) -> None:
-    """What was opened is what a reader of docs/reference/file-format.md finds, and its arrays lie apart inside the file."""
+    """What was opened is what docs/reference/file-format.md says, and its arrays lie apart inside the file."""
     header, body = split(data)
     assert (packed.dim, packed.bits, list(packed.segments)) == (header["dim"], header["bits"], header["segments"])
     ends = []

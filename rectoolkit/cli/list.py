@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @main.command("list")
 @click.argument("kind", required=False)
 @click.option("--plugin", "plugins", multiple=True, help="Import this module first; repeatable.")
-@click.option("--markdown", is_flag=True, help="Print the page docs/reference/components.md: all of them with their settings.")
+@click.option("--markdown", is_flag=True, help="Print all components with their settings as a Markdown page.")
 def list_components(kind: str | None, plugins: Sequence[str], markdown: bool) -> None:
     """List the components there are, of one KIND (encoder, quantizer, loss, sampler) or of all."""
     from rich.table import Table

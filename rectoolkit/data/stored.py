@@ -1,7 +1,7 @@
 """The format ``binary``: parts as the arrays they are in memory, which is what an import writes.
 
-``train.bin``, ``test.bin``, perhaps ``validation.bin`` hold ``indptr`` and ``items`` (docs/reference/file-format.md: arrays at
-64-byte boundaries after a JSON header); they are memory-mapped, so a hundred million interactions open at once.
+``train.bin``, ``test.bin``, perhaps ``validation.bin`` hold ``indptr`` and ``items`` (docs/reference/file-format.md:
+arrays at 64-byte boundaries after a JSON header); they are memory-mapped, so any number opens at once.
 """
 
 from __future__ import annotations

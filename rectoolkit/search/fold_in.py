@@ -12,8 +12,8 @@ taking the nearest value. p is the encoder's own: 1/2 where it propagates with D
 An encoder that makes a user's row from items alone (GraphSAGE) gives its ``steps``: x_u is then that row itself.
 
 Why not LightGCN's formula with a zero row of the user's own: that row carries most of what tells users apart, and the
-regression puts it back (docs/notes/log.md has the figures, and those of the implicit least squares solution). Why W and not
-a formula an encoder: it serves every encoder and quantizer, plugins too, for F x width numbers.
+regression puts it back (docs/notes/log.md has the figures, and those of the implicit least squares solution). Why W
+and not a formula an encoder: it serves every encoder and quantizer, plugins too, for F x width numbers.
 
 One file, ``fold_in.bin`` (docs/reference/file-format.md). This module imports neither torch nor dgl.
 """
