@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from rectoolkit.recipe.registry import REGISTRIES, settings_of
+from rectoolkit.recipe.registry import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from rectoolkit.data import Card, Dataset
-    from rectoolkit.recipe.registry import Setting
+    from rectoolkit.recipe.registry import Registry, Setting
     from rectoolkit.runs.lists import Ranked
     from rectoolkit.runs.run import Run
     from rectoolkit.tune.store import Trial
@@ -276,12 +276,11 @@ def print_settings(title: str, settings: list[Setting], values: dict[str, Any]) 
     console.print(table)
 
 
-def components_markdown(kinds: Sequence[str]) -> str:
+def components_markdown(registries: Sequence[Registry[Any]]) -> str:
     """The page of components: every name with the first line of its class and a table of its settings."""
     lines = ["# Components", "", "Made by `rectool list --markdown`. A name's file is its textbook page.", ""]
-    for kind in kinds:
-        registry = REGISTRIES[kind]
-        lines += [f"## {kind}", ""]
+    for registry in registries:
+        lines += [f"## {registry.kind}", ""]
         for name in registry.names():
             component = registry[name]
             file = component.__module__.replace(".", "/") + ".py"

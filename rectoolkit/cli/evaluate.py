@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from rectoolkit.cli.group import main, run_argument, threads_option
+from rectoolkit.cli.group import load_plugins, main, plugin_option, run_argument, threads_option
 from rectoolkit.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @main.command("evaluate")
 @run_argument
-@click.option("--metrics", default="recall@20,ndcg@20", show_default=True, help="Metrics as name@k, by commas.")
+@click.option("--metrics", default="recall@20,ndcg@20", show_default=True, help="Metrics as name@k, comma-separated.")
+@plugin_option
 @threads_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def evaluate_command(run: Path, metrics: str, threads: int | None, as_json: bool) -> None:
-    """Measure a finished RUN folder by other METRICS, from its packed codes; nothing is trained.
+def evaluate_command(run: Path, metrics: str, plugins: Sequence[str], threads: int | None, as_json: bool) -> None:
+    """Measure a finished RUN folder with other metrics, from its packed codes. Nothing is trained.
 
-    Accuracy: recall, ndcg, precision, hit, mrr, map. What is recommended: coverage, gini, popularity, novelty.
+    'rectool list metric' shows the metrics, of accuracy and of what is recommended.
     """
     from rectoolkit.compare.folders import measure_again
-    from rectoolkit.evaluation.metrics import parse_any
+    from rectoolkit.evaluation.metrics import parse
 
+    load_plugins(plugins)
     names = list(dict.fromkeys(name.strip() for name in metrics.split(",") if name.strip()))
     if not names:
         raise UserError("--metrics: name at least one, such as recall@20")
     for name in names:
-        parse_any(name)
+        parse(name)
     means = measure_again(run, names, threads).means
     means = {name: means[name] for name in names}
     if as_json:

@@ -9,12 +9,15 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rectoolkit import __version__
-from rectoolkit.errors import UserError, nearest
+from rectoolkit.errors import Fault, RecipeError, UserError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # as ``rectool --help`` lists them; what is not named here comes after, in the order of the files
 ORDER = (
@@ -99,6 +102,21 @@ device_option = click.option(
 runs_option = click.option(
     "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where run folders are."
 )
+
+
+plugin_option = click.option(
+    "--plugin", "plugins", multiple=True, metavar="MODULE", help="Import this module first; repeatable."
+)
+
+
+def load_plugins(plugins: Sequence[str]) -> None:
+    """Import the modules of ``--plugin``. Raises RecipeError with every one that fails."""
+    from rectoolkit.recipe.recipe import import_plugins
+
+    faults: list[Fault] = []
+    import_plugins(plugins, faults)
+    if faults:
+        raise RecipeError(faults, "--plugin")
 
 
 def comma_separated(text: str) -> list[str]:

@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rectoolkit.cli.group import (
-    main,
-)
-from rectoolkit.errors import Fault, RecipeError, UserError, nearest
+from rectoolkit.cli.group import load_plugins, main, plugin_option
+from rectoolkit.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,29 +15,27 @@ if TYPE_CHECKING:
 
 @main.command("list")
 @click.argument("kind", required=False)
-@click.option("--plugin", "plugins", multiple=True, help="Import this module first; repeatable.")
+@plugin_option
 @click.option("--markdown", is_flag=True, help="Print all components with their settings as a Markdown page.")
 def list_components(kind: str | None, plugins: Sequence[str], markdown: bool) -> None:
-    """List the components there are, of one KIND (encoder, quantizer, loss, sampler) or of all."""
+    """List the registered components: of one KIND (encoder, quantizer, loss, sampler or metric), or all of them."""
     from rich.table import Table
 
-    from rectoolkit.recipe.recipe import import_plugins
+    from rectoolkit.evaluation.metrics import metrics
     from rectoolkit.recipe.registry import REGISTRIES
     from rectoolkit.terminal import components_markdown, console
 
-    faults: list[Fault] = []
-    import_plugins(plugins, faults)
-    if faults:
-        raise RecipeError(faults, "--plugin")
-    if kind is not None and kind not in REGISTRIES:
-        raise UserError(f"unknown kind '{kind}'; {nearest(kind, REGISTRIES)}")
+    load_plugins(plugins)
+    registries = {**REGISTRIES, metrics.kind: metrics}
+    if kind is not None and kind not in registries:
+        raise UserError(f"unknown kind '{kind}'; {nearest(kind, registries)}")
+    shown = [registry for name, registry in registries.items() if kind in (None, name)]
     if markdown:
-        click.echo(components_markdown([kind] if kind else list(REGISTRIES)), nl=False)
+        click.echo(components_markdown(shown), nl=False)
         return
     table = Table("kind", "name", "what it is")
-    for name, registry in REGISTRIES.items():
-        if kind in (None, name):
-            for component in registry.names():
-                first = (registry[component].__doc__ or "").strip().splitlines()
-                table.add_row(name, component, first[0] if first else "")
+    for registry in shown:
+        for component in registry.names():
+            first = (registry[component].__doc__ or "").strip().splitlines()
+            table.add_row(registry.kind, component, first[0] if first else "")
     console.print(table)

@@ -9,7 +9,6 @@ import numpy as np
 
 from rectoolkit.compare.plan import read_environment
 from rectoolkit.errors import UserError
-from rectoolkit.evaluation.metrics import METRICS
 from rectoolkit.evaluation.significance import Paired, holm, paired
 from rectoolkit.runs.layout import METRICS as FINISHED
 from rectoolkit.runs.run import Run
@@ -162,7 +161,7 @@ def _place(row: Figures, sort: str) -> tuple[float | str, str]:
     """Where a row stands: more is better for accuracy and speed, less for the other columns."""
     if sort == "name":
         return row.label, ""
-    if sort.split("@")[0] in METRICS:
+    if sort in row.accuracy:
         return -row.accuracy[sort].mean, row.label
     value = float(getattr(row, sort))
     return (-value if sort == "queries_per_second" else value), row.label

@@ -146,7 +146,7 @@ def _series(comparison: Comparison, monitor: str | None) -> list[Series]:
 
 
 def _breakdowns(comparison: Comparison, metric: str) -> list[tuple[str, str, str]]:
-    dataset, k = comparison.plan.dataset, parse(metric)[1]
+    dataset, k = comparison.plan.dataset, parse(metric).k
     users = groups_of(dataset.train.user_degrees, dataset.test.user_degrees)
     items = groups_of(dataset.train.item_degrees, dataset.test.item_degrees)
     active = _grouped(comparison.rows, [by_activity(row.runs, metric, users) for row in comparison.rows])

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from rectoolkit.evaluation.metrics import METRICS
-
 if TYPE_CHECKING:
     from rectoolkit.compare.figures import Comparison, Figures, Spread
 
@@ -37,7 +35,7 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 def leading(comparison: Comparison) -> str:
     """The metric sorted by, else the first."""
     sort = comparison.plan.sort
-    return sort if sort.split("@")[0] in METRICS else comparison.plan.metrics[0]
+    return sort if sort in comparison.plan.metrics else comparison.plan.metrics[0]
 
 
 def remarks(comparison: Comparison) -> list[str]:

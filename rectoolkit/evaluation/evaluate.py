@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rectoolkit.errors import DataError
-from rectoolkit.evaluation.metrics import OF_CATALOGUE, OF_LISTS, measure, parse, parse_any
+from rectoolkit.evaluation.metrics import AccuracyMetric, CatalogueMetric, ListMetric, parse
 from rectoolkit.search.codes import PackedTable
 from rectoolkit.search.float32 import FloatIndex
 from rectoolkit.search.packed import Index, compiled_kernels
@@ -64,32 +64,36 @@ def evaluate(
     ``users`` and ``items`` are both packed, or both float32 rows. ``seen`` is what popularity is counted in. Raises
     DataError where nothing is held out.
     """
-    metrics = list(dict.fromkeys(metrics))  # what is monitored may be among those that are reported
     asked = np.flatnonzero(held_out.user_degrees)
     if not len(asked):
         raise DataError("no user has a held-out item, so there is nothing to evaluate")
-    depths = {metric: parse_any(metric) for metric in metrics}
-    k = max(depth for _, depth in depths.values())
+    measures = {metric: parse(metric) for metric in metrics}
+    k = min(max(measure.k for measure in measures.values()), seen.num_items)  # no list is longer than the catalogue
     index, size = open_index(items), max(1, min(USER_BLOCK, BLOCK_HITS // k))
     counts = {
-        metric: np.zeros(seen.num_items, np.int64) for metric, (name, _) in depths.items() if name in OF_CATALOGUE
+        metric: np.zeros(seen.num_items, np.int64)
+        for metric, measure in measures.items()
+        if isinstance(measure, CatalogueMetric)
     }
-    values: dict[str, list[npt.NDArray[np.float64]]] = {metric: [] for metric in metrics if metric not in counts}
+    values: dict[str, list[npt.NDArray[np.float64]]] = {metric: [] for metric in measures if metric not in counts}
     for start in range(0, len(asked), size):
         block = asked[start : start + size]
         queries, mask = take(users, block), rows_of(seen, block)
         found = index.search(queries, k, seen=mask, threads=threads)  # type: ignore[arg-type]
         hits = held_out.contains(block[:, None], found.ids)
-        for metric in metrics:
-            name, depth = depths[metric]
-            ids = found.ids[:, :depth]
-            if metric in counts:
-                counts[metric] += np.bincount(ids[ids >= 0], minlength=seen.num_items)
-            elif name in OF_LISTS:
-                values[metric].append(OF_LISTS[name](ids, seen.item_degrees, seen.num_users))
+        for metric, measure in measures.items():
+            ids = found.ids[:, : measure.k]
+            if isinstance(measure, AccuracyMetric):
+                values[metric].append(measure.values(hits[:, : measure.k], held_out.user_degrees[block]))
+            elif isinstance(measure, ListMetric):
+                values[metric].append(measure.values(ids, seen.item_degrees, seen.num_users))
             else:
-                values[metric].append(measure(metric, hits, held_out.user_degrees[block]))
-    together = {metric: OF_CATALOGUE[depths[metric][0]](number) for metric, number in counts.items()}
+                counts[metric] += np.bincount(ids[ids >= 0], minlength=seen.num_items)
+    together = {
+        metric: measure.value(counts[metric])
+        for metric, measure in measures.items()
+        if isinstance(measure, CatalogueMetric)
+    }
     return Evaluation(asked, {metric: np.concatenate(parts) for metric, parts in values.items()}, together)
 
 
@@ -105,7 +109,7 @@ def queries_per_second(
 
     At most one block of users, asked at once, after an untimed pass with the compiled kernels loaded.
     """
-    k, block = max(parse(metric)[1] for metric in metrics), asked[:USER_BLOCK]
+    k, block = min(max(parse(metric).k for metric in metrics), seen.num_items), asked[:USER_BLOCK]
     index, queries, mask = open_index(items), take(users, block), rows_of(seen, block)
     compiled_kernels(math.inf)
     times: list[float] = []

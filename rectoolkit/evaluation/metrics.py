@@ -1,38 +1,37 @@
-"""Ranking metrics at a cut-off k, user by user, from which ranked items are relevant.
+"""Ranking metrics: a registry of classes, written ``name@k`` in a recipe and on the command line.
 
-``hits`` (Q, K) bool says whether the item at each rank is in the user's held-out part, ``relevant`` (Q,) how many
-held-out items the user has (at least one). With h_r the hit at rank r = 1..k and n the relevant items:
+Notation. A user's list holds the first k items of a full ranking. h_r is 1 if the item at rank r = 1..k is in the
+user's test items, else 0, and n >= 1 is the number of those items. d_i is the number of training users of item i, U
+the number of users, I the number of items, and c_i the number of lists that hold item i.
 
-    recall      sum h_r / n                         precision   sum h_r / k
-    hit         1 if any h_r                        mrr         1 / r of the first hit, 0 without one
-    ndcg        sum h_r / log2(r + 1) over the same sum for min(k, n) hits at the top
-    map         sum over hits of precision at their rank, over min(k, n)
+There are three kinds, told apart by their base class:
 
-The ideal of ndcg is over min(k, n) and not over the hits found: that other form, seen in published code, is larger.
-A user's value is averaged over users with n >= 1 by ``evaluate``; the values themselves are kept.
+- ``AccuracyMetric``: one value per user, from the hits. Higher is better. Recipes report and monitor these.
+- ``ListMetric``: one value per user, from the recommended items alone.
+- ``CatalogueMetric``: one value for all lists together, from the counts c_i.
 
-Others look at what is recommended, whether it is relevant or not. With d_i the train users of item i, U users and c_i
-how many of the lists hold item i among their first k:
+A plugin (``plugins = ["my_metrics"]`` in a recipe, or ``--plugin my_metrics``) adds a metric the same way::
 
-    popularity  mean d_i of a list's items          coverage    share of all items with c_i > 0
-    novelty     mean -log2(d_i / U) of them         gini        inequality of c_i over all items, 0 (all alike) to 1
+    @metrics.register("f1")
+    class F1(AccuracyMetric):
+        \"\"\"Harmonic mean of precision and recall: 2 sum h_r / (k + n).\"\"\"
 
-Popularity and novelty have a value a user, coverage and gini one for all lists together. An item without train users
-counts as one with a single one in novelty. Ranks that hold nothing (id -1) are left out.
+        def values(self, hits, relevant):
+            return 2 * hits.sum(1) / (self.k + relevant)
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
 from rectoolkit.errors import UserError, nearest
+from rectoolkit.recipe.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     import numpy.typing as npt
 
     Hits = npt.NDArray[np.bool_]
@@ -40,58 +39,162 @@ if TYPE_CHECKING:
     Ids = npt.NDArray[np.int64]
     Values = npt.NDArray[np.float64]
 
-
-def recall(hits: Hits, relevant: Counts) -> Values:
-    """Share of the relevant items that were found, (Q,)."""
-    return np.asarray(hits.sum(1) / relevant)
+metrics: Registry[Any] = Registry("metric", "rectoolkit.evaluation.metrics")
 
 
-def precision(hits: Hits, relevant: Counts) -> Values:
-    """Share of the k ranks that hold a relevant item, (Q,)."""
-    return np.asarray(hits.sum(1) / hits.shape[1])
+@dataclass(frozen=True)
+class Metric:
+    """A metric cut off at rank ``k``."""
+
+    k: int
 
 
-def hit(hits: Hits, relevant: Counts) -> Values:
-    """1 where any of the k ranks holds a relevant item, (Q,)."""
-    return np.asarray(hits.any(1), np.float64)
+class AccuracyMetric(Metric):
+    """Base class of the metrics that compare a list with the user's test items. Higher is better."""
+
+    def values(self, hits: Hits, relevant: Counts) -> Values:
+        """Value of each user.
+
+        Parameters
+        ----------
+        hits
+            (Q, K) bool, whether the item at each rank is a test item. K is ``k``, or the number of items if that is
+            smaller.
+        relevant
+            (Q,) int64, the number of test items of each user, at least one.
+
+        Returns
+        -------
+        (Q,) float64
+        """
+        raise NotImplementedError
 
 
-def mrr(hits: Hits, relevant: Counts) -> Values:
-    """One over the rank of the first relevant item, 0 where there is none among k, (Q,)."""
-    return np.asarray(np.where(hits.any(1), 1 / (hits.argmax(1) + 1), 0.0))
+class ListMetric(Metric):
+    """Base class of the metrics that describe the items of a user's list."""
+
+    def values(self, ids: Ids, degrees: Counts, num_users: int) -> Values:
+        """Value of each list.
+
+        Parameters
+        ----------
+        ids
+            (Q, K) int64, the recommended items; -1 at ranks that hold nothing.
+        degrees
+            (I,) int64, the number of training users of each item.
+        num_users
+            The number of users U.
+
+        Returns
+        -------
+        (Q,) float64
+        """
+        raise NotImplementedError
 
 
-def ndcg(hits: Hits, relevant: Counts) -> Values:
-    """Discounted gain over that of an ideal ranking, (Q,)."""
-    discounts = 1 / np.log2(np.arange(2, hits.shape[1] + 2))
-    ideal = np.cumsum(discounts)[np.minimum(relevant, hits.shape[1]) - 1]
-    return np.asarray((hits * discounts).sum(1) / ideal)
+class CatalogueMetric(Metric):
+    """Base class of the metrics that describe all lists together."""
+
+    def value(self, counts: Counts) -> float:
+        """Value for ``counts`` (I,) int64, the number of lists that hold each item."""
+        raise NotImplementedError
 
 
-def average_precision(hits: Hits, relevant: Counts) -> Values:
-    """Mean over min(k, n) of the precision at each hit's rank, (Q,)."""
-    at_rank = np.cumsum(hits, 1) / np.arange(1, hits.shape[1] + 1)
-    return np.asarray((hits * at_rank).sum(1) / np.minimum(relevant, hits.shape[1]))
+@metrics.register("recall")
+class Recall(AccuracyMetric):
+    """Share of the user's test items that are found: sum h_r / n (Manning et al., 2008, section 8.3)."""
+
+    def values(self, hits: Hits, relevant: Counts) -> Values:
+        return np.asarray(hits.sum(1) / relevant)
 
 
-METRICS: dict[str, Callable[[Hits, Counts], Values]] = {
-    "recall": recall,
-    "ndcg": ndcg,
-    "precision": precision,
-    "hit": hit,
-    "mrr": mrr,
-    "map": average_precision,
-}
+@metrics.register("precision")
+class Precision(AccuracyMetric):
+    """Share of the k ranks that hold a test item: sum h_r / k (Manning et al., 2008, section 8.3)."""
+
+    def values(self, hits: Hits, relevant: Counts) -> Values:
+        return np.asarray(hits.sum(1) / self.k)
 
 
-def popularity(ids: Ids, degrees: Counts, num_users: int) -> Values:
-    """The mean number of train users of a list's items, (Q,)."""
-    return _mean_over_ranks(degrees.astype(np.float64), ids)
+@metrics.register("hit")
+class Hit(AccuracyMetric):
+    """Hit rate: 1 if any of the k ranks holds a test item, else 0 (Deshpande and Karypis, TOIS 2004)."""
+
+    def values(self, hits: Hits, relevant: Counts) -> Values:
+        return np.asarray(hits.any(1), np.float64)
 
 
-def novelty(ids: Ids, degrees: Counts, num_users: int) -> Values:
-    """The mean of -log2 of the share of users who have a list's items, in bits, (Q,)."""
-    return _mean_over_ranks(-np.log2(np.maximum(degrees, 1) / num_users), ids)
+@metrics.register("mrr")
+class ReciprocalRank(AccuracyMetric):
+    """Reciprocal rank: 1 / r of the first hit, 0 without one (Voorhees, TREC 1999)."""
+
+    def values(self, hits: Hits, relevant: Counts) -> Values:
+        return np.asarray(np.where(hits.any(1), 1 / (hits.argmax(1) + 1), 0.0))
+
+
+@metrics.register("ndcg")
+class NDCG(AccuracyMetric):
+    """Discounted gain, sum h_r / log2(r + 1), over that of an ideal list (Järvelin and Kekäläinen, TOIS 2002).
+
+    The ideal list has min(k, n) hits at the top. Some published code takes the ideal over the hits that were found,
+    which gives larger values.
+    """
+
+    def values(self, hits: Hits, relevant: Counts) -> Values:
+        discounts = 1 / np.log2(np.arange(2, hits.shape[1] + 2))
+        ideal = np.cumsum(discounts)[np.minimum(relevant, hits.shape[1]) - 1]
+        return np.asarray((hits * discounts).sum(1) / ideal)
+
+
+@metrics.register("map")
+class AveragePrecision(AccuracyMetric):
+    """Average precision: sum of h_r times the precision at r, over min(k, n) (Manning et al., 2008, section 8.4)."""
+
+    def values(self, hits: Hits, relevant: Counts) -> Values:
+        at_rank = np.cumsum(hits, 1) / np.arange(1, hits.shape[1] + 1)
+        return np.asarray((hits * at_rank).sum(1) / np.minimum(relevant, hits.shape[1]))
+
+
+@metrics.register("popularity")
+class Popularity(ListMetric):
+    """Average number of training users of the recommended items: mean d_i (Yin et al., VLDB 2012)."""
+
+    def values(self, ids: Ids, degrees: Counts, num_users: int) -> Values:
+        return _mean_over_ranks(degrees.astype(np.float64), ids)
+
+
+@metrics.register("novelty")
+class Novelty(ListMetric):
+    """Self-information of the recommended items, in bits: mean -log2(d_i / U) (Zhou et al., PNAS 2010).
+
+    An item without training users counts as one with a single user.
+    """
+
+    def values(self, ids: Ids, degrees: Counts, num_users: int) -> Values:
+        return _mean_over_ranks(-np.log2(np.maximum(degrees, 1) / num_users), ids)
+
+
+@metrics.register("coverage")
+class Coverage(CatalogueMetric):
+    """Share of all items that any list recommends: |{i: c_i > 0}| / I (Ge et al., RecSys 2010)."""
+
+    def value(self, counts: Counts) -> float:
+        return float((counts > 0).mean())
+
+
+@metrics.register("gini")
+class Gini(CatalogueMetric):
+    """Gini coefficient of c_i: 0 if all items are recommended equally often, 1 - 1/I for one item alone.
+
+    sum over j of (2 j - I - 1) c_(j) / (I sum c_i), with c_(1) <= ... <= c_(I) (Fleder and Hosanagar, 2009).
+    """
+
+    def value(self, counts: Counts) -> float:
+        total, number = int(counts.sum()), len(counts)
+        if not total:
+            return 0.0
+        ranks = np.arange(1, number + 1)
+        return float((2 * ranks - number - 1) @ np.sort(counts) / (number * total))
 
 
 def _mean_over_ranks(of_item: Values, ids: Ids) -> Values:
@@ -99,44 +202,33 @@ def _mean_over_ranks(of_item: Values, ids: Ids) -> Values:
     return np.asarray(np.where(there, of_item[ids], 0.0).sum(1) / np.maximum(there.sum(1), 1))
 
 
-def coverage(counts: Counts) -> float:
-    """The share of items that stand in any list."""
-    return float((counts > 0).mean())
+M = TypeVar("M", bound=Metric)
 
 
-def gini(counts: Counts) -> float:
-    """Gini's coefficient of how often items are recommended: 0 all alike, 1 - 1/I one item alone."""
-    total, number = int(counts.sum()), len(counts)
-    if not total:
-        return 0.0
-    ranks = np.arange(1, number + 1)
-    return float((2 * ranks - number - 1) @ np.sort(counts) / (number * total))
+@overload
+def parse(metric: str) -> Metric: ...
+@overload
+def parse(metric: str, kind: type[M]) -> M: ...
+def parse(metric: str, kind: type[Metric] = Metric) -> Metric:
+    """The metric written as ``name@k``: ``parse("recall@20")`` is ``Recall(20)``.
 
-
-OF_LISTS: dict[str, Callable[[Ids, Counts, int], Values]] = {"popularity": popularity, "novelty": novelty}
-OF_CATALOGUE: dict[str, Callable[[Counts], float]] = {"coverage": coverage, "gini": gini}
-
-
-def parse_any(metric: str) -> tuple[str, int]:
-    """As ``parse``, for metrics of what is recommended too."""
-    return parse(metric, (*METRICS, *OF_LISTS, *OF_CATALOGUE))
-
-
-def parse(metric: str, allowed: Iterable[str] = METRICS) -> tuple[str, int]:
-    """``recall@20`` -> ("recall", 20). Raises UserError where the name or the cut-off is not one."""
-    match = re.fullmatch(r"([a-z]+)@([1-9][0-9]{0,5})", metric)
+    Raises UserError if the name is unknown, the cut-off is not a number from 1 to 999999, or the metric is not of
+    ``kind``.
+    """
+    match = re.fullmatch(r"([^@]+)@([1-9][0-9]{0,5})", metric)
     if match is None:
         raise UserError(f"metric '{metric}' must read name@k with k from 1 to 999999, such as recall@20")
-    if match[1] not in allowed:
-        if match[1] in (*OF_LISTS, *OF_CATALOGUE):
-            raise UserError(f"metric '{metric}' is not of accuracy: 'rectool evaluate RUN --metrics {metric}' has it")
-        raise UserError(f"unknown metric '{match[1]}'; {nearest(match[1], allowed)}")
-    return match[1], int(match[2])
+    name = match[1]
+    if name not in metrics:
+        raise UserError(f"unknown metric '{name}'; {nearest(name, names(kind))}")
+    if not issubclass(metrics[name], kind):
+        raise UserError(
+            f"metric '{metric}' does not measure accuracy; 'rectool evaluate RUN --metrics {metric}' reports it"
+        )
+    found: Metric = metrics[name](int(match[2]))
+    return found
 
 
-def measure(metric: str, hits: Hits, relevant: Counts) -> Values:
-    """``metric`` (name@k) for each user, (Q,), from ``hits`` of at least k ranks."""
-    name, k = parse(metric)
-    if hits.shape[1] < k:
-        raise ValueError(f"{metric} needs {k} ranks, got {hits.shape[1]}")
-    return METRICS[name](hits[:, :k], relevant)
+def names(kind: type[Metric] = Metric) -> list[str]:
+    """The registered metrics of a kind, sorted."""
+    return [name for name in metrics.names() if issubclass(metrics[name], kind)]

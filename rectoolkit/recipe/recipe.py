@@ -22,7 +22,7 @@ import tomli_w
 from pydantic import Field
 
 from rectoolkit.errors import Fault, RecipeError, UserError, nearest
-from rectoolkit.evaluation.metrics import parse
+from rectoolkit.evaluation.metrics import AccuracyMetric, parse
 from rectoolkit.recipe.registry import REGISTRIES, Settings, fill
 from rectoolkit.recipe.settings import FORMATS
 
@@ -91,7 +91,7 @@ class TrainSettings(Settings):
 class EvaluateSettings(Settings):
     """What is measured on the test part when training is done."""
 
-    metrics: Annotated[list[Metric], Field(min_length=1, description="recall, ndcg, precision, hit, mrr, map at k")] = [  # noqa: RUF012
+    metrics: Annotated[list[Metric], Field(min_length=1, description="accuracy metrics; see rectool list metric")] = [  # noqa: RUF012
         "recall@20",
         "ndcg@20",
         "recall@50",
@@ -340,7 +340,7 @@ def _check_metrics(where: str, metrics: Sequence[str]) -> list[Fault]:
     faults = [Fault(where, f"'{metric}' stands here twice") for metric in twice]
     for metric in metrics:
         try:
-            parse(metric)
+            parse(metric, AccuracyMetric)
         except UserError as error:
             faults.append(Fault(where, str(error)))
     return faults

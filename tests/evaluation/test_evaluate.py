@@ -8,7 +8,7 @@ import pytest
 from rectoolkit.data import Interactions
 from rectoolkit.errors import DataError, FormatError, UserError
 from rectoolkit.evaluation import evaluate as module
-from rectoolkit.evaluation.evaluate import evaluate, rows_of
+from rectoolkit.evaluation.evaluate import evaluate, queries_per_second, rows_of
 from rectoolkit.search.codes import CodeTable, PackedTable, dot
 from rectoolkit.search.float32 import FloatIndex
 from rectoolkit.search.packed import mix
@@ -54,6 +54,24 @@ def test_codes_and_their_decoded_floats_rank_alike() -> None:
     packed = evaluate(PackedTable.pack(users), PackedTable.pack(items), seen, held, ["map@20"])
     floats = evaluate(users.decode(), items.decode(), seen, held, ["map@20"])
     np.testing.assert_array_equal(packed.values["map@20"], floats.values["map@20"])
+
+
+def test_a_metric_deeper_than_the_catalogue_searches_no_deeper(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, held = random_interactions(20, 40, 100), random_interactions(20, 40, 50)
+    users, items = (DRAWS.normal(size=(n, 8)).astype(np.float32) for n in (20, 40))
+    depths = []
+    search = FloatIndex.search
+    monkeypatch.setattr(
+        FloatIndex, "search", lambda self, queries, k, **how: depths.append(k) or search(self, queries, k, **how)
+    )
+    kinds = ("recall", "ndcg", "map", "mrr", "hit", "novelty", "gini")
+    deep = evaluate(users, items, seen, held, [*(f"{name}@999999" for name in kinds), "precision@400"]).means
+    whole = evaluate(users, items, seen, held, [*(f"{name}@40" for name in kinds), "precision@40"]).means
+    assert depths == [40, 40]
+    assert {name: deep[f"{name}@999999"] for name in kinds} == {name: whole[f"{name}@40"] for name in kinds}
+    assert deep["precision@400"] == pytest.approx(whole["precision@40"] / 10)
+    assert queries_per_second(users, items, seen, np.arange(20), ["recall@999999"]) > 0
+    assert set(depths) == {40}
 
 
 def test_nothing_held_out_is_refused() -> None:

@@ -16,7 +16,7 @@ from rectoolkit.cli import main
 from rectoolkit.data import Dataset, Ids, Interactions
 from rectoolkit.data.planted import Planted, generate
 from rectoolkit.errors import FormatError, UserError
-from rectoolkit.evaluation.metrics import measure
+from rectoolkit.evaluation.metrics import AccuracyMetric, parse
 from rectoolkit.model.recommender import assemble
 from rectoolkit.recipe.recipe import Recipe
 from rectoolkit.recipe.registry import quantizers
@@ -52,7 +52,7 @@ def trained(data: Path, runs: Path, recipe: str, *settings: str) -> Run:
 def recall(whole: Dataset, ids: np.ndarray) -> float:
     users = np.arange(HIDDEN)
     hits = whole.test.contains(users[:, None], ids)
-    return float(measure("recall@20", hits, whole.test.user_degrees[users]).mean())
+    return float(parse("recall@20", AccuracyMetric).values(hits, whole.test.user_degrees[users]).mean())
 
 
 def by_popularity(whole: Dataset) -> np.ndarray:
