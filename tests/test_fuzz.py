@@ -19,7 +19,7 @@ from rectoolkit.data.card import read_card
 from rectoolkit.data.formats import READERS
 from rectoolkit.data.interactions import Dataset
 from rectoolkit.errors import UserError
-from rectoolkit.recipe.recipe import Recipe, read_toml
+from rectoolkit.recipe.recipe import Recipe, read_toml, tomllib
 from rectoolkit.recipe.registry import REGISTRIES
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def test_mutated_recipes_load_or_are_refused(tmp_path: Path) -> None:
 
 
 def test_any_override_is_applied_or_refused() -> None:
-    draws = random.Random(12)
+    draws, loaded = random.Random(12), 0
     keys = ["seed", "name", "plugins", "description", "expect.recall@20", "", ".", "a.b", "quantizer", "loss.", ".l2"]
     written, _ = read_toml(RECIPES[0])
     keys += [f"{section}.{key}" for section, table in written.items() if isinstance(table, dict) for key in table]
@@ -116,15 +116,34 @@ def test_any_override_is_applied_or_refused() -> None:
         for _ in range(draws.randint(1, 3)):
             value = draws.choice([*names, *(word.decode("latin-1") for word in WORDS)])
             overrides.append(draws.choice(keys) + draws.choice(["=", "=", "=", "==", " = ", ""]) + value)
-        attempt(overrides, Recipe.load, draws.choice(RECIPES), overrides)
+        found = attempt(overrides, Recipe.load, draws.choice(RECIPES), overrides)
+        if isinstance(found, Recipe):
+            loaded += 1
+            for path, text in {o.partition("=")[0].strip(): o.partition("=")[2] for o in overrides}.items():
+                section, _, key = path.rpartition(".")
+                applied = found[section][key] if section else getattr(found, key)
+                assert applied == as_toml(text), overrides
+    assert 0.02 * MUTATIONS < loaded < 0.8 * MUTATIONS, "overrides must reach both sides"
+
+
+def as_toml(text: str) -> Any:
+    """A value as TOML reads it, or the text itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        return text.strip()
 
 
 def test_mutated_cards_are_read_or_refused(tmp_path: Path) -> None:
-    draws, originals = random.Random(13), [path.read_bytes() for path in CARDS]
+    draws, originals, read = random.Random(13), [path.read_bytes() for path in CARDS], 0
     for number in range(MUTATIONS):
         path = tmp_path / CARDS[number % len(CARDS)].name
         path.write_bytes(content := mutated(originals[number % len(CARDS)], draws))
-        attempt(content, read_card, path)
+        card = attempt(content, read_card, path)
+        if not isinstance(card, UserError):
+            read += 1
+            assert card.name == path.stem, content
+    assert 0.02 * MUTATIONS < read < 0.8 * MUTATIONS, "mutations must reach both sides"
 
 
 FILES = {

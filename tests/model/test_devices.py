@@ -22,7 +22,7 @@ from rectoolkit.model.graph import BipartiteGraph
 from rectoolkit.model.recommender import Parts, assemble
 from rectoolkit.recipe.recipe import Recipe
 from rectoolkit.recipe.registry import encoders, losses, quantizers, samplers
-from rectoolkit.training.loop import fit
+from rectoolkit.training.loop import fit, step
 
 HQGNN = Path(__file__).parents[2] / "recipes" / "hqgnn.toml"
 SMALL = ["encoder.dim=8", "encoder.layers=2", "sampler.batch=64", "train.epochs=2", "train.validation=0"]
@@ -90,20 +90,14 @@ def mode(monkeypatch: pytest.MonkeyPatch) -> Pretended:
 
 
 def train_steps(parts: Parts, count: int = 2) -> list[float]:
-    """Steps as ``train.step`` takes them, with an optimizer that knows the pretended device."""
+    """The losses of ``count`` training steps, by an optimizer that knows the pretended device."""
     weights = [w for part in (parts.model, parts.loss) for w in part.parameters()]
     optimizer, values = torch.optim.Adam(weights, 0.01, foreach=False), []
-    model, loss = parts.model.train(), parts.loss
-    model.calibrate()
+    parts.model.train()
+    parts.model.calibrate()
     for batch, _ in zip(parts.sampler, range(count), strict=False):
-        model.progress(0.5)
-        views = model(loss.prepare(batch))
-        value = loss(views)
-        model.observe(views, loss, value)
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        optimizer.step()
-        values.append(float(value.detach()))
+        parts.model.progress(0.5)
+        values.append(step(parts, optimizer, batch))
     return values
 
 

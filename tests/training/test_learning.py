@@ -19,9 +19,10 @@ import torch
 
 from rectoolkit.data import Interactions
 from rectoolkit.model.graph import BipartiteGraph
-from rectoolkit.model.recommender import Recommender
+from rectoolkit.model.recommender import Parts, Recommender
 from rectoolkit.recipe.registry import REGISTRIES, encoders, losses, quantizers, samplers
 from rectoolkit.search.codes import CodeTable
+from rectoolkit.training.loop import step
 
 STEPS = 90
 
@@ -73,19 +74,14 @@ def train(recipe: dict[str, dict[str, Any]], board: Interactions, steps: int = S
         for _ in range(2)
     ]
     model, loss = Recommender(encoder, *sides).train(), build("loss", train=board, seed=seed)
-    sampler = build("sampler", train=board, generator=np.random.default_rng(seed))
+    parts = Parts(model, loss, build("sampler", train=board, generator=np.random.default_rng(seed)))
     model.calibrate()
     optimizer = torch.optim.Adam(model.parameters(), 0.03)
     done = 0
     while done < steps:
-        for batch in sampler:
+        for batch in parts.sampler:
             model.progress(done / steps)
-            views = model(loss.prepare(batch)).hardest()
-            value = loss(views)
-            model.observe(views, loss, value)
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
+            step(parts, optimizer, batch)
             done += 1
     model.progress(1.0)
     return model
