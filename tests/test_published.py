@@ -1,6 +1,6 @@
 """What tuned recipes promise under [expect], run whole, where RECTOOL_DATA names a folder that has their data.
 
-Those of ``QUICK`` data sets train for seconds and always run; the others take minutes each: ``pytest -m slow``.
+Those of ``QUICK`` data sets train for seconds (``pytest -m slow``), the others for minutes: ``pytest -m published``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def case(path: Path) -> Any:
-    marks = () if path.parent.name in QUICK else pytest.mark.slow
+    marks = pytest.mark.slow if path.parent.name in QUICK else pytest.mark.published
     return pytest.param(path, marks=marks, id=str(path.relative_to(RECIPES)))
 
 

@@ -260,6 +260,7 @@ def test_the_document_runs(tmp_path: Path) -> None:
     assert "such as user-2" in ran.stdout
 
 
+@pytest.mark.slow
 def test_calls_as_users_write_them_are_typed() -> None:
     command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "tests/typed_calls.py"]
     checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -23,6 +23,7 @@ def rectool_bench(*arguments: object) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+@pytest.mark.slow
 def test_a_small_run_measures_everyone(tmp_path: Path) -> None:
     code, output = rectool_bench(
         "--items", 3000, "--bits", "1,8", "--rounds", 2, "--batch", 8, "--json", tmp_path / "figures.json"

@@ -455,6 +455,7 @@ def test_breakdowns_against_loops(compared: Comparison) -> None:
 # Interrupts and failures
 
 
+@pytest.mark.slow
 def test_kill_and_the_same_command_again_give_the_same_codes(place: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     names = ["compare", str(place / "coded.toml"), str(place / "floats.toml"), "--threads", "1", "--device", "cpu"]

@@ -32,6 +32,7 @@ def test_a_recipe_runs_from_end_to_end(path: Path, small_data: Path, tmp_path: P
         assert run.metrics["bytes_per_item"] < width * bits / 8 + 8 * len(run.items.segments) + 1
 
 
+@pytest.mark.slow
 def test_codes_learn_what_popularity_and_chance_do_not(tmp_path: Path) -> None:
     """On the embedded data: 1-bit codes above popularity and an untrained encoder, float32 above 1-bit codes."""
     short = ["train.epochs=12", "train.every=12", "train.rate=2e-2"]

@@ -235,6 +235,7 @@ def test_one_writer_a_run_folder(settings: list[str], tmp_path: Path) -> None:
             execute(recipe, Circumstances(tmp_path))
 
 
+@pytest.mark.slow
 def test_kill_at_random_moments_ends_in_the_same_bytes(finished: Run, settings: list[str], tmp_path: Path) -> None:
     """``kill -9`` ten times: at a random moment after each stage of a run has begun."""
     command = [sys.executable, "-m", "rectoolkit", "run", HQGNN, *options(settings), "--runs", str(tmp_path)]

@@ -179,6 +179,7 @@ OLDER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="names processors of that family")
 @pytest.mark.parametrize("processor", OLDER)
 def test_an_older_processor_gives_the_same_hits(processor: str) -> None:

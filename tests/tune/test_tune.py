@@ -89,6 +89,7 @@ def test_a_trial_cut_short_was_below_the_median(place: Path) -> None:
             assert len(before) >= 5
 
 
+@pytest.mark.slow
 def test_kill_and_the_same_command_end_in_the_same_study(place: Path, small_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "study"
     program = [sys.executable, "-m", "rectoolkit", *command(place, small_data, out)]
