@@ -6,6 +6,7 @@ The array file's layout is docs/reference/file-format.md.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import mmap
@@ -243,6 +244,18 @@ def checksum(path: str | Path) -> int:
         while block := file.read(BLOCK):
             value = zlib.crc32(block, value)
     return value
+
+
+def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
+    """The digest of a file's content, in hex. Raises UserError if the file cannot be read."""
+    hasher = hashlib.new(algorithm, usedforsecurity=False)
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while block := file.read(BLOCK):
+                hasher.update(block)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    return hasher.hexdigest()
 
 
 def check_whole(path: Path, expected: object) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rectoolkit.data import Ids, Interactions, stored
+from rectoolkit.data import Ids, Interactions
 from rectoolkit.errors import FormatError
 from rectoolkit.files import MAGIC, VERSION, check_whole, checksum, open_arrays, save_arrays
 from rectoolkit.search.codes import CodeTable, PackedTable
@@ -161,12 +161,12 @@ def test_mutated_interactions_and_ids_are_read_as_they_say_or_refused(tmp_path: 
     path, draws, read, told = tmp_path / "any", random.Random(4), 0, []
     pairs = Interactions.from_pairs([0, 0, 1, 2], [3, 1, 0, 2])
     for content in (pairs, Ids.of([3, 5, 70]), Ids.of(["a", "bc", "é"])):
-        stored.save(content, path) if isinstance(content, Interactions) else content.save(path)
+        content.save(path)
         header, body = split(path.read_bytes())
         for _ in range(MUTATIONS):
             path.write_bytes(with_header(mutated(header, draws), body))
             try:
-                again: Any = stored.load(path) if isinstance(content, Interactions) else Ids.load(path)
+                again: Any = type(content).load(path)
             except FormatError as error:
                 told.append(str(error))
                 continue

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rectoolkit.data import load_dataset
+from rectoolkit.data import Dataset, load_dataset
 from rectoolkit.data.card import read_card
 from rectoolkit.data.formats import READERS
-from rectoolkit.data.interactions import Dataset
 from rectoolkit.errors import UserError
 from rectoolkit.recipe.recipe import Recipe, read_toml, tomllib
 from rectoolkit.recipe.registry import REGISTRIES

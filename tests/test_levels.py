@@ -38,14 +38,12 @@ def level_of(name: str) -> int:
     return LEVEL[known[0]]
 
 
-def imports_at_run_time(path: Path, nested: bool = True) -> set[str]:
-    """The files of the package that a file imports outside ``if TYPE_CHECKING``, ``nested``: in functions too."""
+def imports_at_run_time(path: Path) -> set[str]:
+    """The files of the package that a file imports outside ``if TYPE_CHECKING``, within functions too."""
     found: set[str] = set()
 
     def visit(node: ast.AST) -> None:
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            return
-        if isinstance(node, ast.FunctionDef) and not nested:
             return
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "rectoolkit":
             module = node.module.removeprefix("rectoolkit").removeprefix(".")
@@ -71,7 +69,7 @@ def test_imports_go_down(name: str) -> None:
 
 
 def test_no_files_import_one_another_in_a_circle() -> None:
-    graph = {name: imports_at_run_time(path, nested=False) - {name} for name, path in FILES.items()}
+    graph = {name: imports_at_run_time(path) - {name} for name, path in FILES.items()}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:

@@ -15,6 +15,7 @@ import pytest
 
 import rectoolkit
 from rectoolkit import Estimator, Interactions, Run
+from rectoolkit.data import from_frame
 from rectoolkit.errors import DataError, FormatError, RecipeError, UserError
 
 ROOT = Path(__file__).parent.parent
@@ -148,11 +149,11 @@ def test_a_test_frame_is_measured_by_the_same_ids() -> None:
     assert (run.metrics["test_users"], run.seen.num_users) == (1, 41)
 
 
-def test_ids_are_numbered_as_from_pandas_numbers_them() -> None:
+def test_ids_are_numbered_as_from_frame_numbers_them() -> None:
     """Object columns of numpy's integers, and strings of unequal lengths without an array as wide as the longest."""
     frame = {"user": np.array([np.int64(7), np.int64(2), np.int64(7)], object), "item": ["10", "x" * 1000, "9"]}
     run = Estimator("mf", {"encoder.dim": 4, "train.epochs": 1, "train.validation": 0}, threads=1).fit(frame).run
-    whole, users, items = Interactions.from_pandas(pd.DataFrame(frame))
+    whole, users, items = from_frame(pd.DataFrame(frame))
     assert run.user_ids is not None
     assert run.item_ids is not None
     assert run.user_ids.array().tolist() == users.array().tolist() == [2, 7]

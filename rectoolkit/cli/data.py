@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from rectoolkit.cli.group import Commands, comma_separated, main
-from rectoolkit.data.provenance import SplitName
+from rectoolkit.data.card import SplitName
 from rectoolkit.data.sources import FORMATS
 from rectoolkit.errors import UserError
 
@@ -37,7 +37,7 @@ def list_data() -> None:
     table = Table("name", "format", "description")
     faults: list[UserError] = []
     for card in list_cards(faults):
-        table.add_row(card.name, card.head.format, card.head.description)
+        table.add_row(card.name, card.format, card.description)
     console.print(table)
     for fault in faults:
         click.echo(f"not listed, for its card is faulty: {fault}", err=True)
@@ -123,9 +123,9 @@ def import_own(
 
     Ids may be any integers or texts; runs and exports give them back. A recipe uses the data set by its name.
     """
+    from rectoolkit.data.card import Imported
     from rectoolkit.data.catalog import load_card
     from rectoolkit.data.importing import import_data
-    from rectoolkit.data.provenance import Imported
     from rectoolkit.runs.execute import peak_memory_mb
     from rectoolkit.terminal import ProgressLine, print_data, print_rows
 
@@ -168,8 +168,8 @@ def fetch_data(name: str, into: Path | None) -> None:
     from rectoolkit.terminal import ProgressLine
 
     card = find_card(name)
-    click.echo(f"licence: {card.head.licence or 'not stated by the card'}")
-    click.echo(f"source: {card.head.source or 'not stated by the card'}")
+    click.echo(f"licence: {card.licence or 'not stated by the card'}")
+    click.echo(f"source: {card.source or 'not stated by the card'}")
     with ProgressLine() as bar:
         found = fetch(card, into or "", bar.bytes)
     known = {file: card.checksum(part) for part, file in card.files.named().items()}

@@ -1,21 +1,18 @@
-"""Interaction data: what it is, how it is read, split and generated. Torch-free.
+"""Interaction data: reading, importing, splitting, generating and finding it. Torch-free.
 
-``interactions`` the rows by user and a data set of them; ``splits`` parts held out at random; ``text`` the parser
-of integer lines; ``adjacency`` and ``pairs`` what the lines of a format mean; ``formats`` their names;
-``assemble`` files -> a data set; ``planted`` the generator; ``card`` and ``catalog`` names -> data sets; ``fetch``
-a card's files downloaded.
-
-``importing`` makes a data set of any table: ``sources`` (and ``lines``, those of text) read in pieces, ``columns``
-chosen, ``rows`` cleaned, ``spool`` merged by user on disk, ``core`` the k-core, ``ids`` what the source calls its
-rows, ``stored`` the parts as files, ``provenance`` what the card says of it all.
+interactions    the set of (user, item) pairs        dataset     train, test and validation
+ids             the source's ids of users and items  readers     files and frames -> rows
+importing       rows -> a data set on disk           spool       rows sorted by user on disk
+k_core, splits  filters and held-out parts           planted     generated data
+card, catalog   data sets by name                    fetch       downloads
 """
 
-from rectoolkit.data.card import Card
+from rectoolkit.data.card import Card, Imported
 from rectoolkit.data.catalog import find_card, list_cards, load_dataset
+from rectoolkit.data.dataset import Dataset
 from rectoolkit.data.ids import Ids
-from rectoolkit.data.importing import import_data
-from rectoolkit.data.interactions import Dataset, Interactions
-from rectoolkit.data.provenance import Imported
+from rectoolkit.data.importing import from_frame, import_data
+from rectoolkit.data.interactions import Interactions
 from rectoolkit.data.splits import hold_out, with_validation
 
 __all__ = [
@@ -25,6 +22,7 @@ __all__ = [
     "Imported",
     "Interactions",
     "find_card",
+    "from_frame",
     "hold_out",
     "import_data",
     "list_cards",

@@ -1,25 +1,24 @@
-"""The card of a data set: a TOML file that says what the set is, where it comes from, and what a right copy holds.
+"""Card: the TOML file that describes a data set: its source, licence, files, checksums and counts.
 
-``read_card`` checks all of it and reports every fault at once; ``catalog`` finds cards and loads what they describe.
+``catalog`` finds cards and loads the data they describe, ``fetch`` downloads their files, and ``importing`` writes a
+card beside each imported data set.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, get_args
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
-from rectoolkit.data.assemble import Offsets, Split
-from rectoolkit.data.checksum import Checksum
-from rectoolkit.data.formats import READERS
 from rectoolkit.data.planted import Planted
-from rectoolkit.data.provenance import Imported, RowCounts
 from rectoolkit.errors import DataError, Fault, RecipeError, nearest
+from rectoolkit.files import file_digest
 from rectoolkit.recipe.registry import Settings, fill
+from rectoolkit.recipe.settings import FORMATS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,72 +26,38 @@ else:
     import tomli as tomllib
 
 CARD, BINARY = "card.toml", "binary"
-FileName = Annotated[str, Field(pattern=r"^[^/\\]*$", description="a name within the folder, without / or \\")]
+T = TypeVar("T")
+EMPTY: Any = ""
+FileName = Annotated[str, Field(pattern=r"^[^/\\]*$")]
 Sha256 = Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
 Md5 = Annotated[str, Field(pattern="^([0-9a-f]{32})?$")]
 Url = Annotated[str, Field(pattern="^(https?://.+)?$")]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)] | None
+Share = Annotated[float, Field(ge=0, lt=1)]
+SplitName = Literal["random", "leave-one-out", "time", "user-time", "given"]
 
 
-class Head(Settings):
-    """The keys at the top of a card: what the set is, where it comes from and under which licence."""
+class PerFile(Settings, Generic[T]):
+    """One value for each file of a data set, empty where there is none.
 
-    name: str
-    description: str
-    format: str
-    source: str = ""
-    licence: str = ""
-
-
-class Files(Settings):
-    """File names within the set's folder: ``train`` and ``test`` (and ``validation``), or one file ``all``.
-
-    ``user_ids`` and ``item_ids`` are what the source calls them (``data.ids``), a row each.
+    A data set has the files ``train`` and ``test`` (and perhaps ``validation``), or one file ``all``. The files
+    ``user_ids`` and ``item_ids`` hold the source's ids of an imported data set.
     """
 
-    train: FileName = ""
-    test: FileName = ""
-    validation: FileName = ""
-    all: FileName = ""
-    user_ids: FileName = ""
-    item_ids: FileName = ""
+    train: T = EMPTY
+    test: T = EMPTY
+    validation: T = EMPTY
+    all: T = EMPTY
+    user_ids: T = EMPTY
+    item_ids: T = EMPTY
 
-    def named(self) -> dict[str, str]:
-        """The files there are, by what they hold."""
-        return {key: name for key, name in self.model_dump().items() if name}
-
-
-class Sha256s(Settings):
-    """The sha256 of each file, in hex; left out where it is not known."""
-
-    train: Sha256 = ""
-    test: Sha256 = ""
-    validation: Sha256 = ""
-    all: Sha256 = ""
-    user_ids: Sha256 = ""
-    item_ids: Sha256 = ""
-
-
-class Md5s(Settings):
-    """The md5 of each file, in hex, where no sha256 is known: it tells damage and versions, not malice."""
-
-    train: Md5 = ""
-    test: Md5 = ""
-    validation: Md5 = ""
-    all: Md5 = ""
-
-
-class Urls(Settings):
-    """Where each file is downloaded from. ``archive.zip#folder/file`` names a file within a zip or tar archive."""
-
-    train: Url = ""
-    test: Url = ""
-    validation: Url = ""
-    all: Url = ""
+    def named(self) -> dict[str, T]:
+        """The values that are not empty, by file."""
+        return {key: value for key, value in self if value}
 
 
 class Counts(Settings):
-    """What a correct download gives. ``users`` and ``items`` are the id space: the largest id plus one."""
+    """The numbers of users, items and interactions of a correct copy. ``users`` is the largest user id plus one."""
 
     users: Count = None
     items: Count = None
@@ -102,51 +67,137 @@ class Counts(Settings):
     all: Count = None
 
 
-@dataclass(frozen=True)
-class Card:
-    """One data set's card, as read from ``path``."""
+class Offsets(Settings):
+    """The smallest user and item id in the files. They are subtracted, so that ids start at 0."""
 
-    path: Path
-    head: Head
-    files: Files = Files()
-    sha256: Sha256s = Sha256s()
-    md5: Md5s = Md5s()
+    first_user: Annotated[int, Field(ge=0)] = 0
+    first_item: Annotated[int, Field(ge=0)] = 0
+
+
+class Split(Settings):
+    """The split of a data set that has one file: a share of each user's items is drawn for the test part."""
+
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    seed: Annotated[int, Field(ge=0)] = 2023
+
+
+class Imported(Settings):
+    """The settings of an import, and the sources that it read.
+
+    The same settings over the same bytes give the same data set, byte for byte. An import that already exists is
+    therefore not repeated. ``sha256`` lists the digests of the source files in order. ``parts`` says which part each
+    source holds (``all`` if the import made the split).
+    """
+
+    sources: list[str] = []  # noqa: RUF012
+    parts: list[str] = []  # noqa: RUF012
+    sha256: list[str] = []  # noqa: RUF012
+    format: str = ""
+    separator: str = ""
+    encoding: str = "utf-8"
+    columns: list[str] = []  # noqa: RUF012
+    user: str = ""
+    item: str = ""
+    rating: str = ""
+    time: str = ""
+    min_rating: float | None = None
+    drop_missing: bool = False
+    k_core: Annotated[int, Field(ge=0)] = 0
+    split: SplitName = "random"
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    validation_share: Share = 0.0
+    seed: Annotated[int, Field(ge=0)] = 2023
+
+    def differences(self, other: Imported) -> list[str]:
+        """The settings that differ in ``other``, such as ``k_core: 5, now 10``. Names of sources do not count."""
+        mine, theirs = self.model_dump(), other.model_dump()
+        found = [
+            f"{key}: {value!r}, now {theirs[key]!r}"
+            for key, value in mine.items()
+            if key not in ("sources", "sha256") and value != theirs[key]
+        ]
+        changed = not self.sha256 or self.sha256 != other.sha256
+        return [*found, *(["the content of the sources"] if changed else [])]
+
+
+class RowCounts(Settings):
+    """The number of rows that an import read, and the numbers it left out, by reason."""
+
+    read: int = 0
+    missing: int = 0
+    below_rating: int = 0
+    repeated: int = 0
+    in_an_earlier_part: int = 0
+    outside_core: int = 0
+
+    @property
+    def kept(self) -> int:
+        """The number of rows kept, one per pair."""
+        left_out = (self.missing, self.below_rating, self.repeated, self.in_an_earlier_part, self.outside_core)
+        return self.read - sum(left_out)
+
+
+class Checksum(NamedTuple):
+    """The digest that a file must have, in hex, and its algorithm (``sha256`` or ``md5``)."""
+
+    algorithm: str
+    digest: str
+
+    def fault(self, path: Path) -> str:
+        """A message if the file at ``path`` has another digest, else an empty string."""
+        found = file_digest(path, self.algorithm)
+        return "" if found == self.digest else f"its {self.algorithm} is {found}, and not {self.digest}"
+
+
+class Card(Settings):
+    """A data set's card. Keys at the top of the file come first, then its sections.
+
+    ``urls`` holds the download addresses; ``archive.zip#folder/file`` names a file within an archive. ``md5`` serves
+    files whose source states no sha256.
+    """
+
+    name: str
+    description: str
+    format: str
+    source: str = ""
+    licence: str = ""
+
+    files: PerFile[FileName] = PerFile[FileName]()
+    sha256: PerFile[Sha256] = PerFile[Sha256]()
+    md5: PerFile[Md5] = PerFile[Md5]()
+    urls: PerFile[Url] = PerFile[Url]()
     counts: Counts = Counts()
     ids: Offsets = Offsets()
     split: Split = Split()
     planted: Planted | None = None
-    urls: Urls = Urls()
     imported: Imported | None = None
     rows: RowCounts = RowCounts()
 
+    _path: Path = PrivateAttr(Path())
+
     @property
-    def name(self) -> str:
-        return self.head.name
+    def path(self) -> Path:
+        """The file that the card was read from."""
+        return self._path
 
     def checksum(self, part: str) -> Checksum | None:
-        """Of the file that holds ``part``: its sha256, else its md5, else None where the card has neither."""
-        for algorithm in ("sha256", "md5"):
-            if digest := getattr(getattr(self, algorithm), part, ""):
+        """The checksum of the file that holds ``part``: the sha256, else the md5, else None."""
+        for algorithm, digests in (("sha256", self.sha256), ("md5", self.md5)):
+            if digest := digests.named().get(part):
                 return Checksum(algorithm, digest)
         return None
 
 
 SECTIONS: dict[str, type[Settings]] = {
-    "files": Files,
-    "sha256": Sha256s,
-    "md5": Md5s,
-    "counts": Counts,
-    "ids": Offsets,
-    "split": Split,
-    "planted": Planted,
-    "urls": Urls,
-    "imported": Imported,
-    "rows": RowCounts,
+    key: kind
+    for key, info in Card.model_fields.items()
+    for kind in (info.annotation, *get_args(info.annotation))
+    if isinstance(kind, type) and issubclass(kind, Settings)
 }
 
 
 def read_card(path: Path) -> Card:
-    """The card in that file. Raises RecipeError with all its faults at once."""
+    """Read and check a card. Raises RecipeError with all faults of the card, DataError if it is not a TOML file."""
     try:
         written: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # TOML's and UTF-8's errors are ValueErrors, as is a number too long
@@ -163,39 +214,42 @@ def read_card(path: Path) -> Card:
             sections[name] = None if wrong else schema(**filled)
         elif table is not None:
             faults.append(Fault(name, f"this is a section: [{name}], got {table!r}"))
-    head, wrong = fill(Head, {k: v for k, v in written.items() if not isinstance(v, dict)}, "card")
+    unknown = [key for key, value in written.items() if isinstance(value, dict)]
+    keys = {key: value for key, value in written.items() if key not in unknown}
+    _, wrong = fill(Card, keys, "card")
     faults += [replace(fault, where=fault.where.removeprefix("card.")) for fault in wrong]
-    faults += [Fault(k, f"unknown section; {nearest(k, SECTIONS)}") for k, v in written.items() if isinstance(v, dict)]
-    faults += _head_faults(path, head, sections)
+    faults += [Fault(key, f"unknown section; {nearest(key, SECTIONS)}") for key in unknown]
+    if not wrong:
+        faults += _contradictions(path, keys["name"], keys["format"], sections)
     if faults:
         raise RecipeError(faults, str(path))
-    return Card(path, Head(**head), **sections)
+    card = Card(**keys, **sections)
+    card._path = path
+    return card
 
 
-def _head_faults(path: Path, head: dict[str, Any], sections: dict[str, Any]) -> list[Fault]:
-    """What is wrong between the keys of a card that are each right in themselves."""
-    if not head:
-        return []
+def _contradictions(path: Path, name: str, format: str, sections: dict[str, Any]) -> list[Fault]:
+    """Faults between keys that are each valid alone."""
     faults = []
-    allowed = [*READERS, "planted", BINARY]
+    allowed = [*FORMATS, "planted", BINARY]
     kind, expected = ("folder", Path(os.path.abspath(path)).parent.name) if path.name == CARD else ("file", path.stem)
-    if head["name"] != expected:
-        faults.append(Fault("name", f"must be the {kind}'s name, '{expected}', got '{head['name']}'"))
-    if head["format"] not in allowed:
-        faults.append(Fault("format", f"unknown format '{head['format']}'; {nearest(head['format'], allowed)}"))
-    elif head["format"] == "planted":
+    if name != expected:
+        faults.append(Fault("name", f"must be the {kind}'s name, '{expected}', got '{name}'"))
+    if format not in allowed:
+        faults.append(Fault("format", f"unknown format '{format}'; {nearest(format, allowed)}"))
+    elif format == "planted":
         if "planted" not in sections:
             faults.append(Fault("planted", "this section is required by format = 'planted'"))
-        idle = [k for k in ("files", "sha256", "md5", "ids", "split") if k in sections]
-        faults += [Fault(k, "this section is for files, and planted data has none") for k in idle]
+        idle = [key for key in ("files", "sha256", "md5", "ids", "split") if key in sections]
+        faults += [Fault(key, "this section is for files, and planted data has none") for key in idle]
     elif "planted" in sections:
-        faults.append(Fault("planted", f"this section is for format = 'planted', got '{head['format']}'"))
+        faults.append(Fault("planted", f"this section is for format = 'planted', got '{format}'"))
     elif "files" not in sections:
         faults.append(Fault("files", "this section is required: train and test, or all"))
     elif (files := sections["files"]) and not _complete(files):
-        faults.append(Fault("files", "either train and test are given, or all"))
+        faults.append(Fault("files", "give either train and test, or all"))
     return faults
 
 
-def _complete(files: Files) -> bool:
+def _complete(files: PerFile[str]) -> bool:
     return not (files.train or files.test or files.validation) if files.all else bool(files.train and files.test)

@@ -1,20 +1,18 @@
-"""The catalog: a data set's name -> its card -> its files, verified -> a Dataset.
+"""Catalog: find data sets by name and load them, with checksums and counts verified.
 
-Data may not be shipped (licences, size), but what it must be can: a card ``datasets/NAME.toml`` says where to get
-a set, its licence, format, checksums and counts. Files and cards are looked for in the same places, in order:
+The package does not ship data (licences, size), but it ships cards. A card ``datasets/NAME.toml`` says where to get a
+data set, and states its licence, format, checksums and counts. Cards and files are searched in these places, in order:
 
-    ./datasets                        beside the user's work
-    $RECTOOL_DATA                     a shared folder of data
+    ./datasets                        the working directory
+    $RECTOOL_DATA                     a shared folder
     ~/.cache/rectoolkit/datasets      (or under $XDG_CACHE_HOME)
-    the shipped cards                 of the package itself; no data
+    the cards shipped with the package
 
-A card is PLACE/NAME.toml and its files lie in PLACE/NAME/; the first place that has them all wins. Or the card is
-PLACE/NAME/card.toml, beside its files, as an import makes it: such a folder is whole in itself and can be moved, and
-be named by its path. Loading downloads nothing (``rectool data fetch`` does): the error for missing files says where
-they come from and where to put them.
+A card is PLACE/NAME.toml with its files in PLACE/NAME/. An imported data set has its card beside its files, as
+PLACE/NAME/card.toml. Such a folder is self-contained: it can be moved, and be given by its path. Loading never
+downloads anything; ``rectool data fetch`` does.
 
-Checksums and counts are verified at every load, for the published figures hold for the published bytes only;
-sha256 of Gowalla takes 10 ms. Counts of users and items are the largest id plus one, so that a wrong one is noticed.
+Published figures hold for the published bytes only, so checksums and counts are verified at every load.
 """
 
 from __future__ import annotations
@@ -23,33 +21,60 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import rectoolkit
-from rectoolkit.data import stored
-from rectoolkit.data.assemble import Split, assemble, split_one
-from rectoolkit.data.card import BINARY, CARD, Card, read_card
+from rectoolkit.data.card import BINARY, CARD, Card, Offsets, Split, read_card
+from rectoolkit.data.dataset import Dataset
 from rectoolkit.data.formats import reader, refuse_mistaken
 from rectoolkit.data.ids import Ids
-from rectoolkit.data.interactions import Dataset
+from rectoolkit.data.interactions import Interactions, check_dense
 from rectoolkit.data.planted import generate
+from rectoolkit.data.splits import hold_out
 from rectoolkit.errors import DataError, RecipeError, UserError, nearest
 from rectoolkit.recipe.registry import fill
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rectoolkit.data.interactions import Int64s
+    from rectoolkit.data.text import PairFile
+
+NO_OFFSETS = Offsets()
+
 
 def load_dataset(
     name: str = "", path: str | Path = "", format: str = "adjacency", *, test_share: float = 0.2, seed: int = 2023
 ) -> Dataset:
-    """The data set of a card's ``name``, or of the user's own ``path``; exactly one of the two is given.
+    """Load a data set by its card's name, or from files of your own.
 
-    ``path`` is a folder with ``train.txt`` and ``test.txt`` (perhaps ``validation.txt``), or a single file, of
-    which ``test_share`` of every user's items becomes the test part, at random from ``seed``. ``format`` is the
-    format of the files at ``path``; a card, also one in the folder at ``path``, names its own. Raises DataError for
-    everything wrong with the data, RecipeError for a faulty card.
+    Parameters
+    ----------
+    name : str
+        The name of a card. Give either ``name`` or ``path``.
+    path : str or Path
+        A folder with ``train.txt`` and ``test.txt`` (and perhaps ``validation.txt``), the folder of an imported data
+        set, or a single file, which is split at random.
+    format : {"adjacency", "pairs", "ratings"}
+        The format of the files at ``path``. A card states its own format.
+    test_share : float
+        For a single file: the share of each user's items that becomes the test part.
+    seed : int
+        For a single file: the seed of the split.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    DataError
+        If the data is missing or faulty. The message names the file, the line and the remedy.
+    RecipeError
+        If a card or an argument is faulty.
     """
     if bool(name) == bool(path):
-        raise DataError("a data set is given either by name (a card) or by path (your own files): give exactly one")
+        raise DataError("give a data set either by name (a card) or by path (your own files): exactly one of the two")
     if name:
         return load_card(find_card(name))
     read, path = reader(format), Path(path)
@@ -60,25 +85,24 @@ def load_dataset(
         return load_card(read_card(path / CARD))
     if os.path.isfile(path):
         refuse_mistaken(path, format)
-        return split_one(path.stem, read(path), Split(**settings))
+        return _split(path.stem, read(path), Split(**settings))
     if not os.path.isdir(path):
         raise DataError(f"{path}: no such file or folder; give a folder with train.txt and test.txt, or one file")
     parts = ["train", "test"] + ["validation"] * (path / "validation.txt").exists()
-    return assemble(path.resolve().name, {part: read(path / f"{part}.txt") for part in parts})
+    return _join(path.resolve().name, {part: read(path / f"{part}.txt") for part in parts})
 
 
 def load_data(section: Mapping[str, Any]) -> Dataset:
-    """The data set that a recipe's filled section ``[dataset]`` names."""
+    """Load the data set of a recipe's filled section ``[dataset]``."""
     source = dict(section)
     return load_dataset(seed=source.pop("split_seed"), **source)
 
 
 def load_card(card: Card, folder: Path | None = None) -> Dataset:
-    """The data set that a card describes, its checksums and counts verified; its files where they are found, or in
-    ``folder``."""
+    """Load the data set that a card describes and verify it. Its files are searched for, or lie in ``folder``."""
     if card.planted:
         dataset = generate(card.planted, card.name)
-    elif card.head.format == BINARY:
+    elif card.format == BINARY:
         dataset = _load_binary(card)
     else:
         dataset = _load_text(card, folder)
@@ -87,27 +111,99 @@ def load_card(card: Card, folder: Path | None = None) -> Dataset:
 
 
 def _load_text(card: Card, folder: Path | None) -> Dataset:
-    read = reader(card.head.format)
+    read = reader(card.format)
     files = {part: read(file) for part, file in _verified_files(card, folder).items()}
     if "all" in files:
-        return split_one(card.name, files["all"], card.split, card.ids)
-    return assemble(card.name, files, card.ids)
+        return _split(card.name, files["all"], card.split, card.ids)
+    return _join(card.name, files, card.ids)
+
+
+def _join(name: str, files: dict[str, PairFile], offsets: Offsets = NO_OFFSETS) -> Dataset:
+    """The data set of the files ``train``, ``test`` and perhaps ``validation``, over one id space.
+
+    Raises DataError if a pair stands in two parts. A test pair that is also in train would be masked from the ranking
+    and count as missed, so the figures would be wrong without notice.
+    """
+    num_users = max(file.num_users for file in files.values()) - offsets.first_user
+    num_items = max(file.num_items for file in files.values()) - offsets.first_item
+    check_dense(num_users, num_items, sum(len(file.keys) for file in files.values()), name)
+    parts = {
+        part: Interactions.from_keys(_shifted(file, offsets), num_users, num_items) for part, file in files.items()
+    }
+    order = list(parts)
+    for index, part in enumerate(order):
+        for other in order[:index]:
+            _check_apart(files[other], parts[other], files[part], parts[part], offsets)
+    return Dataset(name, parts["train"], parts["test"], parts.get("validation"), places=files["train"].places)
+
+
+def _split(name: str, file: PairFile, split: Split, offsets: Offsets = NO_OFFSETS) -> Dataset:
+    """The data set of one file: a share of each user's items is held out for the test part."""
+    num_users, num_items = file.num_users - offsets.first_user, file.num_items - offsets.first_item
+    check_dense(num_users, num_items, len(file.keys), str(file.path))
+    whole = Interactions.from_keys(_shifted(file, offsets), num_users, num_items)
+    return Dataset(name, *hold_out(whole, split.test_share, np.random.default_rng(split.seed)))
+
+
+def _shifted(file: PairFile, offsets: Offsets) -> Int64s:
+    """The file's keys with the offsets subtracted. They stay ascending, because all shift alike."""
+    if offsets == NO_OFFSETS:
+        return file.keys
+    users, items = file.keys >> 32, file.keys & 0xFFFFFFFF
+    low = (users < offsets.first_user) | (items < offsets.first_item)
+    if low.any():
+        user, item = int(users[low.argmax()]), int(items[low.argmax()])
+        raise DataError(
+            f"{file.path}, line {file.lines_of(user, item)[0]}: user {user}, item {item}, but the card says that "
+            f"users begin at {offsets.first_user} and items at {offsets.first_item}"
+        )
+    shifted: Int64s = file.keys - ((offsets.first_user << 32) + offsets.first_item)
+    return shifted
+
+
+def _check_apart(
+    first: PairFile, first_part: Interactions, second: PairFile, second_part: Interactions, offsets: Offsets
+) -> None:
+    users, items = second_part.pairs()
+    both = np.flatnonzero(first_part.contains(users, items))
+    if not len(both):
+        return
+    user, item = int(users[both[0]]) + offsets.first_user, int(items[both[0]]) + offsets.first_item
+    where = ", ".join(f"{file.path}, line {file.lines_of(user, item)[0]}" for file in (first, second))
+    raise DataError(
+        f"{second.path}: {len(both)} of its {len(users)} pairs are in {first.path} too, the first: user {user}, "
+        f"item {item} ({where}); a pair may be in one part only: remove it from the other"
+    )
 
 
 def _load_binary(card: Card) -> Dataset:
     files = _verified_files(card)
     user_ids, item_ids = (Ids.load(files.pop(key)) if key in files else None for key in ("user_ids", "item_ids"))
-    parts = {part: stored.load(file) for part, file in files.items()}
+    parts = {part: Interactions.load(file) for part, file in files.items()}
     return Dataset(card.name, parts["train"], parts["test"], parts.get("validation"), user_ids, item_ids)
 
 
 def find_card(name: str) -> Card:
-    """The card of that name, from the first place that has one.
+    """Find a data set's card by name, in the first place that has one.
 
-    Raises DataError with the nearest name where there is none, RecipeError with all the faults of a faulty card.
+    Parameters
+    ----------
+    name : str
+        The data set's name.
+
+    Returns
+    -------
+    Card
+
+    Raises
+    ------
+    DataError
+        If there is no card of that name. The message suggests the nearest name.
+    RecipeError
+        If the card is faulty. The message lists all faults.
     """
     if not name or Path(name).name != name:
-        raise DataError(f"'{name}' is no data set's name; for files of your own give their path (dataset.path)")
+        raise DataError(f"'{name}' is not the name of a data set; for files of your own give their path (dataset.path)")
     for place in places():
         for path in (place / name / CARD, place / f"{name}.toml"):
             if os.path.isfile(path):
@@ -119,9 +215,9 @@ def find_card(name: str) -> Card:
 
 
 def list_cards(faults: list[UserError] | None = None) -> list[Card]:
-    """Every card there is, by name; of two with one name the one that ``find_card`` finds.
+    """All cards, sorted by name. Of two cards with the same name, the one that ``find_card`` finds.
 
-    A faulty card raises as there, or is added to ``faults`` where that is given, so that the others can be listed.
+    The error of a faulty card is raised, or appended to ``faults`` if given, so that the other cards can be listed.
     """
     cards = []
     for _, path in sorted(card_paths().items()):
@@ -135,10 +231,10 @@ def list_cards(faults: list[UserError] | None = None) -> list[Card]:
 
 
 def places() -> list[Path]:
-    """The folders where cards and data are looked for, in order. Raises DataError where $RECTOOL_DATA is no folder."""
+    """The folders searched for cards and data, in order. Raises DataError if $RECTOOL_DATA is not a folder."""
     shared = os.environ.get("RECTOOL_DATA", "")
     if shared and not os.path.isdir(shared):
-        raise DataError(f"RECTOOL_DATA is {shared!r}, which is no folder; make it, set another one, or unset it")
+        raise DataError(f"RECTOOL_DATA is {shared!r}, which is not a folder; create it, name another one, or unset it")
     package = Path(rectoolkit.__file__).parent
     shipped = package / "shipped" / "datasets"  # a wheel; a checkout has datasets/ beside the package
     return [
@@ -150,12 +246,12 @@ def places() -> list[Path]:
 
 
 def cache_folder() -> Path:
-    """The user's own place for data: ``$XDG_CACHE_HOME/rectoolkit/datasets``, by default under ``~/.cache``."""
+    """The user's own folder of data: ``$XDG_CACHE_HOME/rectoolkit/datasets``, by default under ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rectoolkit" / "datasets"
 
 
 def card_paths() -> dict[str, Path]:
-    """The cards' files by name, each the first that ``find_card`` comes to."""
+    """The files of all cards by name. Of two with the same name, the one that ``find_card`` finds."""
     found: dict[str, Path] = {}
     for place in reversed(places()):
         found |= {path.stem: path for path in place.glob("*.toml")}
@@ -164,7 +260,7 @@ def card_paths() -> dict[str, Path]:
 
 
 def _verified_files(card: Card, folder: Path | None = None) -> dict[str, Path]:
-    """The local files of a card by part, train first, once their checksums are right."""
+    """The files of a card by part, train first. Raises DataError if one is missing or has a wrong checksum."""
     named = card.files.named()
     folders = [card.path.parent] if card.path.name == CARD else [place / card.name for place in places()[:-1]]
     folder = folder or next((f for f in folders if all(os.path.isfile(f / name) for name in named.values())), None)
@@ -179,14 +275,16 @@ def _verified_files(card: Card, folder: Path | None = None) -> dict[str, Path]:
         if expected and (fault := expected.fault(folder / name)):
             raise DataError(
                 f"{folder / name}: {fault} as {card.path} says; the file is cut short, damaged or another version. "
-                f"Get it again: {card.head.source}"
+                f"Get it again: {_how_to_get(card)}"
             )
     return {part: folder / name for part, name in named.items()}
 
 
 def _how_to_get(card: Card) -> str:
-    fetch = f"rectool data fetch {card.name}, or " if any(card.urls.model_dump().values()) else ""
-    return fetch + (card.head.source or "its card names no source")
+    if card.imported:
+        return f"import {' and '.join(card.imported.sources)} again (rectool data import ... --name {card.name})"
+    fetch = f"rectool data fetch {card.name}, or " if card.urls.named() else ""
+    return fetch + (card.source or "its card names no source")
 
 
 def _check_counts(card: Card, dataset: Dataset) -> None:

@@ -26,17 +26,15 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from rectoolkit import __version__
-from rectoolkit.data.card import CARD
+from rectoolkit.data.card import BINARY, CARD
 from rectoolkit.data.catalog import cache_folder, load_card
-from rectoolkit.data.checksum import sha256_of
 from rectoolkit.errors import DataError
-from rectoolkit.files import alone, atomic_write, write_text
+from rectoolkit.files import alone, atomic_write, file_digest, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from rectoolkit.data.card import Card
-    from rectoolkit.data.checksum import Checksum
+    from rectoolkit.data.card import Card, Checksum
 
     Watcher = Callable[[str, int, int], None]  # file, bytes so far, bytes in all (0: not said)
 
@@ -53,15 +51,15 @@ def fetch(card: Card, into: str | Path = "", watcher: Watcher | None = None) -> 
     then is kept for the next try.
     """
     named = {part: name for part, name in card.files.named().items() if not part.endswith("_ids")}
-    urls = {part: url for part, url in card.urls.model_dump().items() if url}
-    if card.planted or card.head.format == "binary":
+    urls = card.urls.named()
+    if card.planted or card.format == BINARY:
         raise DataError(
             f"the data set '{card.name}' is {'generated' if card.planted else 'imported'}: nothing to fetch"
         )
     if missing := [part for part in named if part not in urls]:
         raise DataError(
             f"the card {card.path} has no address for {', '.join(missing)}; get it by hand: "
-            f"{card.head.source or 'it names no source'}; put the files into {cache_folder() / card.name}"
+            f"{card.source or 'it names no source'}; put the files into {cache_folder() / card.name}"
         )
     folder = card.path.parent if card.path.name == CARD else (Path(into) if into else cache_folder()) / card.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +79,7 @@ def _fetch(
         if not (target.is_file() and not (expected and expected.fault(target))):
             _get(urls[part], target, expected, watcher)
             new.append(target)
-        found[target] = sha256_of(target)
+        found[target] = file_digest(target)
     for archive in folder.glob("*.archive"):
         archive.unlink()
     if unsure:

@@ -25,20 +25,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tomli_w
 
-from rectoolkit.data import stored
-from rectoolkit.data.card import CARD, Card, read_card
+from rectoolkit.data.card import BINARY, CARD, Card, Imported, RowCounts, read_card
 from rectoolkit.data.catalog import card_paths
-from rectoolkit.data.checksum import sha256_of
 from rectoolkit.data.columns import Columns, choose
-from rectoolkit.data.interactions import Dataset, Interactions
+from rectoolkit.data.dataset import Dataset
+from rectoolkit.data.interactions import Interactions
 from rectoolkit.data.k_core import k_core
-from rectoolkit.data.provenance import Imported, RowCounts
 from rectoolkit.data.rows import Cleaner
 from rectoolkit.data.sources import open_source
 from rectoolkit.data.splits import held_after, held_one, held_share, part
 from rectoolkit.data.spool import Merged, Spool
 from rectoolkit.errors import DataError
-from rectoolkit.files import alone, write_text
+from rectoolkit.files import alone, file_digest, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -77,7 +75,7 @@ def import_data(
         raise DataError(f"'{name}' cannot name a data set: letters, digits, '_', '-' and '.', at most 64")
     given = given_parts(sources, test, validation)
     settings, columns = resolve(given, asked or Imported())
-    settings = settings.model_copy(update={"sha256": [sha256_of(Path(one)) for one in _paths(given)]})
+    settings = settings.model_copy(update={"sha256": [file_digest(Path(one)) for one in _paths(given)]})
     _make_folder(place)
     _refuse_taken(name, place)
     with alone(place, f"{place}: another import is at work there; wait for it, or stop it"):
@@ -177,6 +175,38 @@ def read_parts(
     return spool.merge(cleaner.texts if keep_texts else ()), cleaner
 
 
+def from_frame(
+    frame: Any, user: str = "", item: str = "", *, rating: str = "", min_rating: float | None = None
+) -> tuple[Interactions, Ids, Ids]:
+    """Read interactions from a pandas frame.
+
+    Nothing is saved. ``import_data`` makes a data set of a frame: split, saved under a name, and used by recipes.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        One row per interaction. Repeated pairs are merged.
+    user, item, rating : str
+        Names of columns. By default the columns with usual names, such as ``user_id``. Ids are integers from 0 or
+        strings and keep their type; integers above 2**63 - 1 become strings.
+    min_rating : float, optional
+        Rows with a smaller rating are dropped.
+
+    Returns
+    -------
+    interactions : Interactions
+    user_ids, item_ids : Ids
+        The frame's own ids, one per user and per item.
+
+    Raises
+    ------
+    DataError
+        If a column is missing or ambiguous, or has missing values or mixed types.
+    """
+    parts, user_ids, item_ids = read_frames(frame, Imported(user=user, item=item, rating=rating, min_rating=min_rating))
+    return parts["train"], user_ids, item_ids
+
+
 def read_frames(frame: Any, asked: Imported, test: Any = None) -> tuple[dict[str, Interactions], Ids, Ids]:
     """The rows of a frame as ``train``, those of another as ``test``, and what they call their users and items.
 
@@ -257,7 +287,7 @@ def _write(folder: Path, dataset: Dataset, settings: Imported, counts: RowCounts
     files = {}
     for name, interactions in dataset.parts().items():
         files[name] = f"{name}.bin"
-        stored.save(interactions, folder / files[name])
+        interactions.save(folder / files[name])
     for side, ids in dataset.ids().items():
         files[f"{side[:-1]}_ids"] = f"{side}.ids"
         ids.save(folder / f"{side}.ids")
@@ -265,9 +295,9 @@ def _write(folder: Path, dataset: Dataset, settings: Imported, counts: RowCounts
     card = {
         "name": dataset.name,
         "description": f"imported from {', '.join(Path(source).name for source in settings.sources)}",
-        "format": "binary",
+        "format": BINARY,
         "files": files,
-        "sha256": {name: sha256_of(folder / file) for name, file in files.items()},
+        "sha256": {name: file_digest(folder / file) for name, file in files.items()},
         "counts": {"users": dataset.num_users, "items": dataset.num_items, **sizes},
         "imported": settings.model_dump(exclude_none=True),
         "rows": counts.model_dump(),

@@ -1,37 +1,36 @@
-"""Interactions: who used what, as rows of sorted item ids, and a data set made of them.
+"""Interactions: the set of (user, item) pairs, stored as one sorted row of item ids per user.
 
-Implicit feedback is a set of pairs (user, item). Three things are asked of it all the time: the items of a user
-(masking, evaluation), all pairs in one sweep (sampling, building a graph), and whether a pair is there (rejecting
-a seen item drawn as a negative). Rows of compressed sparse form answer all three:
+The rest of the toolkit asks three things of interactions: the items of a user (masking, evaluation), all pairs in one
+sweep (sampling, building a graph), and whether a pair is present (rejecting a seen item drawn as a negative).
+Compressed sparse rows answer all three:
 
-    indptr (U+1,) int64    where each user's row starts; user u owns items[indptr[u]:indptr[u+1]]
+    indptr (U+1,) int64    where each row starts: user u has items[indptr[u]:indptr[u+1]]
     items  (N,)   int32    item ids, ascending within a row, without duplicates
 
-That is 4 bytes an interaction and 8 a user; a hundred million interactions take 0.4 GB. A pandas frame of the
-same pairs takes four times that, a Python dict of sets forty times, and a scipy matrix carries N ones that say
-nothing. ``contains`` bisects the rows of all its queries in step, so it needs no second copy of the pairs (a
-hash set or a sorted int64 key would cost 8 bytes an interaction or more).
+This takes 4 bytes an interaction and 8 a user, so 0.4 GB for a hundred million interactions. A pandas frame of the
+same pairs takes four times as much and a Python dict of sets forty times. A scipy matrix would add N ones without
+information. ``contains`` bisects the rows of all queries in step, so it needs no second copy of the pairs.
 
-Building from pairs is one sort of 64-bit keys ``user << 32 | item``; pairs that come sorted are not sorted again.
+Building from pairs is one sort of 64-bit keys ``user << 32 | item``. Pairs that are already sorted are not sorted
+again. On disk, a ``.bin`` file holds the two arrays at 64-byte boundaries after a JSON header; it is memory-mapped,
+so that any number of interactions opens at once.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rectoolkit.errors import DataError
+from rectoolkit.errors import DataError, FormatError
+from rectoolkit.files import open_arrays, save_arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
     import numpy.typing as npt
-
-    from rectoolkit.data.ids import Ids
 
     Int32s = npt.NDArray[np.int32]
     Int64s = npt.NDArray[np.int64]
@@ -44,10 +43,24 @@ FREE_IDS, SPARSEST = 1_000_000, 100  # an id space of a million is 8 MB of indpt
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """The set of pairs (user, item) of U users and I items, N of them, as rows by user.
+    """A set of N (user, item) pairs of U users and I items, stored by user.
 
-    ``indptr`` int64 (U+1,), ``items`` int32 (N,) ascending within each row. Use ``from_pairs`` to build one;
-    the constructor takes arrays already in this form and raises ValueError where shapes or types do not fit.
+    Build one with ``from_pairs``, or from a pandas frame with ``rectoolkit.data.from_frame``. The constructor takes
+    arrays that are already in the stored form.
+
+    Parameters
+    ----------
+    indptr : ndarray of int64, shape (U + 1,)
+        User u has the items ``items[indptr[u]:indptr[u + 1]]``.
+    items : ndarray of int32, shape (N,)
+        Item ids, ascending and unique within each user.
+    num_users, num_items : int
+        U and I. Users and items without interactions count.
+
+    Raises
+    ------
+    ValueError
+        If shapes or types do not fit.
     """
 
     indptr: Int64s = field(repr=False)
@@ -72,11 +85,24 @@ class Interactions:
         num_users: int | None = None,
         num_items: int | None = None,
     ) -> Interactions:
-        """The interactions of pairs in any order; a pair given twice counts once.
+        """Build interactions from pairs in any order. A repeated pair counts once.
 
-        ``users`` and ``items`` are integers (N,), from 0. Without counts the id space ends at the largest id.
-        Raises DataError for ids that are no integers, negative, or beyond the counts or ``MAX_ID``, and for an
-        id space that is almost empty (``check_dense``).
+        Parameters
+        ----------
+        users, items : array_like of int, shape (N,)
+            The ids of each pair, from 0.
+        num_users, num_items : int, optional
+            U and I. By default the largest id plus one.
+
+        Returns
+        -------
+        Interactions
+
+        Raises
+        ------
+        DataError
+            If ids are not integers, are negative, or exceed the counts or ``MAX_ID``, or if almost all ids up to the
+            largest are unused (``check_dense``).
         """
         user_ids, item_ids = _ids(users, "user", num_users), _ids(items, "item", num_items)
         if len(user_ids) != len(item_ids):
@@ -90,29 +116,25 @@ class Interactions:
 
     @classmethod
     def from_keys(cls, keys: Int64s, num_users: int, num_items: int) -> Interactions:
-        """The interactions of unique, ascending keys (``unique_keys``), whose ids must be in range."""
+        """Build interactions from unique, ascending keys (``unique_keys``) whose ids are in range."""
         degrees = np.bincount((keys >> 32).astype(np.int32), minlength=num_users)
         indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(degrees, dtype=np.int64)])
         return cls(indptr, (keys & 0xFFFFFFFF).astype(np.int32), num_users, num_items)
 
     @classmethod
-    def from_pandas(
-        cls, frame: Any, user: str = "", item: str = "", *, rating: str = "", min_rating: float | None = None
-    ) -> tuple[Interactions, Ids, Ids]:
-        """The interactions of a frame's rows, and what the frame calls their users and items, a row each.
+    def load(cls, path: Path) -> Interactions:
+        """Open a file written by ``save``, memory-mapped. Raises FormatError if it is missing, damaged or another."""
+        file = open_arrays(path, "interactions")
+        indptr, items = file.array("indptr", "<i8", 1), file.array("items", "<i4", 1)
+        try:
+            return cls(indptr, items, file.count("num_users"), file.count("num_items"))
+        except (ValueError, IndexError) as error:
+            raise FormatError(f"{path}: does not describe interactions: {error}") from None
 
-        ``user``, ``item`` and ``rating`` name columns; left out, they are the ones with a usual name. Ids are
-        integers from 0 or strings, and stay what they are (integers beyond 2^63 - 1 become strings). Rows rated below
-        ``min_rating`` are left out, repeated pairs merged. Raises DataError for a column that is not there, missing
-        values and mixed types. ``data.import_data`` makes a whole data set of a frame: split, saved under a name, and
-        used by recipes.
-        """
-        from rectoolkit.data.importing import read_frames
-        from rectoolkit.data.provenance import Imported
-
-        asked = Imported(user=user, item=item, rating=rating, min_rating=min_rating)
-        parts, user_ids, item_ids = read_frames(frame, asked)
-        return parts["train"], user_ids, item_ids
+    def save(self, path: Path) -> None:
+        """Write the interactions to one file, atomically."""
+        facts = {"num_users": self.num_users, "num_items": self.num_items}
+        save_arrays(path, "interactions", {"indptr": self.indptr, "items": self.items}, facts)
 
     @property
     def num_interactions(self) -> int:
@@ -120,24 +142,24 @@ class Interactions:
 
     @property
     def users(self) -> Int32s:
-        """The user of every interaction, int32 (N,), ascending; made anew at each call."""
+        """The user of every interaction, int32 (N,), ascending. Computed at each access."""
         return np.repeat(np.arange(self.num_users, dtype=np.int32), self.user_degrees)
 
     @property
     def user_degrees(self) -> Int64s:
-        """How many items each user has, int64 (U,)."""
+        """The number of items of each user, int64 (U,)."""
         return np.diff(self.indptr)
 
     @cached_property
     def item_degrees(self) -> Int64s:
-        """How many users each item has (its popularity), int64 (I,)."""
+        """The number of users of each item (its popularity), int64 (I,)."""
         degrees = np.zeros(self.num_items, np.int64)
         for start in range(0, len(self.items), COUNTED):
             degrees += np.bincount(self.items[start : start + COUNTED], minlength=self.num_items)
         return degrees
 
     def pairs(self) -> tuple[Int32s, Int32s]:
-        """All pairs, sorted by user, then item: users int32 (N,), items int32 (N,)."""
+        """All pairs, sorted by user, then by item: users int32 (N,) and items int32 (N,)."""
         return self.users, self.items
 
     def keys(self) -> Int64s:
@@ -145,16 +167,25 @@ class Interactions:
         return pair_keys(self.users, self.items)
 
     def row(self, user: int) -> Int32s:
-        """The items of one user, ascending, int32 (degree,): a view. Raises IndexError beyond the users."""
+        """A view of one user's items, int32 (degree,), ascending. Raises IndexError for a user out of range."""
         if not 0 <= user < self.num_users:
             raise IndexError(f"user {user}: the users are 0 to {self.num_users - 1}")
         return self.items[self.indptr[user] : self.indptr[user + 1]]
 
     def contains(self, users: npt.ArrayLike, items: npt.ArrayLike) -> Bools:
-        """Whether each pair is there, bool of the shape that ``users`` and ``items`` broadcast to.
+        """Whether each pair is present.
 
-        The rows of all queries are bisected in step: log2 of the largest degree rounds of one gather each.
-        User ids must be in range; an item id out of range is simply not there.
+        The rows of all queries are bisected in step. That takes log2(largest degree) rounds of one gather each.
+
+        Parameters
+        ----------
+        users, items : array_like of int
+            Ids, broadcast against each other. User ids must be in range. An item id out of range is not present.
+
+        Returns
+        -------
+        ndarray of bool
+            Of the broadcast shape.
         """
         users, items = np.broadcast_arrays(np.asarray(users), np.asarray(items))
         if not len(self.items) or not users.size:
@@ -171,87 +202,8 @@ class Interactions:
         return found
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Train and test interactions over the same U users and I items, and perhaps a validation part.
-
-    ``test`` is never looked at for a choice of model or epoch; ``validation`` is held out of train for that
-    (``splits.hold_out``). ``user_ids`` (U,) and ``item_ids`` (I,) give the ids of the source (``data.ids``), where
-    they are not the row numbers themselves. ``places`` tells where each train interaction stands in the file that it
-    was read from, int64 (N,), where it was read from a text. Raises DataError where the parts' id spaces differ.
-    """
-
-    name: str
-    train: Interactions
-    test: Interactions
-    validation: Interactions | None = None
-    user_ids: Ids | None = field(default=None, repr=False)
-    item_ids: Ids | None = field(default=None, repr=False)
-    places: Callable[[], Int64s] | None = field(default=None, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        space = (self.train.num_users, self.train.num_items)
-        for part, interactions in self.parts().items():
-            if (interactions.num_users, interactions.num_items) != space:
-                raise DataError(
-                    f"{self.name}: {part} has {interactions.num_users} users and {interactions.num_items} items, "
-                    f"train {space[0]} and {space[1]}; all parts share one id space"
-                )
-        for kind, ids, count in (("user_ids", self.user_ids, space[0]), ("item_ids", self.item_ids, space[1])):
-            if ids is not None and len(ids) != count:
-                raise DataError(f"{self.name}: {len(ids)} {kind} for {count} rows")
-
-    @property
-    def num_users(self) -> int:
-        return self.train.num_users
-
-    @property
-    def num_items(self) -> int:
-        return self.train.num_items
-
-    def ids(self) -> dict[str, Ids]:
-        """What the source calls its ``users`` and ``items``, where those are not the row numbers."""
-        named = {"users": self.user_ids, "items": self.item_ids}
-        return {side: ids for side, ids in named.items() if ids is not None}
-
-    def parts(self) -> dict[str, Interactions]:
-        """The parts there are, by name, train first."""
-        parts = {"train": self.train, "test": self.test}
-        return parts if self.validation is None else {**parts, "validation": self.validation}
-
-    @cached_property
-    def digest(self) -> str:
-        """The sha256, in hex, of every part's content and of the ids: equal exactly where all of these are equal."""
-        hasher = hashlib.sha256()
-        for part, data in self.parts().items():
-            hasher.update(f"{part} {data.num_users} {data.num_items} {data.num_interactions}\n".encode())
-            for array in (data.indptr.astype("<i8", copy=False), data.items.astype("<i4", copy=False)):
-                hasher.update(np.ascontiguousarray(array).data if array.size else b"")
-        for kind, ids in (("user_ids", self.user_ids), ("item_ids", self.item_ids)):
-            for name, array in ({} if ids is None else ids.arrays()).items():
-                hasher.update(f"{kind} {name}\n".encode())
-                hasher.update(np.ascontiguousarray(array).data if array.size else b"")
-        return hasher.hexdigest()
-
-    def summary(self) -> dict[str, int | float]:
-        """What a reader of results needs to know about the data: counts, and the share of cells in train."""
-        in_train = self.train.item_degrees > 0
-        no_train = self.train.user_degrees == 0
-        counts: dict[str, int | float] = {"users": self.num_users, "items": self.num_items}
-        counts |= {part: data.num_interactions for part, data in self.parts().items()}
-        counts |= {
-            "density": self.train.num_interactions / max(1, self.num_users * self.num_items),
-            "users without train items": int(no_train.sum()),
-            "users without test items": int((self.test.user_degrees == 0).sum()),
-            "users with test items only": int((no_train & (self.test.user_degrees > 0)).sum()),
-            "items never in train": int((~in_train).sum()),
-            "test items never in train": int((~in_train & (self.test.item_degrees > 0)).sum()),
-        }
-        return counts
-
-
 def pair_keys(users: npt.NDArray[Any], items: npt.NDArray[Any]) -> Int64s:
-    """One int64 ``user << 32 | item`` a pair: ordered as the pairs are, by user, then item."""
+    """One int64 key ``user << 32 | item`` per pair. Keys sort by user, then by item."""
     keys = users.astype(np.int64)
     keys <<= 32
     keys |= items.astype(np.int64, copy=False)
@@ -259,9 +211,9 @@ def pair_keys(users: npt.NDArray[Any], items: npt.NDArray[Any]) -> Int64s:
 
 
 def unique_keys(keys: Int64s) -> Int64s:
-    """The keys ascending and each once. ``keys`` is sorted in place where it is not sorted already.
+    """The keys, ascending and unique. ``keys`` is sorted in place unless it is sorted already.
 
-    Sorting beats ``numpy.unique``, which hashes integers and then sorts: 18 against 80 ns a key at a million.
+    ``numpy.unique`` hashes integers before it sorts them and takes four times as long.
     """
     if (keys[1:] < keys[:-1]).any():
         keys.sort()
@@ -270,23 +222,23 @@ def unique_keys(keys: Int64s) -> Int64s:
 
 
 def check_dense(num_users: int, num_items: int, num_interactions: int, source: str = "") -> None:
-    """Raise DataError where the ids leave so many gaps that tables by id would be almost all waste.
+    """Raise DataError if almost all ids up to the largest are unused.
 
-    Every array by user or item, and every embedding table, is as long as the id space: raw ids such as
-    1,700,000,042 would allocate gigabytes for a handful of rows. Up to a million ids pass in any case.
+    Every array by user or item, and every embedding table, has a row for each id up to the largest. Raw ids such as
+    1,700,000,042 would allocate gigabytes for a handful of rows. Up to a million ids always pass.
     """
     largest = max(num_users, num_items)
     if largest > max(FREE_IDS, SPARSEST * num_interactions):
         kind = "user" if num_users == largest else "item"
         raise DataError(
             f"{source}{': ' if source else ''}{kind} ids run up to {largest - 1} for {num_interactions} interactions; "
-            "ids must count from 0 without large gaps: import them (rectool data import), which numbers them "
-            "and gives the original ids back"
+            "ids must count from 0 without large gaps: import the data (rectool data import), which numbers the ids "
+            "and gives the original ones back"
         )
 
 
 def _ids(values: npt.ArrayLike, kind: str, count: int | None) -> npt.NDArray[Any]:
-    """``values`` as an integer array (N,) of ids within 0..count-1."""
+    """``values`` as an integer array (N,) of ids from 0 to count-1."""
     ids = np.asarray(values)
     if ids.size == 0:
         return np.zeros(0, np.int32)

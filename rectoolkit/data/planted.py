@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from pydantic import Field
 
-from rectoolkit.data.interactions import Dataset, Interactions, pair_keys, unique_keys
+from rectoolkit.data.dataset import Dataset
+from rectoolkit.data.interactions import Interactions, pair_keys, unique_keys
 from rectoolkit.data.splits import hold_out
 from rectoolkit.recipe.registry import Settings
 

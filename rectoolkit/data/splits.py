@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rectoolkit.data.interactions import Dataset, Interactions
+from rectoolkit.data.dataset import Dataset
+from rectoolkit.data.interactions import Interactions
 from rectoolkit.errors import DataError
 
 if TYPE_CHECKING:

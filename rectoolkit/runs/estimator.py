@@ -69,7 +69,7 @@ class Estimator:
         A share of it (``train.validation``) picks the best epoch. ``test`` is measured: ``run.metrics["accuracy"]``. It
         is a frame of the same columns, or Interactions over the same rows; what it says again of ``data`` is left out
         of a frame, and an id that only it has gets a row that nothing trains. Frames are read as
-        ``Interactions.from_pandas`` reads them. Returns self. Raises DataError for ids that are no integers or strings.
+        ``data.from_frame`` reads them. Returns self. Raises DataError for ids that are no integers or strings.
         """
         user_ids = item_ids = None
         if not isinstance(data, Interactions):

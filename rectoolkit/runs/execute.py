@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rectoolkit import __version__
-from rectoolkit.data import Dataset, Interactions, stored
+from rectoolkit.data import Dataset, Interactions
 from rectoolkit.data.catalog import load_data
 from rectoolkit.errors import DataError, FormatError, UserError
 from rectoolkit.evaluation.evaluate import Evaluation, evaluate, queries_per_second
@@ -263,7 +263,7 @@ def _save_tables(folder: Path, seen: Interactions, tables: Any, real: Any) -> No
             np.save(file, np.ascontiguousarray(rows.detach().float().cpu().numpy()))
         if isinstance(table, PackedTable):
             table.save(folder / f"{side}.codes")
-    stored.save(seen, folder / SEEN)
+    seen.save(folder / SEEN)
 
 
 def _save_fold_in(folder: Path, data: Roles, model: Recommender, real: Any) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rectoolkit.data import Ids, Interactions, stored
+from rectoolkit.data import Ids, Interactions
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.evaluation.evaluate import Evaluation, open_index, rows_of, take
 from rectoolkit.files import atomic_write, check_whole, new_folder, open_arrays
@@ -90,7 +90,7 @@ class Run:
     @cached_property
     def seen(self) -> Interactions:
         """The train and validation interactions, which ranking leaves out."""
-        seen = stored.load(self.path / SEEN)
+        seen = Interactions.load(self.path / SEEN)
         self._check(SEEN)
         return seen
 

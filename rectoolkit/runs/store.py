@@ -25,9 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rectoolkit.data.catalog import load_data
-from rectoolkit.data.checksum import sha256_of
-from rectoolkit.errors import DataError, FormatError, UserError
-from rectoolkit.files import write_text
+from rectoolkit.errors import FormatError, UserError
+from rectoolkit.files import file_digest, write_text
 from rectoolkit.recipe.recipe import digest_of, read_toml
 from rectoolkit.recipe.registry import PLUGIN_GROUP, REGISTRIES
 from rectoolkit.runs.layout import ENVIRONMENT, FOLD_IN, LAYOUT, RECIPE, read_json
@@ -193,6 +192,6 @@ def remember(folder: Path, asked: str, notes: Sequence[str]) -> None:
 def digest_of_file(path: Path) -> str:
     """The sha256 of a file in hex, empty where it cannot be read."""
     try:
-        return sha256_of(path)
-    except DataError:
+        return file_digest(path)
+    except UserError:
         return ""

@@ -63,10 +63,10 @@ def test_every_shipped_card_is_complete(place):
     cards = list_cards()
     assert {card.name for card in cards} == SHIPPED
     for card in cards:
-        assert card.head.description
-        assert card.head.source
-        assert card.head.licence
-        assert bool(card.planted) == (card.head.format == "planted")
+        assert card.description
+        assert card.source
+        assert card.licence
+        assert bool(card.planted) == (card.format == "planted")
         if card.planted:  # states every setting, so that a new default changes no data
             written = card_module.tomllib.loads(card.path.read_text())["planted"]
             assert set(written) == set(type(card.planted).model_fields)
@@ -93,7 +93,7 @@ def test_places_are_searched_in_order(place, tmp_path, monkeypatch):
     assert load_dataset("mine").train.row(1).tolist() == [1]
     put(place, CARD.replace("two users", "the nearest"), train="0 1 2\n1 2\n")
     assert load_dataset("mine").train.row(1).tolist() == [2]
-    assert [card.head.description for card in list_cards() if card.name == "mine"] == ["the nearest"]
+    assert [card.description for card in list_cards() if card.name == "mine"] == ["the nearest"]
 
 
 def test_the_card_and_its_files_may_lie_in_different_places(place, tmp_path, monkeypatch):
@@ -121,13 +121,13 @@ def test_an_unknown_name_gets_the_nearest(place):
     with pytest.raises(DataError, match=r"no card for a data set 'gowala'; did you mean 'gowalla'\?.*looked for"):
         load_dataset("gowala")
     for name in ("../gowalla", "/tmp/x", ".."):
-        with pytest.raises(DataError, match="no "):
+        with pytest.raises(DataError, match="is not the name of a data set|no card for a data set"):
             load_dataset(name)
 
 
 @pytest.mark.parametrize("given", [{}, {"name": "planted", "path": "x"}])
 def test_exactly_one_of_name_and_path_is_given(given):
-    with pytest.raises(DataError, match="give exactly one"):
+    with pytest.raises(DataError, match="exactly one of the two"):
         load_dataset(**given)
 
 
@@ -142,7 +142,7 @@ def test_an_unknown_format_and_a_path_that_is_not_there_are_refused(tmp_path):
 
 def test_odd_names_paths_and_shares_are_refused(place, tmp_path):
     for given in ({"name": "x" * 5000}, {"path": "x" * 5000}, {"name": "a\0b"}, {"path": "a\0b"}):
-        with pytest.raises(DataError, match="no "):
+        with pytest.raises(DataError, match="no card|no such file or folder"):
             load_dataset(**given)
     put(place)
     with pytest.raises(RecipeError, match=r"dataset\.test_share: must be a number above 0 and below 1, got 1\.5"):
@@ -156,7 +156,7 @@ def test_a_wrong_checksum_shows_both(place, algorithm):
     put(place, CARD + f'[{algorithm}]\ntrain = "{right["train"]}"\ntest = "{right["test"]}"\n')
     load_dataset("mine")
     put(place, card=None, train=TRAIN + "\n")
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match="Get it again: the shop's log$") as caught:
         load_dataset("mine")
     found = hashed((TRAIN + "\n").encode()).hexdigest()
     assert f"datasets/mine/train.txt: its {algorithm} is {found}, and not {right['train']} as" in str(caught.value)
@@ -244,8 +244,8 @@ def test_all_faults_of_a_card_come_at_once(place):
         ('"mine"', '"yours"', "name: must be the file's name, 'mine', got 'yours'"),
         ('"adjacency"', '"adjacensy"', "format: unknown format 'adjacensy'; did you mean 'adjacency'?"),
         ('"adjacency"', '"planted"', "planted: this section is required by format = 'planted'"),
-        ('test = "test.txt"', "", "files: either train and test are given, or all"),
-        ('test = "test.txt"', 'all = "x"', "files: either train and test are given, or all"),
+        ('test = "test.txt"', "", "files: give either train and test, or all"),
+        ('test = "test.txt"', 'all = "x"', "files: give either train and test, or all"),
         ("[files]", "[split]", "files: this section is required: train and test, or all"),
         ("[counts]", "[planted]", "planted.communities: this key is required"),
         ('format = "adjacency"\n', "", "format: this key is required"),
@@ -297,7 +297,7 @@ def test_rectool_data_that_is_no_folder_is_flagged(place, monkeypatch):
     monkeypatch.setenv("RECTOOL_DATA", "nowhere")
     for arguments in (("data", "list"), ("data", "show", "mine")):
         code, output = rectool(*arguments)
-        assert (code, "RECTOOL_DATA is 'nowhere', which is no folder" in output) == (2, True)
+        assert (code, "RECTOOL_DATA is 'nowhere', which is not a folder" in output) == (2, True)
 
 
 def test_show_recipe_checks_the_name_of_the_data(place):

@@ -15,7 +15,7 @@ from command_line import rectool
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rectoolkit.data import Imported, Interactions, find_card, import_data, lines, load_dataset, rows, spool
+from rectoolkit.data import Imported, Interactions, find_card, from_frame, import_data, lines, load_dataset, rows, spool
 from rectoolkit.data.ids import Ids
 from rectoolkit.data.k_core import k_core
 from rectoolkit.errors import DataError, UserError
@@ -131,14 +131,14 @@ def test_neither_the_order_of_rows_nor_the_size_of_pieces_changes_a_byte(
     assert find_card("a").rows == find_card("b").rows
 
 
-def test_from_pandas_gives_the_interactions_and_what_the_frame_calls_them() -> None:
+def test_from_frame_gives_the_interactions_and_what_the_frame_calls_them() -> None:
     frame = pd.DataFrame({"who": ["b", "a", "b", "a"], "what": [3, 10, 3, 2], "stars": [5, 4, 1, 1]})
-    whole, users, items = Interactions.from_pandas(frame, "who", "what")
+    whole, users, items = from_frame(frame, "who", "what")
     assert (users.array().tolist(), items.array().tolist()) == (["a", "b"], [2, 3, 10])
     assert [one.tolist() for one in whole.pairs()] == [[0, 0, 1], [0, 2, 1]]
-    _, users, _ = Interactions.from_pandas(frame.astype({"who": str, "what": str}), "what", "who")
+    _, users, _ = from_frame(frame.astype({"who": str, "what": str}), "what", "who")
     assert users.array().tolist() == ["10", "2", "3"]  # strings stay strings
-    liked, _, items = Interactions.from_pandas(frame, "who", "what", rating="stars", min_rating=4)
+    liked, _, items = from_frame(frame, "who", "what", rating="stars", min_rating=4)
     assert (liked.num_interactions, items.array().tolist()) == (2, [3, 10])
 
 
@@ -337,9 +337,9 @@ def test_columns_of_wrong_kinds_are_named(place: Path) -> None:
             import_data("x.parquet", "mine")
         assert told in str(caught.value)
     with pytest.raises(DataError, match=r"the frame, row 2: column 'user' mixes types, int after str"):
-        Interactions.from_pandas(pd.DataFrame({"user": pd.Series(["a", "b", 3], dtype=object), "item": [1, 2, 3]}))
+        from_frame(pd.DataFrame({"user": pd.Series(["a", "b", 3], dtype=object), "item": [1, 2, 3]}))
     with pytest.raises(DataError, match="a path or a pandas frame is needed, got dict"):
-        Interactions.from_pandas({"user": [1]})
+        from_frame({"user": [1]})
     pd.DataFrame({"user": ["1", "2"], "item": [1, 2]}).to_csv("a.csv", index=False)
     pd.DataFrame({"user": [1, 2], "item": [1, 2]}).to_parquet("b.parquet")
     with pytest.raises(DataError, match=r"b\.parquet: its column 'user' holds int64, an earlier source's large_string"):

@@ -160,8 +160,8 @@ def test_train_and_test_must_not_overlap(tmp_path):
         load_dataset(path=tmp_path)
     train, test = tmp_path / "train.txt", tmp_path / "test.txt"
     assert str(caught.value) == (
-        f"{test}: 2 of its 4 pairs stand in {train} too, the first: user 1, item 3 ({train}, line 2, {test}, line 2); "
-        "no pair may stand in two parts: remove them from one"
+        f"{test}: 2 of its 4 pairs are in {train} too, the first: user 1, item 3 ({train}, line 2, {test}, line 2); "
+        "a pair may be in one part only: remove it from the other"
     )
 
 
