@@ -121,7 +121,7 @@ def test_an_unknown_name_gets_the_nearest(place):
     with pytest.raises(DataError, match=r"no card for a data set 'gowala'; did you mean 'gowalla'\?.*looked for"):
         load_dataset("gowala")
     for name in ("../gowalla", "/tmp/x", ".."):
-        with pytest.raises(DataError, match="is not the name of a data set|no card for a data set"):
+        with pytest.raises(DataError, match=r"is not the name of a data set|no card for a data set"):
             load_dataset(name)
 
 
@@ -142,7 +142,7 @@ def test_an_unknown_format_and_a_path_that_is_not_there_are_refused(tmp_path):
 
 def test_odd_names_paths_and_shares_are_refused(place, tmp_path):
     for given in ({"name": "x" * 5000}, {"path": "x" * 5000}, {"name": "a\0b"}, {"path": "a\0b"}):
-        with pytest.raises(DataError, match="no card|no such file or folder"):
+        with pytest.raises(DataError, match=r"no card|no such file or folder"):
             load_dataset(**given)
     put(place)
     with pytest.raises(RecipeError, match=r"dataset\.test_share: must be a number above 0 and below 1, got 1\.5"):
@@ -156,7 +156,7 @@ def test_a_wrong_checksum_shows_both(place, algorithm):
     put(place, CARD + f'[{algorithm}]\ntrain = "{right["train"]}"\ntest = "{right["test"]}"\n')
     load_dataset("mine")
     put(place, card=None, train=TRAIN + "\n")
-    with pytest.raises(DataError, match="Get it again: the shop's log$") as caught:
+    with pytest.raises(DataError, match=r"Get it again: the shop's log$") as caught:
         load_dataset("mine")
     found = hashed((TRAIN + "\n").encode()).hexdigest()
     assert f"datasets/mine/train.txt: its {algorithm} is {found}, and not {right['train']} as" in str(caught.value)
