@@ -16,7 +16,11 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import warnings
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,18 +28,60 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rectoolkit.errors import UserError
+
 if TYPE_CHECKING:
     from rectoolkit.data import Interactions
 
 _L3_CACHE_SIZE = 194  # sysconf's number for it on Linux
 
 
-def load_dgl() -> Any:
-    """Import dgl with its backend set, so that it neither asks, prints nor writes into the home folder."""
-    os.environ.setdefault("DGLBACKEND", "pytorch")
-    os.environ.setdefault("HOME", "/tmp")
-    import dgl
+@dataclass(frozen=True)
+class Backend:
+    """What holds the graph and sums over neighbours: ``name`` is "dgl" or "torch", ``why`` says what decided it."""
 
+    name: str
+    why: str
+
+
+@cache
+def backend() -> Backend:
+    """DGL where it is installed, else torch.
+
+    The environment variable RECTOOL_GRAPH=dgl or torch overrules this. Raises UserError where DGL is asked for and
+    cannot be imported.
+    """
+    wanted = os.environ.get("RECTOOL_GRAPH", "auto")
+    if wanted not in ("auto", "dgl", "torch"):
+        raise UserError(f"RECTOOL_GRAPH is '{wanted}'; it must be auto, dgl or torch")
+    if wanted == "torch":
+        return Backend("torch", "RECTOOL_GRAPH asks for it")
+    try:
+        return Backend("dgl", f"DGL {load_dgl().__version__}")
+    except Exception as error:  # a build for another torch raises what it likes
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "dgl"
+        why = "DGL is not installed" if missing else f"DGL cannot be imported ({error})"
+        if wanted == "dgl":
+            raise UserError(f"RECTOOL_GRAPH asks for DGL, but {why}") from error
+        return Backend("torch", why)
+
+
+def load_dgl() -> Any:
+    """Import DGL.
+
+    The backend is set first, so that DGL neither asks, prints nor writes into the home folder. DGL 2 loads a library
+    (graphbolt) that fits one torch release and that we do not use: an empty module takes its place during the import.
+    """
+    os.environ.setdefault("DGLBACKEND", "pytorch")
+    os.environ.setdefault("HOME", tempfile.gettempdir())
+    stand_in = "dgl" not in sys.modules and "dgl.graphbolt" not in sys.modules
+    if stand_in:
+        sys.modules["dgl.graphbolt"] = ModuleType("dgl.graphbolt")
+    try:
+        import dgl
+    finally:
+        if stand_in:
+            sys.modules.pop("dgl.graphbolt", None)
     if not libxsmm_is_safe():
         dgl.use_libxsmm(False)
     return dgl
@@ -46,30 +92,49 @@ def libxsmm_is_safe() -> bool:
     return sys.platform != "linux" or os.sysconf(_L3_CACHE_SIZE) > 0
 
 
+def dgl_graph(train: Interactions) -> tuple[Any, Tensor, Tensor]:
+    """The homogeneous DGL graph of both directions (int32), with its CSC arrays."""
+    users = torch.from_numpy(np.ascontiguousarray(train.users)).int()
+    items = torch.from_numpy(np.ascontiguousarray(train.items)).int() + train.num_users
+    nodes = train.num_users + train.num_items
+    ends = torch.cat([items, users]), torch.cat([users, items])
+    graph = load_dgl().graph(ends, num_nodes=nodes, idtype=torch.int32)
+    graph = graph.formats("csc")  # the pairs themselves are not needed again: 8 bytes an edge
+    indptr, indices, _ = graph.adj_tensors("csc")
+    return graph, indptr, indices
+
+
+def compressed(train: Interactions) -> tuple[Tensor, Tensor]:
+    """The CSC arrays of the same graph without DGL, in the same order: indptr (U + I + 1,), indices (2 N,), int32."""
+    degrees = np.concatenate([train.user_degrees, train.item_degrees])
+    indptr = np.concatenate([[0], np.cumsum(degrees)]).astype(np.int32)
+    by_item = np.argsort(train.items, kind="stable")
+    indices = np.concatenate([train.items + np.int32(train.num_users), train.users[by_item]]).astype(np.int32)
+    return torch.from_numpy(indptr), torch.from_numpy(indices)
+
+
 class BipartiteGraph:
     """The train interactions as a symmetric DGL graph on ``device``, with its normalised propagation.
 
-    ``dgl`` is the homogeneous DGLGraph (U + I nodes, 2 N edges, int32 ids), on the CPU; ``indptr`` (U + I + 1,) and
-    ``indices`` (2 N,) are its CSC arrays on ``device``. On a GPU sums run as torch sparse products, so that any
-    build of dgl will do.
+    ``dgl`` is the homogeneous DGLGraph (U + I nodes, 2 N edges, int32 ids) on the CPU, None without DGL; ``indptr``
+    (U + I + 1,) and ``indices`` (2 N,) are its CSC arrays on ``device``. On a GPU sums run as torch sparse
+    products, so that any build of DGL will do.
     """
 
     def __init__(self, train: Interactions, device: str = "cpu") -> None:
         self.num_users, self.num_items = train.num_users, train.num_items
         self.num_nodes = self.num_users + self.num_items
         self.device = torch.device(device)
-        users = torch.from_numpy(np.ascontiguousarray(train.users)).int()
-        items = torch.from_numpy(np.ascontiguousarray(train.items)).int() + self.num_users
-        self.dgl: Any = load_dgl().graph(
-            (torch.cat([items, users]), torch.cat([users, items])), num_nodes=self.num_nodes, idtype=torch.int32
-        )
-        self.dgl = self.dgl.formats("csc")  # the pairs themselves are not needed again: 8 bytes an edge
-        indptr, indices, _ = self.dgl.adj_tensors("csc")
+        self.dgl: Any = None
+        if backend().name == "dgl":
+            self.dgl, indptr, indices = dgl_graph(train)
+        else:
+            indptr, indices = compressed(train)
         self.indptr, self.indices = indptr.to(self.device), indices.to(self.device)
         degrees = (self.indptr[1:] - self.indptr[:-1]).float().unsqueeze(1)
         self.inverse_degree = torch.where(degrees > 0, 1 / degrees.clamp(min=1), 0.0)
         self.inverse_root_degree = self.inverse_degree.sqrt()
-        self._copy_u_sum = load_dgl().ops.copy_u_sum if libxsmm_is_safe() else None
+        self._copy_u_sum = load_dgl().ops.copy_u_sum if self.dgl is not None and libxsmm_is_safe() else None
         self._adjacency: dict[torch.dtype, Tensor] = {}  # by the type of its ones, on other devices than the CPU
 
     def sum_neighbours(self, x: Tensor) -> Tensor:

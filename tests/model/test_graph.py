@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import pytest
 import torch
 
 from rectoolkit.data import Interactions
+from rectoolkit.errors import UserError
 from rectoolkit.model import graph as graph_module
-from rectoolkit.model.graph import BipartiteGraph, load_dgl
+from rectoolkit.model.graph import Backend, BipartiteGraph, backend, compressed, dgl_graph, load_dgl
+
+needs_dgl = pytest.mark.skipif(backend().name != "dgl", reason=f"needs DGL: {backend().why}")
 
 
 def dense(train: Interactions) -> torch.Tensor:
@@ -28,6 +35,18 @@ def normalised(train: Interactions) -> torch.Tensor:
 
 
 @pytest.fixture
+def wanted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Ask for a backend by name, until the test ends."""
+
+    def ask(name: str) -> None:
+        monkeypatch.setenv("RECTOOL_GRAPH", name)
+        backend.cache_clear()
+
+    yield ask
+    backend.cache_clear()
+
+
+@pytest.fixture
 def small(tiny: Interactions) -> BipartiteGraph:
     return BipartiteGraph(tiny)
 
@@ -36,6 +55,7 @@ def rows(graph: BipartiteGraph, dim: int = 3, dtype: torch.dtype = torch.float64
     return torch.randn(graph.num_nodes, dim, dtype=dtype, generator=torch.Generator().manual_seed(1))
 
 
+@needs_dgl
 def test_dgl_graph_holds_each_interaction_both_ways(tiny: Interactions, small: BipartiteGraph) -> None:
     users, items = (torch.from_numpy(np.asarray(side)).int() for side in tiny.pairs())
     assert small.dgl.num_nodes() == 65
@@ -44,16 +64,67 @@ def test_dgl_graph_holds_each_interaction_both_ways(tiny: Interactions, small: B
     assert small.dgl.has_edges_between(items + 40, users).all()
 
 
+@needs_dgl
+@pytest.mark.parametrize("number", [0, 200, 5000])
+def test_the_arrays_without_dgl_are_those_of_dgl(number: int) -> None:
+    draws = np.random.default_rng(number)
+    train = Interactions.from_pairs(draws.integers(0, 60, number), draws.integers(0, 90, number), 70, 95)
+    for ours, theirs in zip(compressed(train), dgl_graph(train)[1:], strict=True):
+        assert ours.dtype is theirs.dtype
+        assert torch.equal(ours, theirs)
+
+
+def test_without_dgl_every_sum_is_the_same_to_the_bit(
+    tiny: Interactions, small: BipartiteGraph, wanted: Callable[[str], None]
+) -> None:
+    wanted("torch")
+    graph = BipartiteGraph(tiny)
+    assert graph.dgl is None
+    for dim in (1, 7, 64):
+        x = rows(graph, dim, torch.float32)
+        assert torch.equal(graph.propagate(x), small.propagate(x))
+        assert torch.equal(graph.smooth(x, 3), small.smooth(x, 3))
+
+
+def test_the_backend_can_be_asked_for(wanted: Callable[[str], None]) -> None:
+    wanted("torch")
+    assert backend() == Backend("torch", "RECTOOL_GRAPH asks for it")
+    wanted("cuda")
+    with pytest.raises(UserError, match="must be auto, dgl or torch"):
+        backend()
+
+
+def test_dgl_that_cannot_be_imported_leaves_torch(
+    wanted: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "dgl", None)  # as where it is not installed
+    wanted("auto")
+    assert backend().name == "torch"
+    wanted("dgl")
+    with pytest.raises(UserError, match="asks for DGL, but DGL"):
+        backend()
+
+
+@needs_dgl
+def test_the_stand_in_for_graphbolt_leaves_no_trace() -> None:
+    code = (
+        "import sys; from rectoolkit.model.graph import load_dgl; load_dgl(); "
+        "module = sys.modules.get('dgl.graphbolt'); sys.exit(module is not None and module.__file__ is None)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_sum_over_neighbours_is_the_adjacency_matrix(tiny: Interactions, small: BipartiteGraph) -> None:
     x = rows(small)
     torch.testing.assert_close(small.sum_neighbours(x), dense(tiny) @ x)
 
 
+@needs_dgl
 @pytest.mark.parametrize("dim", [1, 7, 64, 97])
 def test_sums_by_dgl_and_by_bags_are_the_same(small: BipartiteGraph, dim: int) -> None:
     x = rows(small, dim, torch.float32)
     bags = torch.nn.functional.embedding_bag(small.indices, x, small.indptr, mode="sum", include_last_offset=True)
-    torch.testing.assert_close(small.sum_neighbours(x), bags)
+    assert torch.equal(small.sum_neighbours(x), bags)  # neighbours are added in the same order
 
 
 def test_powers_of_the_propagation(tiny: Interactions, small: BipartiteGraph) -> None:
@@ -117,6 +188,7 @@ def test_bfloat16_and_float32_agree(small: BipartiteGraph) -> None:
     torch.testing.assert_close(half.float(), small.propagate(x), atol=0.03, rtol=0.03)
 
 
+@needs_dgl
 def test_without_l3_cache_dgl_does_not_sum(tiny: Interactions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph_module.os, "sysconf", lambda number: 0)
     monkeypatch.setattr(graph_module.sys, "platform", "linux")
