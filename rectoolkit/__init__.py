@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rectoolkit.errors import DataError, FormatError, RecipeError, TrainingError, UserError
     from rectoolkit.recipe.recipe import Recipe
     from rectoolkit.runs.estimator import Estimator
-    from rectoolkit.runs.execute import Circumstances
+    from rectoolkit.runs.execute import RunOptions
     from rectoolkit.runs.run import Run
     from rectoolkit.search.codes import CodeTable, PackedTable
     from rectoolkit.search.inverted_lists import ApproximateIndex
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ApproximateIndex",
-    "Circumstances",
     "CodeTable",
     "DataError",
     "Dataset",
@@ -36,6 +35,7 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "Run",
+    "RunOptions",
     "TrainingError",
     "UserError",
     "__version__",
@@ -47,7 +47,7 @@ _MODULES = {
     "data": ("Dataset", "Interactions"),
     "errors": ("DataError", "FormatError", "RecipeError", "TrainingError", "UserError"),
     "runs.estimator": ("Estimator",),
-    "runs.execute": ("Circumstances",),
+    "runs.execute": ("RunOptions",),
     "search.packed": ("Hits", "Index"),
     "recipe.recipe": ("Recipe",),
     "runs.run": ("Run",),

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rectoolkit.recipe.registry import settings_of
+from rectoolkit.training.callbacks import Callback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -56,7 +57,7 @@ class Redrawn:
         return True
 
 
-class TrainingBar(Redrawn):
+class TrainingBar(Redrawn, Callback):
     """Epoch, loss, validation, time left; on no terminal, a line an epoch."""
 
     def __init__(self, epochs: int, monitor: str) -> None:

@@ -71,12 +71,12 @@ def small_float_run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 def _run(data: Path, factory: pytest.TempPathFactory, recipe: str, *settings: str) -> Path:
     from rectoolkit.recipe.recipe import Recipe
-    from rectoolkit.runs.execute import Circumstances, execute
+    from rectoolkit.runs.execute import RunOptions, execute
 
     sizes = ["encoder.dim=16", "encoder.layers=2", "sampler.batch=256", "train.epochs=1"]
     path = Path(__file__).parent.parent / "recipes" / f"{recipe}.toml"
     loaded = Recipe.load(path, [f'dataset.path="{data}"', *sizes, *settings])
-    return execute(loaded, Circumstances(factory.mktemp("runs"), threads=1)).path
+    return execute(loaded, RunOptions(factory.mktemp("runs"), threads=1)).path
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rectoolkit.recipe.recipe import Recipe, tomllib
-from rectoolkit.runs.execute import Circumstances, execute
+from rectoolkit.runs.execute import RunOptions, execute
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 WRITTEN = {path: tomllib.loads(path.read_text()) for path in RECIPES.rglob("*.toml")}
@@ -37,7 +37,7 @@ def test_a_tuned_recipe_reaches_what_it_expects(path: Path, workplace: Path, mon
     name = WRITTEN[path]["dataset"]["name"]
     if not (Path(os.environ.get("RECTOOL_DATA", "")) / name / "train.txt").is_file():
         pytest.skip(f"needs the data: set RECTOOL_DATA to the folder that holds {name}/train.txt")
-    recipe, around = Recipe.load(path), Circumstances(Path("runs"), threads=1)
+    recipe, around = Recipe.load(path), RunOptions(Path("runs"), threads=1)
     if teacher := recipe["loss"].get("teacher"):
         others = [other for other in map(Recipe.load, TUNED) if f"runs/{other.folder_name}" == teacher]
         assert others, f"no tuned recipe makes {teacher}"

@@ -14,7 +14,7 @@ import pandas as pd
 from typing_extensions import assert_type
 
 import rectoolkit
-from rectoolkit import Circumstances, CodeTable, Estimator, Hits, Index, Interactions, PackedTable, Recipe, Run
+from rectoolkit import CodeTable, Estimator, Hits, Index, Interactions, PackedTable, Recipe, Run, RunOptions
 from rectoolkit.runs.execute import execute
 
 
@@ -58,4 +58,4 @@ def run_of(path: str) -> Run:
     recipe = Recipe.load(path, ["train.epochs=2"]).with_settings({"encoder.dim": 16})
     assert_type(recipe.digest, str)
     assert_type(rectoolkit.__version__, str)
-    return execute(recipe, Circumstances(Path("runs"), threads=1))
+    return execute(recipe, RunOptions(Path("runs"), threads=1))

@@ -56,9 +56,10 @@ def compare(
 
     Every recipe is checked before any runs; finished runs are reused, unfinished ones go on. Overrides are for all.
     """
-    from rectoolkit.compare import Around, compare, make_folder, make_plan, missing, write
+    from rectoolkit.compare import compare, make_folder, make_plan, missing, write
     from rectoolkit.compare.board import Board
     from rectoolkit.compare.tables import as_rich, fitted, remarks, table_width
+    from rectoolkit.runs.execute import RunOptions
     from rectoolkit.terminal import console, print_notes
 
     plan = make_plan(recipes, overrides, seeds, sort, baseline, runs, vary)
@@ -69,9 +70,9 @@ def compare(
     todo, total = len(missing(plan, runs)), sum(len(row.recipes) for row in plan.rows)
     of = f"{total} run{'s'[: total > 1]} of {len(plan.rows)} recipe{'s'[: len(plan.rows) > 1]}"
     console.print(f"{of}: {total - todo} finished before, {todo} to do")
-    around = Around(runs, chosen, threads or max(1, (os.cpu_count() or 1) // jobs), jobs)
+    options = RunOptions(runs, chosen, threads or max(1, (os.cpu_count() or 1) // jobs))
     with Board(console, todo) as board:
-        compared = compare(plan, around, board)
+        compared = compare(plan, options, jobs, board)
     room = console.width if console.is_terminal else PIPED_WIDTH
     heads, rows, left_out = fitted(compared, 10_000 if wide else room)
     title = f"{compared.plan.dataset.name}, by {compared.plan.sort}"

@@ -126,8 +126,8 @@ def import_own(
     from rectoolkit.data.card import Imported
     from rectoolkit.data.catalog import load_card
     from rectoolkit.data.importing import import_data
-    from rectoolkit.runs.execute import peak_memory_mb
     from rectoolkit.terminal import ProgressLine, print_data, print_rows
+    from rectoolkit.training.memory import peak_mb
 
     begun = time.monotonic()
     separator = MARKS.get(separator, separator)
@@ -149,7 +149,7 @@ def import_own(
             watcher=bar.rows,
         )
     if bar.begun:
-        click.echo(f"imported in {time.monotonic() - begun:.1f} s · peak memory {peak_memory_mb():,.0f} MB")
+        click.echo(f"imported in {time.monotonic() - begun:.1f} s · peak memory {peak_mb():,.0f} MB")
     else:
         click.echo(f"{card.path.parent} holds just this import already")
     print_rows(card)

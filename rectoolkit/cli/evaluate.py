@@ -26,8 +26,8 @@ def evaluate_command(run: Path, metrics: str, plugins: Sequence[str], threads: i
 
     'rectool list metric' shows the metrics, of accuracy and of what is recommended.
     """
-    from rectoolkit.compare.folders import measure_again
     from rectoolkit.evaluation.metrics import parse
+    from rectoolkit.runs.measure import measure_again
 
     load_plugins(plugins)
     names = list(dict.fromkeys(name.strip() for name in metrics.split(",") if name.strip()))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,11 +48,10 @@ def run(
     for its own recipe.
     """
     from rectoolkit.recipe.recipe import Recipe, read_toml
-    from rectoolkit.runs.execute import Circumstances, execute
+    from rectoolkit.runs.execute import RunOptions, execute
+    from rectoolkit.runs.identity import finished_before, remember, words
     from rectoolkit.runs.layout import ENVIRONMENT, RECIPE
-    from rectoolkit.runs.store import finished_before, words
     from rectoolkit.terminal import TrainingBar, console, print_notes, print_run
-    from rectoolkit.training.callbacks import Together
     from rectoolkit.training.events import Events, from_log
 
     folder = recipe if (recipe / ENVIRONMENT).is_file() else None
@@ -74,18 +72,20 @@ def run(
                 f"another release; rename it back, or make the run anew: rectool run {recipe} --runs {runs}"
             )
         chosen, why = choose_device(device)
-        around = Circumstances(runs, chosen, threads, asked=words(recipe, overrides))
-        watchers: list[Any] = []
+        callbacks: list[Any] = []
         with ExitStack() as stack:
             if tensorboard:
                 events = stack.enter_context(Events(runs / loaded.folder_name))
-                watchers.append(events)
+                callbacks.append(events)
             if not quiet:
                 print_notes([*loaded.notes, *([why] if why else [])])
-                watchers.append(stack.enter_context(TrainingBar(loaded["train"]["epochs"], loaded["train"]["monitor"])))
-            finished = execute(loaded, replace(around, watcher=Together(*watchers) if watchers else None))
-        reused = not quiet and not watchers[-1].row
-    if tensorboard and (before is not None or not events.told):
+                bar = stack.enter_context(TrainingBar(loaded["train"]["epochs"], loaded["train"]["monitor"]))
+                callbacks.append(bar)
+            finished = execute(loaded, RunOptions(runs, chosen, threads, tuple(callbacks)))
+        with suppress(OSError):  # a folder that may only be read is reused all the same
+            remember(finished.path, words(recipe, overrides), loaded.notes)
+        reused = not quiet and not bar.row
+    if tensorboard and (before is not None or not events.written):
         from_log(finished.path)
     if quiet:
         click.echo(finished.path)

@@ -14,7 +14,7 @@ from rectoolkit.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rectoolkit.compare.folders import Entry
+    from rectoolkit.runs.store import Entry
 
 
 PIPED_WIDTH = 100  # of a table that goes into a file or another program
@@ -35,7 +35,7 @@ def runs_command(
 
     A run is finished, running, interrupted (the same 'rectool run' goes on with it), failed, or damaged.
     """
-    from rectoolkit.compare.folders import find_run, list_runs, remove_run
+    from rectoolkit.runs.store import find_run, list_runs, remove_run
 
     if remove is not None:
         if remove_listed or where or pattern != "*":

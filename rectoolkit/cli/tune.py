@@ -30,6 +30,7 @@ def tune(
     The same command goes on with a study that was interrupted. The best settings are written as a recipe.
     """
     from rectoolkit.recipe.recipe import Recipe
+    from rectoolkit.runs.execute import RunOptions
     from rectoolkit.terminal import console, print_notes, print_trials
     from rectoolkit.tune import read_search
     from rectoolkit.tune.store import BEST
@@ -40,7 +41,7 @@ def tune(
     chosen, why = choose_device(device)
     print_notes((*loaded.notes, *([why] if why else [])))
     folder = out or Path("tuned") / loaded.name
-    trials = tune(loaded, wanted, folder, _Lines(loaded["train"]["monitor"]), device=chosen, threads=threads)
+    trials = tune(loaded, wanted, RunOptions(folder, chosen, threads), _Lines(loaded["train"]["monitor"]))
     print_trials(trials, loaded["train"]["monitor"])
     console.print(f"the best settings as a recipe: rectool run {folder / BEST}", soft_wrap=True)
 

@@ -3,7 +3,7 @@
 ``plan`` recipes and data, all checked before anything runs; ``jobs`` the runs that are missing, each in a process
 of its own; ``figures`` what the finished runs say together; ``significance`` the tests against a baseline;
 ``tables`` terminal, Markdown and csv; ``page`` the HTML report, with ``charts`` and ``breakdown``; ``board`` the
-progress; ``folders`` what lies in the folder of runs.
+progress.
 
 A comparison keeps no state of its own. What is finished is what has a finished run folder, so the same command
 after an interrupt makes what is missing, goes on with what was begun, and gives the same table.
@@ -15,7 +15,7 @@ import os
 from typing import TYPE_CHECKING
 
 from rectoolkit.compare.figures import Comparison, compare_runs
-from rectoolkit.compare.jobs import Around, Job, Observer, run_jobs
+from rectoolkit.compare.jobs import Job, Observer, run_jobs
 from rectoolkit.compare.plan import Plan, make_plan
 from rectoolkit.errors import UserError
 from rectoolkit.runs.layout import METRICS
@@ -23,8 +23,9 @@ from rectoolkit.runs.layout import METRICS
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rectoolkit.runs.execute import RunOptions
+
 __all__ = [
-    "Around",
     "Comparison",
     "Job",
     "Plan",
@@ -44,12 +45,15 @@ def missing(plan: Plan, runs: Path) -> list[Job]:
     return [job for job in jobs if not (runs / job.recipe.folder_name / METRICS).exists()]
 
 
-def compare(plan: Plan, around: Around, observer: Observer) -> Comparison:
-    """Make the runs that are missing, then compare all; a run that fails leaves the others going."""
-    jobs = missing(plan, around.runs)
-    failures = run_jobs(jobs, around, observer)
-    at_once = min(around.at_once, len(jobs)) or 1
-    return compare_runs(plan, around.runs, {str(job): why for job, why in failures.items()}, at_once)
+def compare(plan: Plan, options: RunOptions, at_once: int, observer: Observer) -> Comparison:
+    """Make the runs that are missing, ``at_once`` at a time, then compare all; one that fails leaves the others going.
+
+    ``options.threads`` are those of each run.
+    """
+    jobs = missing(plan, options.runs)
+    failures = run_jobs(jobs, options, at_once, observer)
+    told = {str(job): why for job, why in failures.items()}
+    return compare_runs(plan, options.runs, told, min(at_once, len(jobs)) or 1)
 
 
 def make_folder(folder: Path) -> None:

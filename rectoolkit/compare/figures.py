@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rectoolkit.compare.plan import read_environment
 from rectoolkit.errors import UserError
 from rectoolkit.evaluation.significance import Paired, holm, paired
 from rectoolkit.runs.layout import METRICS as FINISHED
+from rectoolkit.runs.layout import read_environment
 from rectoolkit.runs.run import Run
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rectoolkit.recipe.recipe import Recipe
+    from rectoolkit.runs.execute import RunOptions
 
 CHILD = "from rectoolkit.compare.jobs import work; work()"
 
@@ -40,16 +41,6 @@ class Job:
         return f"{self.label} seed {self.recipe.seed}"
 
 
-@dataclass(frozen=True)
-class Around:
-    """What the runs happen under: folder, torch device, threads of each, how many at once."""
-
-    runs: Path
-    device: str = "cpu"
-    threads: int = 1
-    at_once: int = 1
-
-
 class Observer(Protocol):
     """Who is told how the jobs go; called from several threads."""
 
@@ -60,13 +51,13 @@ class Observer(Protocol):
     def ended(self, job: Job, failure: str | None) -> None: ...
 
 
-def run_jobs(jobs: Sequence[Job], around: Around, observer: Observer) -> dict[Job, str]:
-    """Do all ``jobs``, ``around.at_once`` at a time; job -> message of those that failed.
+def run_jobs(jobs: Sequence[Job], options: RunOptions, at_once: int, observer: Observer) -> dict[Job, str]:
+    """Do all ``jobs``, ``at_once`` at a time; job -> message of those that failed.
 
     Whatever ends the wait early (an interrupt, say) ends the children too and is raised again.
     """
-    pool = _Pool(around, observer)
-    with ThreadPoolExecutor(around.at_once) as executor:
+    pool = _Pool(options, observer)
+    with ThreadPoolExecutor(at_once) as executor:
         futures = {executor.submit(pool.do, job): job for job in jobs}
         try:
             wait(futures)
@@ -80,8 +71,8 @@ def run_jobs(jobs: Sequence[Job], around: Around, observer: Observer) -> dict[Jo
 class _Pool:
     """The children that are alive."""
 
-    def __init__(self, around: Around, observer: Observer) -> None:
-        self.around, self.observer = around, observer
+    def __init__(self, options: RunOptions, observer: Observer) -> None:
+        self.options, self.observer = options, observer
         self.lock = threading.Lock()
         self.alive: set[subprocess.Popen[str]] = set()
         self.stopped = False
@@ -99,7 +90,7 @@ class _Pool:
             with self.lock:
                 if self.stopped:
                     return "stopped"
-                child = _start(self.around.threads, errors)
+                child = _start(self.options.threads or 1, errors)
                 self.alive.add(child)
             self.observer.began(job)
             try:
@@ -120,10 +111,10 @@ class _Pool:
         """Give the order and follow the answers: None when done, a message when failed, "" when they break off."""
         assert child.stdin is not None
         assert child.stdout is not None
-        order = {"recipe": job.recipe.as_dict(), "runs": str(self.around.runs), "device": self.around.device}
+        order = {"recipe": job.recipe.as_dict(), "runs": str(self.options.runs), "device": self.options.device}
         order["path"] = sys.path  # plugins beside their recipe were found there
         try:
-            child.stdin.write(json.dumps({**order, "threads": self.around.threads}) + "\n")
+            child.stdin.write(json.dumps({**order, "threads": self.options.threads}) + "\n")
             child.stdin.flush()
         except BrokenPipeError:
             return ""
@@ -185,16 +176,16 @@ def work() -> None:
 
 def _execute(order: dict[str, Any], channel: Any) -> None:
     from rectoolkit.recipe.recipe import Recipe
-    from rectoolkit.runs.execute import Circumstances, execute
-    from rectoolkit.training.callbacks import Silent
+    from rectoolkit.runs.execute import RunOptions, execute
+    from rectoolkit.training.callbacks import Callback
 
-    class Channel(Silent):
+    class Channel(Callback):
         def epoch(self, row: dict[str, Any]) -> None:
             channel.write(json.dumps({"epoch": row}) + "\n")
 
     sys.path += [place for place in order["path"] if place not in sys.path]
-    circumstances = Circumstances(Path(order["runs"]), order["device"], order["threads"], Channel())
-    execute(Recipe.check(order["recipe"]), circumstances)
+    options = RunOptions(Path(order["runs"]), order["device"], order["threads"], (Channel(),))
+    execute(Recipe.check(order["recipe"]), options)
 
 
 def _end_with_parent() -> None:

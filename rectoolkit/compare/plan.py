@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rectoolkit.errors import UserError, nearest
 from rectoolkit.recipe.recipe import Recipe
-from rectoolkit.runs.layout import ENVIRONMENT
-from rectoolkit.runs.store import Identity, is_begun
+from rectoolkit.runs.identity import Identity, is_begun
+from rectoolkit.runs.layout import RECIPE, read_environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +93,7 @@ def _load_all(
     for path, variation in itertools.product(paths, variations):
         varied = [f"{key}={value}" for key, value in variation]
         try:
-            recipes.append(Recipe.load(path / "recipe.toml" if path.is_dir() else path, [*overrides, *varied]))
+            recipes.append(Recipe.load(path / RECIPE if path.is_dir() else path, [*overrides, *varied]))
         except UserError as error:
             faults.append(str(error))
     if faults:
@@ -232,12 +232,3 @@ def _check_begun(rows: Sequence[Row], runs: Path, dataset: Dataset) -> None:
             faults.append(str(error))
     if faults:
         raise UserError("\n".join(faults))
-
-
-def read_environment(folder: Path) -> dict[str, Any]:
-    """``environment.json`` of a run folder; empty where there is none that can be read."""
-    try:
-        content = json.loads((folder / ENVIRONMENT).read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

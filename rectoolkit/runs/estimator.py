@@ -17,7 +17,8 @@ from rectoolkit.data import Dataset, Imported, Interactions
 from rectoolkit.data.importing import read_frames
 from rectoolkit.errors import DataError, UserError, nearest
 from rectoolkit.recipe.recipe import Recipe
-from rectoolkit.runs.execute import Circumstances, execute
+from rectoolkit.runs.execute import RunOptions, execute
+from rectoolkit.runs.layout import RECIPE
 from rectoolkit.runs.run import Run
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Estimator:
         temporary = None if self.folder else tempfile.TemporaryDirectory(prefix="rectoolkit-")
         runs = self.folder or Path(temporary.name if temporary else ".")
         recipe = self.recipe.with_settings({"dataset.path": f"given to fit, digest {dataset.digest[:12]}"})
-        run = execute(recipe, Circumstances(runs, self.device, self.threads), dataset)
+        run = execute(recipe, RunOptions(runs, self.device, self.threads), dataset)
         self._run = replace(run, keeper=temporary)  # the folder goes with the last that asks it
         return self
 
@@ -122,7 +123,7 @@ class Estimator:
     def open(cls, path: str | Path) -> Estimator:
         """A saved estimator, ready to be asked. Raises FormatError where ``path`` is no finished run."""
         run = Run.open(path)
-        opened = cls(Recipe.load(run.path / "recipe.toml"))
+        opened = cls(Recipe.load(run.path / RECIPE))
         opened._run = run
         return opened
 

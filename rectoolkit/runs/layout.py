@@ -1,12 +1,13 @@
-"""The files of a run folder: their names, and how the plain ones are read.
+"""The files of a run folder: their names, and readers for the plain ones.
 
 recipe.toml        the filled recipe             log.jsonl            one row per epoch
 environment.json   versions, machine, data       checkpoint.pt        while it trains
 users.codes, items.codes   packed codes          users.npy, items.npy   the same rows before the quantizer, float32
-seen.bin           train and validation pairs    per_user.bin         each test user's metrics
-model.pt           weights                       fold_in.bin          how new users get a row
+seen.bin           train and validation pairs    per_user.bin         the metrics of each test user
+model.pt           weights                       fold_in.bin          how new users are embedded
 metrics.json       written last: finished        failure.txt          why the last attempt failed
-users.ids, items.ids   the data's own ids of users and items, where these are not the row numbers
+users.ids, items.ids   the ids of users and items in the data, unless these are the row numbers
+tensorboard/       event files, if asked for     .lock                locked by the process that works on the run
 """
 
 from __future__ import annotations
@@ -18,17 +19,34 @@ from typing import Any
 from rectoolkit.errors import FormatError
 
 LAYOUT = 1  # version of the run folder; raised when its files change meaning
-METRICS = "metrics.json"
+SIDES = ("users", "items")
 RECIPE = "recipe.toml"
 ENVIRONMENT = "environment.json"
+METRICS = "metrics.json"
 SEEN = "seen.bin"
 PER_USER = "per_user.bin"
 MODEL = "model.pt"
 FOLD_IN = "fold_in.bin"
-FAILURE = "failure.txt"
 LOG = "log.jsonl"
 CHECKPOINT = "checkpoint.pt"
+FAILURE = "failure.txt"
+TENSORBOARD = "tensorboard"
 LOCK = ".lock"
+
+
+def codes_file(side: str) -> str:
+    """The name of the packed codes of a side, ``users`` or ``items``."""
+    return f"{side}.codes"
+
+
+def rows_file(side: str) -> str:
+    """The name of the float32 rows of a side."""
+    return f"{side}.npy"
+
+
+def ids_file(side: str) -> str:
+    """The name of the ids of a side in the data."""
+    return f"{side}.ids"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -44,8 +62,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_environment(folder: Path) -> dict[str, Any]:
+    """``environment.json`` of a run folder; empty where there is none that can be read."""
+    try:
+        return read_json(folder / ENVIRONMENT)
+    except FormatError:
+        return {}
+
+
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's log, one an epoch. Raises FormatError where it is missing or cut short."""
+    """The rows of a run's log, one per epoch. Raises FormatError where it is missing or cut short."""
     path = folder / LOG
     try:
         rows = [json.loads(line) for line in path.read_text().splitlines()]

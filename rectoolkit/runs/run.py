@@ -19,7 +19,20 @@ from rectoolkit.data import Ids, Interactions
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.evaluation.evaluate import Evaluation, open_index, rows_of, take
 from rectoolkit.files import atomic_write, check_whole, new_folder, open_arrays
-from rectoolkit.runs.layout import ENVIRONMENT, FOLD_IN, LAYOUT, METRICS, PER_USER, RECIPE, SEEN, read_json
+from rectoolkit.runs.layout import (
+    ENVIRONMENT,
+    FOLD_IN,
+    LAYOUT,
+    METRICS,
+    PER_USER,
+    RECIPE,
+    SEEN,
+    SIDES,
+    codes_file,
+    ids_file,
+    read_json,
+    rows_file,
+)
 from rectoolkit.search.codes import PackedTable
 from rectoolkit.search.float32 import open_embeddings, share_dims
 from rectoolkit.search.fold_in import FoldIn
@@ -248,8 +261,8 @@ class Run:
 
     def float_rows(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """The float32 rows of users and items before the quantizer, memory-mapped."""
-        users, items = (open_embeddings(self.path / f"{side}.npy") for side in ("users", "items"))
-        self._check("users.npy", "items.npy")
+        users, items = (open_embeddings(self.path / rows_file(side)) for side in SIDES)
+        self._check(*map(rows_file, SIDES))
         return users, items
 
     def export(self, to: str | Path, formats: Sequence[str] = ("codes",)) -> dict[str, dict[str, str]]:
@@ -283,7 +296,7 @@ class Run:
         return path
 
     def _ids(self, side: str, count: int) -> Ids | None:
-        path = self.path / f"{side}.ids"
+        path = self.path / ids_file(side)
         if not read_json(self.path / ENVIRONMENT).get("data", {}).get(f"{side[:-1]}_ids"):
             return None
         ids = Ids.load(path)
@@ -294,7 +307,7 @@ class Run:
 
     def _table(self, side: str) -> Table:
         coded = read_json(self.path / ENVIRONMENT).get("bits", 0) <= 8
-        path = self.path / (f"{side}.codes" if coded else f"{side}.npy")
+        path = self.path / (codes_file(side) if coded else rows_file(side))
         table = PackedTable.load(path) if coded else open_embeddings(path)
         rows = table.num_rows if isinstance(table, PackedTable) else len(table)
         expected = self.seen.num_users if side == "users" else self.seen.num_items

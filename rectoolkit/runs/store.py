@@ -1,197 +1,142 @@
-"""What a run folder belongs to, and whether it holds that run, whole.
-
-A run is its recipe, the interactions it is trained and measured on, the source of its plugins, and the files outside
-all of these that a component reads (a teacher's embeddings): a digest of each stands in ``environment.json``. Where the
-last items of each line validate, so does one of the order of the lines. A folder begun on another state of any of them
-is refused, never silently reused; a folder whose files are damaged is not finished, so that the same command makes it
-again.
-
-``finished_before`` answers the same command given twice without torch: the components' modules import torch, which
-takes seconds, and are needed only to check and fill a recipe. ``environment.json`` remembers by which words (file,
-overrides, source of the schemas) the run was asked for; the same words mean the same filled recipe, whose own digest,
-data, files and plugins are then checked as always. A recipe with plugins is always checked in full.
-"""
+"""The folder of run folders: what lies there, measuring one again, and taking one away."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import sys
+import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import entry_points
-from pathlib import Path
+from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from rectoolkit.data.catalog import load_data
-from rectoolkit.errors import FormatError, UserError
-from rectoolkit.files import file_digest, write_text
-from rectoolkit.recipe.recipe import digest_of, read_toml
-from rectoolkit.recipe.registry import PLUGIN_GROUP, REGISTRIES
-from rectoolkit.runs.layout import ENVIRONMENT, FOLD_IN, LAYOUT, RECIPE, read_json
+from rectoolkit.errors import FormatError, UserError, nearest
+from rectoolkit.files import alone, is_taken
+from rectoolkit.recipe.recipe import read_toml
+from rectoolkit.runs.layout import FAILURE, LOCK, METRICS, RECIPE, read_environment, read_log
 from rectoolkit.runs.run import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from rectoolkit.data import Dataset
-    from rectoolkit.recipe.recipe import Recipe
-
-PACKAGE = Path(__file__).parents[1]
-SCHEMAS = ("recipe", "model/samplers", "model/encoders", "model/quantizers", "model/losses")  # what filling depends on
-REMEMBERED = 8  # commands by which a run is known
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Identity:
-    """The digests that tell a run from every other: recipe, data, plugins by module, outside files by path.
+class Entry:
+    """A run folder as ``rectool runs`` lists it; ``metric`` is its first one, empty until it is finished.
 
-    ``order`` is that of the items in their lines where validation depends on it, else empty.
+    ``state`` is one of ``STATES``: finished (all its files are there and whole), running (a process holds its lock),
+    failed (the last attempt ended with ``detail``), interrupted (it ended without a word), damaged.
     """
 
-    recipe: str
+    folder: Path  # named by the recipe and its digest
     data: str
-    plugins: Mapping[str, str]
-    outside: Mapping[str, str]
-    order: str = ""
-
-    @classmethod
-    def of(cls, recipe: Recipe, dataset: Dataset) -> Identity:
-        """The identity of the run that ``recipe`` describes now."""
-        sources = {module: getattr(sys.modules.get(module), "__file__", None) for module in recipe.plugins}
-        plugins = {module: digest_of_file(Path(source)) if source else "" for module, source in sources.items()}
-        files = {str(path): digest_of_file(path) for path in outside(recipe)}
-        held = held_out(recipe.seed, recipe["train"], dataset) or {}
-        return cls(recipe.digest, dataset.digest, plugins, files, held.get("order", ""))
+    encoder: str
+    quantizer: str
+    bits: str
+    seed: str
+    metric: str
+    state: str
+    detail: str
 
 
-def outside(recipe: Recipe) -> list[Path]:
-    """The files that the recipe's components read and neither the recipe nor its data holds."""
-    found: list[Path] = []
-    for kind, registry in REGISTRIES.items():
-        reads = getattr(registry[recipe[kind]["name"]], "reads", None)
-        found += reads(recipe[kind]) if reads else []
-    return found
+STATES = ("finished", "running", "interrupted", "failed", "damaged")
+FILTERS = ("data", "encoder", "quantizer", "bits", "seed", "state")
 
 
-def held_out(seed: int, train: Mapping[str, Any], dataset: Dataset) -> dict[str, Any] | None:
-    """What says which part of train a run of the section ``train`` holds out to validate on; None where it does not.
+def list_runs(runs: Path, pattern: str = "*", where: Sequence[str] = ()) -> list[Entry]:
+    """The run folders in ``runs`` whose folder name matches ``pattern`` (``hqgnn*``), by name.
 
-    Where it is the last items of each line, ``order`` is the sha256 of the order of each user's items in the file.
+    ``where``: conditions ``key=value``, all of which hold. Raises UserError for a key that is none of ``FILTERS``.
     """
-    if dataset.validation is not None or not train["validation"]:
-        return None
-    held = {"seed": seed, "train.validation": train["validation"], "train.held": train["held"]}
-    if train["held"] == "last" and dataset.places is not None:
-        order = np.lexsort((dataset.places(), dataset.train.users))  # within a line: where the line stands is no matter
-        held["order"] = hashlib.sha256(order.astype("<i8").tobytes()).hexdigest()
-    return held
+    wanted = [_condition(text) for text in where]
+    if not runs.is_dir():
+        return []
+    folders = (path for path in sorted(runs.iterdir()) if path.is_dir() and fnmatch(path.name, pattern))
+    entries = [_entry(folder) for folder in folders if read_environment(folder).get("layout") is not None]
+    return [entry for entry in entries if all(getattr(entry, key) == value for key, value in wanted)]
 
 
-def is_finished(folder: Path, identity: Identity, dataset: Dataset) -> bool:
-    """Whether the folder holds this run, whole. Raises UserError where it was begun on something else.
+def _condition(text: str) -> tuple[str, str]:
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or key not in FILTERS:
+        raise UserError(f"--where {text!r}: must read key=value; {nearest(key, FILTERS)}")
+    if key == "state" and value not in STATES:
+        raise UserError(f"--where {text!r}: no such state; {nearest(value, STATES)}")
+    return key, value
 
-    A run whose files are cut short is not finished: it is made again from its checkpoint, or from the start.
+
+def find_run(runs: Path, name: str) -> Path:
+    """The run folder ``name`` in ``runs``. Raises UserError, with the nearest name, where there is none."""
+    folders = {entry.folder.name: entry.folder for entry in list_runs(runs)}
+    if name not in folders:
+        raise UserError(f"{runs}: no run folder '{name}'; {nearest(name, folders)}")
+    return folders[name]
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run folder while the block runs; it goes with the process, however that ends.
+
+    Raises UserError if another process holds it.
     """
-    if not is_begun(folder, identity, dataset):
-        return False
+    with alone(folder / LOCK, f"{folder}: another process is working on this run; wait for it or stop it"):
+        yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process is working on this run folder."""
+    return is_taken(folder / LOCK)
+
+
+def remove_run(folder: Path) -> None:
+    """Delete a run folder. Raises UserError where a process works on it."""
+    with locked(folder):
+        shutil.rmtree(folder)
+
+
+def _entry(folder: Path) -> Entry:
+    environment = read_environment(folder)
     try:
-        run = Run.open(folder)
-        _ = run.users, run.items, run.seen, run.metrics, run.per_user(), run.float_rows(), run.user_ids, run.item_ids
-        if (folder / FOLD_IN).exists():  # runs of an earlier release have none
-            _ = run.fold_in
-    except FormatError:
-        return False
-    return True
+        recipe = read_toml(folder / RECIPE)[0]
+    except UserError:
+        recipe = {}
+    quantizer = recipe.get("quantizer", {})
+    metric, state, detail = _state(folder, recipe)
+    return Entry(
+        folder,
+        data=str(environment.get("data", {}).get("name", "")),
+        encoder=str(recipe.get("encoder", {}).get("name", "")),
+        quantizer=str(quantizer.get("name", "")),
+        bits=str(quantizer.get("bits", 32)),
+        seed=str(recipe.get("seed", "")),
+        metric=metric,
+        state=state,
+        detail=detail,
+    )
 
 
-def is_begun(folder: Path, identity: Identity, dataset: Dataset) -> bool:
-    """Whether the folder is that of this run. Raises UserError where it was begun on something else."""
-    if not (folder / ENVIRONMENT).exists():
-        return False
-    try:
-        environment = read_json(folder / ENVIRONMENT)
-        layout, data = environment["layout"], environment["data"]["digest"]
-        files, order = environment.get("outside", {}), environment.get("order", identity.order)  # an older one has none
-        begun = Identity(environment["digest"], data, environment["plugins"], files, order)
-    except (FormatError, KeyError, TypeError):
-        return False
-    if layout != LAYOUT:
-        raise FormatError(f"{folder}: a run folder of layout {layout}, not {LAYOUT}; move it away to begin anew")
-    if begun.data != identity.data:
-        raise UserError(
-            f"{folder}: this run was begun on other interactions of the data set '{dataset.name}' "
-            f"(digest {begun.data[:12]}, now {identity.data[:12]}); move the folder away to begin anew"
-        )
-    if begun.order != identity.order:
-        raise UserError(
-            f"{folder}: this run was begun on train lines in another order, and train.held = 'last' splits by it; move "
-            "the folder away to begin anew"
-        )
-    plugins = [module for module, digest in identity.plugins.items() if begun.plugins.get(module) != digest]
-    files = [path for path, digest in identity.outside.items() if begun.outside.get(path) != digest]
-    if plugins or files or begun.recipe != identity.recipe:
-        what = f"another content of '{files[0]}'" if files else "another recipe"
-        what = f"another version of the plugin '{plugins[0]}'" if plugins else what
-        raise UserError(f"{folder}: this run was begun with {what}; move the folder away to begin anew")
-    return True
-
-
-def finished_before(path: Path, overrides: Sequence[str], runs: Path) -> tuple[Run, list[str]] | None:
-    """The finished run that the same command made before, and what was noted then; None where that is not sure."""
-    asked = words(path, overrides)
-    if not asked:
-        return None
-    for file in sorted(runs.glob(f"*-????????/{ENVIRONMENT}")):
+def _state(folder: Path, recipe: dict[str, Any]) -> tuple[str, str, str]:
+    """The first metric, the state, and what is to be said of it."""
+    if (folder / METRICS).exists():
         try:
-            environment = read_json(file)
-            if asked not in environment["asked"]:
-                continue
-            stored, _ = read_toml(file.parent / RECIPE)
-            dataset = load_data(stored["dataset"])
-            files = {path: digest_of_file(Path(path)) for path in environment.get("outside", {})}
-            held = held_out(stored["seed"], stored["train"], dataset) or {}
-            identity = Identity(digest_of(stored), dataset.digest, {}, files, held.get("order", ""))
-            if is_finished(file.parent, identity, dataset):
-                return Run.open(file.parent), list(environment["asked"][asked])
-        except (UserError, KeyError, TypeError):
-            continue  # the long way says what is wrong
-    return None
-
-
-def words(path: Path, overrides: Sequence[str]) -> str:
-    """A digest of what a command says: the recipe as written, its overrides, and the source that will fill it."""
+            run = Run.open(folder)
+            _ = run.users, run.items
+            metric, value = next(iter(run.metrics["accuracy"].items()), ("", 0.0))
+        except (FormatError, KeyError) as error:
+            return "", "damaged", str(error)
+        return f"{metric} {value:.4f}" if metric else "", "finished", ""
+    epochs = f"{_last_epoch(folder)} of {recipe.get('train', {}).get('epochs', '?')} epochs logged"
+    if is_locked(folder):
+        return "", "running", epochs
     try:
-        written, _ = read_toml(path)
-    except UserError:
-        return ""
-    if written.get("plugins") or any(override.lstrip().startswith("plugins") for override in overrides):
-        return ""
-    sources = [file for name in SCHEMAS for file in (PACKAGE / name, *sorted((PACKAGE / name).glob("*.py")))]
-    said = [
-        json.dumps(written, sort_keys=True, default=str),
-        *overrides,
-        *(str(point) for point in sorted(entry_points(group=PLUGIN_GROUP))),
-        *(digest_of_file(file) for file in sources if file.is_file()),
-    ]
-    return hashlib.sha256("\0".join(said).encode()).hexdigest()[:16]
+        return "", "failed", (folder / FAILURE).read_text().strip()
+    except OSError:
+        return "", "interrupted", epochs
 
 
-def remember(folder: Path, asked: str, notes: Sequence[str]) -> None:
-    """Write down that the run in ``folder`` is what the command of these ``words`` asks for."""
-    if not asked:
-        return
-    environment = read_json(folder / ENVIRONMENT)
-    known: Any = environment.get("asked", {})
-    if asked not in known:
-        environment["asked"] = {**dict([*known.items()][1 - REMEMBERED :]), asked: list(notes)}
-        write_text(folder / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
-
-
-def digest_of_file(path: Path) -> str:
-    """The sha256 of a file in hex, empty where it cannot be read."""
+def _last_epoch(folder: Path) -> int:
+    """The epoch of the log's last row; the checkpoint that a run goes on from may be some seconds older."""
     try:
-        return file_digest(path)
-    except UserError:
-        return ""
+        rows = read_log(folder)
+    except FormatError:
+        return 0
+    return int(rows[-1]["epoch"]) if rows else 0

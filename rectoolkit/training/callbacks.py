@@ -1,44 +1,64 @@
-"""Who is told how a training goes: nobody, one watcher, or several. Imports nothing heavy."""
+"""Training progress callbacks. Imports nothing heavy."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 
-class Watcher(Protocol):
-    """Who is told of the progress: the command line's bar, or nobody."""
+class Callback:
+    """Hears how a run goes. Subclass it and override what you need: each method does nothing by default.
 
-    def stage(self, what: str) -> None: ...
-
-    def step(self, epoch: int, batch: int, batches: int) -> None: ...
-
-    def epoch(self, row: dict[str, Any]) -> None: ...
-
-
-class Silent:
-    """Tells nobody; what wants to hear of one thing only inherits the rest."""
-
-    def stage(self, what: str) -> None: ...
-
-    def step(self, epoch: int, batch: int, batches: int) -> None: ...
-
-    def epoch(self, row: dict[str, Any]) -> None: ...
-
-
-class Together:
-    """Several watchers as one."""
-
-    def __init__(self, *watchers: Watcher) -> None:
-        self.watchers = watchers
+    The methods are called in the process and thread that trains, so a slow one slows training down. An exception
+    raised by one ends the run, which can be resumed from its last checkpoint.
+    """
 
     def stage(self, what: str) -> None:
-        for watcher in self.watchers:
-            watcher.stage(what)
+        """Called when a stage begins that is not an epoch.
+
+        Parameters
+        ----------
+        what
+            The stage in a few words, such as ``"loading data: gowalla"``.
+        """
 
     def step(self, epoch: int, batch: int, batches: int) -> None:
-        for watcher in self.watchers:
-            watcher.step(epoch, batch, batches)
+        """Called after each step of gradient descent.
+
+        Parameters
+        ----------
+        epoch
+            The number of finished epochs, from 0.
+        batch
+            The number of the batch in its epoch, from 1.
+        batches
+            The number of batches in an epoch.
+        """
 
     def epoch(self, row: dict[str, Any]) -> None:
-        for watcher in self.watchers:
-            watcher.epoch(row)
+        """Called after each epoch. A resumed run first repeats the rows of its finished epochs.
+
+        Parameters
+        ----------
+        row
+            The epoch's row of ``log.jsonl``: ``epoch`` (from 1), ``loss``, ``seconds`` of training so far and, after
+            a validation, ``validation`` (metric -> value) and ``quantizer`` (side -> figures).
+        """
+
+
+class Callbacks(Callback):
+    """Several callbacks as one."""
+
+    def __init__(self, *callbacks: Callback) -> None:
+        self.callbacks = callbacks
+
+    def stage(self, what: str) -> None:
+        for callback in self.callbacks:
+            callback.stage(what)
+
+    def step(self, epoch: int, batch: int, batches: int) -> None:
+        for callback in self.callbacks:
+            callback.step(epoch, batch, batches)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        for callback in self.callbacks:
+            callback.epoch(row)

@@ -2,9 +2,8 @@
 
     loss    seconds    validation/ndcg@20 ...    quantizer/users/entropy ...
 
-A scalar an epoch, in ``tensorboard/`` of the run folder. A run that goes on from a checkpoint is told of all its epochs
-again, so the file of the session before is replaced and no epoch stands there twice. Of a run that was finished before,
-``from_log`` tells what its log holds.
+Each epoch adds one point to each scalar. The files lie in ``tensorboard/`` of the run folder. A resumed run repeats
+its finished epochs to the callbacks, so its event files are written anew and no epoch appears twice.
 """
 
 from __future__ import annotations
@@ -13,20 +12,18 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from rectoolkit.errors import UserError
-from rectoolkit.runs.layout import read_log
-from rectoolkit.training.callbacks import Silent
+from rectoolkit.runs.layout import TENSORBOARD, read_log
+from rectoolkit.training.callbacks import Callback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-FOLDER = "tensorboard"
 
+class Events(Callback):
+    """A callback that writes the figures of each epoch as scalars. Use it as a context manager.
 
-class Events(Silent):
-    """A watcher that writes an epoch's figures as scalars in the folder ``run``. Close it when training is over.
-
-    Raises UserError, with the command to type, where tensorboard is not installed.
+    Raises UserError with the command to install tensorboard where that is missing.
     """
 
     def __init__(self, run: Path) -> None:
@@ -36,12 +33,12 @@ class Events(Silent):
             raise UserError(
                 "--tensorboard needs tensorboard, which is optional: pip install 'rectoolkit[tensorboard]'"
             ) from None
-        self.folder, self._make = run / FOLDER, SummaryWriter
+        self.folder, self._make = run / TENSORBOARD, SummaryWriter
         self._writer: Any = None
 
     @property
-    def told(self) -> bool:
-        """Whether there was an epoch to write."""
+    def written(self) -> bool:
+        """Whether an epoch was written."""
         return self._writer is not None
 
     def __enter__(self) -> Events:
@@ -52,7 +49,7 @@ class Events(Silent):
             self._writer.close()
 
     def epoch(self, row: dict[str, Any]) -> None:
-        if self._writer is None:  # with the first epoch: what fails before it leaves the file that is there
+        if self._writer is None:  # only now: a run that fails before its first epoch keeps the earlier files
             shutil.rmtree(self.folder, ignore_errors=True)
             self._writer = self._make(str(self.folder))
         for name, value in scalars(row):
@@ -61,14 +58,14 @@ class Events(Silent):
 
 
 def from_log(run: Path) -> None:
-    """Write the event files of a finished run anew. Raises UserError as ``Events`` does."""
+    """Write the event files of a finished run from its log. Raises UserError as ``Events`` does."""
     with Events(run) as events:
         for row in read_log(run):
             events.epoch(row)
 
 
 def scalars(row: dict[str, Any], before: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers of a row of the log with their paths, ``validation/ndcg@20``; neither texts nor the epoch itself."""
+    """The numbers of a row of the log with their paths, such as ``validation/ndcg@20``, without the epoch itself."""
     for key, value in row.items():
         if isinstance(value, dict):
             yield from scalars(value, f"{before}{key}/")

@@ -1,11 +1,8 @@
-"""The training loop: the one place where gradients are taken.
+"""The training loop: the only place that takes gradients.
 
-An epoch is one pass of the sampler. After every ``every`` epochs the codes are packed, the held-out share of train
-is ranked through the index, and the best epoch's weights are kept. A checkpoint is one file, replaced whole: weights,
-optimizer, the state of every random stream, the best weights so far and the log. It is written at the end of the
-first epoch, then at the end of an epoch at most every ten seconds. A killed run goes on from its last one and ends in
-the same bytes as an undisturbed run with as many threads on a CPU: between two checkpoints nothing is drawn that
-their states do not determine.
+An epoch is one pass over the sampler. After every ``train.every`` epochs the codes are packed, the validation part is
+ranked through the index, and the weights of the best epoch are kept. A checkpoint is written at the end of the first
+epoch, and then at the end of an epoch whenever ten seconds have passed since the last one.
 """
 
 from __future__ import annotations
@@ -13,20 +10,17 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
-import pickle
 import time
-from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rectoolkit.errors import FormatError, TrainingError, UserError
-from rectoolkit.files import atomic_write, write_text
+from rectoolkit.errors import TrainingError
+from rectoolkit.files import write_text
 from rectoolkit.runs.layout import CHECKPOINT, LOG
-from rectoolkit.training import memory as heap
-from rectoolkit.training.callbacks import Silent
+from rectoolkit.training import checkpoint, memory
+from rectoolkit.training.callbacks import Callbacks
+from rectoolkit.training.checkpoint import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,25 +31,9 @@ if TYPE_CHECKING:
     from rectoolkit.model.losses import Triple, Views
     from rectoolkit.model.recommender import Parts, Recommender, Table
     from rectoolkit.model.samplers.base import Batch
-    from rectoolkit.training.callbacks import Watcher
+    from rectoolkit.training.callbacks import Callback
 
     Tables = tuple[Table, Table]
-
-CHECKPOINT_SECONDS = 10.0  # RECTOOL_CHECKPOINT_SECONDS overrides it
-
-
-@dataclass
-class Progress:
-    """Where training stands: epochs done, seconds spent, the log's rows, and the best epoch with its weights."""
-
-    epoch: int = 0
-    seconds: float = 0.0
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    best: float = -math.inf
-    best_epoch: int = 0
-    best_weights: dict[str, Any] | None = None
-    stale: int = 0  # validations since the best one
-    stopped: bool = False
 
 
 def fit(
@@ -63,39 +41,62 @@ def fit(
     settings: dict[str, Any],
     folder: Path,
     validate: Callable[[Tables], dict[str, float]] | None = None,
-    watcher: Watcher | None = None,
+    callback: Callback | None = None,
 ) -> Progress:
-    """Train ``parts.model`` as the recipe's section ``[train]`` (``settings``) says, or go on from a checkpoint.
+    """Train a model, or resume its training from a checkpoint.
 
-    ``validate`` gives the held-out metrics of the two code tables as they stand; without it the last epoch is kept.
-    Leaves the best epoch's weights in the model, and ``log.jsonl`` and ``checkpoint.pt`` in ``folder``. Raises
-    TrainingError on NaN or infinity, with the epoch, the batch and the first tensor that held it; the last good
-    checkpoint stays.
+    Afterwards the model holds the weights of the best epoch, and ``folder`` holds ``log.jsonl`` and ``checkpoint.pt``.
+
+    Parameters
+    ----------
+    parts
+        The model, loss and sampler that ``assemble`` built.
+    settings
+        The filled section ``[train]`` of a recipe.
+    folder
+        Where the log and the checkpoint are written, and where a checkpoint to resume from is looked for.
+    validate
+        Computes the validation metrics of the two tables of users and items. Without it the last epoch is kept.
+    callback
+        Hears of every step and epoch.
+
+    Returns
+    -------
+    Progress
+        The rows of the log, the best epoch and the seconds of training.
+
+    Raises
+    ------
+    TrainingError
+        If a tensor becomes NaN or infinite. The message names the epoch, the batch and the first such tensor; the
+        last checkpoint stays.
+    FormatError
+        If the checkpoint cannot be read.
     """
-    watcher = watcher or Silent()
+    callback = callback or Callbacks()
     optimizer = make_optimizer(parts, settings)
-    progress = _restore(folder / CHECKPOINT, parts, optimizer)
+    progress = checkpoint.restore(folder / CHECKPOINT, parts, optimizer)
     if progress is None:
         progress = Progress()
         parts.model.calibrate()
     _write_log(folder, progress)
     for row in progress.rows:
-        watcher.epoch(row)
-    saved, wait = -math.inf, _checkpoint_seconds()  # the first epoch is always saved
-    with heap.kept():
+        callback.epoch(row)
+    saved, wait = -math.inf, checkpoint.seconds_between()  # the first epoch is always saved
+    with memory.kept():
         while progress.epoch < settings["epochs"] and not progress.stopped:
             begun = time.perf_counter()
-            loss = one_epoch(parts, optimizer, settings, progress.epoch, watcher)
+            loss = one_epoch(parts, optimizer, settings, progress.epoch, callback)
             progress.seconds += time.perf_counter() - begun
             progress.epoch += 1
             row = {"epoch": progress.epoch, "loss": loss, "seconds": round(progress.seconds, 3)}
             if progress.epoch % settings["every"] == 0 or progress.epoch == settings["epochs"]:
                 row |= _assess(parts, settings, progress, validate)
             progress.rows.append(row)
-            watcher.epoch(row)
+            callback.epoch(row)
             over = progress.stopped or progress.epoch == settings["epochs"]
             if over or time.monotonic() - saved >= wait:
-                _save(folder / CHECKPOINT, parts, optimizer, progress)
+                checkpoint.save(folder / CHECKPOINT, parts, optimizer, progress)
                 saved = time.monotonic()
             _write_log(folder, progress)
     if progress.best_weights is not None:
@@ -104,16 +105,8 @@ def fit(
     return progress
 
 
-def _checkpoint_seconds() -> float:
-    text = os.environ.get("RECTOOL_CHECKPOINT_SECONDS", str(CHECKPOINT_SECONDS))
-    with suppress(ValueError):
-        if (seconds := float(text)) >= 0:  # NaN is not
-            return seconds
-    raise UserError(f"RECTOOL_CHECKPOINT_SECONDS is '{text}'; it must be a number of seconds, 0 or more")
-
-
 def make_optimizer(parts: Parts, settings: dict[str, Any]) -> torch.optim.Optimizer:
-    """torch's optimizer of that name; Adam fused: 2.0 ms a step for 4.5 M weights on CPU, the default 6.5."""
+    """The torch optimizer that ``train.optimizer`` names. Adam is fused, which is faster on CPU."""
     weights = [weight for part in (parts.model, parts.loss) for weight in part.parameters() if weight.requires_grad]
     rate = settings["rate"]
     match settings["optimizer"]:
@@ -126,15 +119,15 @@ def make_optimizer(parts: Parts, settings: dict[str, Any]) -> torch.optim.Optimi
 
 
 def learning_rate(settings: dict[str, Any], share: float) -> float:
-    """The rate when ``share`` (0..1) of all steps is done."""
+    """The learning rate when ``share`` (0..1) of all steps is done."""
     factors = {"constant": 1.0, "linear": 1 - share, "cosine": (1 + math.cos(math.pi * share)) / 2}
     return float(settings["rate"] * factors[settings["schedule"]])
 
 
 def one_epoch(
-    parts: Parts, optimizer: torch.optim.Optimizer, settings: dict[str, Any], epoch: int, watcher: Watcher
+    parts: Parts, optimizer: torch.optim.Optimizer, settings: dict[str, Any], epoch: int, callback: Callback
 ) -> float:
-    """One pass over train; the mean loss of its batches."""
+    """Train for one epoch; return the mean loss of its batches."""
     model = parts.model.train()
     batches, total = len(parts.sampler), 0.0
     for number, batch in enumerate(parts.sampler):
@@ -143,7 +136,7 @@ def one_epoch(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, share)
         total += step(parts, optimizer, batch, (epoch, number))
-        watcher.step(epoch, number + 1, batches)
+        callback.step(epoch, number + 1, batches)
     model.progress((epoch + 1) / settings["epochs"])
     for name, weight in model.named_parameters():
         if not bool(torch.isfinite(weight).all()):
@@ -152,7 +145,7 @@ def one_epoch(
 
 
 def step(parts: Parts, optimizer: torch.optim.Optimizer, batch: Batch, place: tuple[int, int] = (0, 0)) -> float:
-    """One batch's step of gradient descent; its loss. ``place`` is the epoch and the batch that a fault names."""
+    """Take one step of gradient descent; return the loss. ``place`` is the epoch and batch for error messages."""
     model, loss = parts.model, parts.loss
     views = model(loss.prepare(batch))
     value = loss(views)
@@ -160,7 +153,7 @@ def step(parts: Parts, optimizer: torch.optim.Optimizer, batch: Batch, place: tu
     if not math.isfinite(current):
         raise TrainingError(_first_bad(model, views, *place))
     model.observe(views, loss, value)
-    del views  # what the backward needs of the rows it holds itself, and lets go on its way
+    del views  # the backward pass holds the rows it needs, and frees them on its way
     optimizer.zero_grad(set_to_none=True)
     value.backward()
     optimizer.step()
@@ -173,11 +166,11 @@ def _assess(
     progress: Progress,
     validate: Callable[[Tables], dict[str, float]] | None,
 ) -> dict[str, Any]:
-    """What the log says of the model after an epoch: what its quantizers do, and the held-out metrics."""
+    """The figures of the quantizers and the validation metrics for the log; keeps the weights of a new best epoch."""
     real = parts.model.real()
     if not all(bool(torch.isfinite(rows.square().sum()) & torch.isfinite(rows).all()) for rows in real):
         raise TrainingError(f"epoch {progress.epoch}: embeddings are NaN, infinite or too large for float32; {ADVICE}")
-    tables = parts.model.tables(real)  # before the diagnostics: methods that code after training are fitted here
+    tables = parts.model.tables(real)  # before the diagnostics: this fits the methods that code after training
     row: dict[str, Any] = {"quantizer": parts.model.diagnostics(real)}
     if validate is None:
         return row
@@ -196,7 +189,7 @@ ADVICE = "a lower train.rate or a larger loss.l2 usually helps"
 
 
 def _first_bad(model: Recommender, views: Views, epoch: int, number: int) -> str:
-    """The message that names the first tensor, in the order of computation, that holds NaN or infinity."""
+    """An error message that names the first tensor, in the order of computation, with NaN or infinity."""
     where = f"epoch {epoch + 1}, batch {number + 1}"
     for name, tensor in _in_order(model, views):
         if not bool(torch.isfinite(tensor).all()):
@@ -209,34 +202,6 @@ def _in_order(model: Recommender, views: Views) -> Iterator[tuple[str, Tensor]]:
     triples: dict[str, Triple] = {"ego rows": views.ego, "real rows": views.real, "coded rows": views.coded}
     for name, triple in triples.items():
         yield from ((f"{name} of {part}", tensor) for part, tensor in vars(triple).items())
-
-
-def _save(path: Path, parts: Parts, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    with atomic_write(path) as file:
-        state = {
-            "model": parts.model.state_dict(),
-            "loss": parts.loss.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "sampler": json.dumps(parts.sampler.generator.bit_generator.state),
-            "progress": vars(progress),
-        }
-        torch.save(state, file)
-
-
-def _restore(path: Path, parts: Parts, optimizer: torch.optim.Optimizer) -> Progress | None:
-    """Put everything back as the checkpoint has it; None where there is none yet."""
-    if not path.exists():
-        return None
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        parts.model.load_state_dict(state["model"])
-        parts.loss.load_state_dict(state["loss"])
-        optimizer.load_state_dict(state["optimizer"])
-        parts.sampler.generator.bit_generator.state = json.loads(state["sampler"])
-        return Progress(**state["progress"])
-    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, ValueError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FormatError(f"{path}: cannot go on from it ({reason}); remove the run folder to begin anew") from None
 
 
 def _write_log(folder: Path, progress: Progress) -> None:

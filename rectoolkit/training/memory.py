@@ -1,9 +1,8 @@
-"""Memory that is freed stays with the process while it trains, so that the next step need not ask for it again.
+"""Memory of the process: freed memory is kept while training, and the peak is measured.
 
-A step makes and drops some ten tables as large as the embeddings. glibc hands such arrays back to the system at once,
-and the system gives them anew page by page, each cleared and mapped at its first touch: 20,000 pages a step of
-Gowalla at 64 dims, 180,000 at 256. ``kept`` tells the allocator to hold on to what is freed: 0.61 of the processor time
-of a step at 64 dims, 0.42 at 256 (bfloat16, one thread). At its end all of it goes back.
+A step allocates and frees about ten tables as large as the embeddings. By default glibc returns such arrays to the
+system at once, and the system clears and maps each page anew at its next use. ``kept`` makes glibc hold on to freed
+memory until training ends.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ DEFAULTS = ((MMAP_MAX, 65536), (TRIM_THRESHOLD, 128 << 10), (MMAP_THRESHOLD, 128
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Keep freed memory while the block runs; without glibc nothing happens.
+    """Keep freed memory in the process while the block runs. Does nothing without glibc.
 
-    For the whole process, and not for blocks within blocks: the end of any one is the end of all. glibc tells nobody
-    what it was set to before, so the end sets the defaults it documents: what MALLOC_TRIM_THRESHOLD_ and the like asked
-    for is lost, and so is glibc's own raising of the thresholds, which setting any of them turns off for good.
+    This holds for the whole process, so blocks must not be nested. glibc has no way to read its settings. The end of
+    the block therefore sets the documented defaults: it undoes MALLOC_TRIM_THRESHOLD_ and the like, and turns off
+    glibc's own adjustment of the thresholds.
     """
     library = _glibc()
     if library is None:
@@ -40,6 +39,16 @@ def kept() -> Iterator[None]:
         for option, value in DEFAULTS:
             library.mallopt(option, value)
         library.malloc_trim(0)
+
+
+def peak_mb() -> float:
+    """The largest amount of memory that this process has held, in MiB."""
+    if sys.platform == "linux":  # where ru_maxrss starts from the parent's memory
+        with open("/proc/self/status") as status:
+            return next(float(line.split()[1]) for line in status if line.startswith("VmHWM:")) / 1024
+    import resource
+
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2)
 
 
 def _glibc() -> Any:

@@ -16,9 +16,11 @@ import numpy as np
 from rectoolkit.data.catalog import load_data
 from rectoolkit.errors import TrainingError, UserError
 from rectoolkit.files import remove_parts, write_text
-from rectoolkit.runs.execute import Circumstances, check_outside, locked, parts_of, train_model
-from rectoolkit.runs.store import Identity, digest_of_file, outside
-from rectoolkit.training.callbacks import Silent
+from rectoolkit.runs.execute import RunOptions, check_outside, train
+from rectoolkit.runs.identity import Identity, digest_of_file, outside
+from rectoolkit.runs.split import split_of
+from rectoolkit.runs.store import locked
+from rectoolkit.training.callbacks import Callback
 from rectoolkit.tune.space import Choice, Range, Search, probed
 from rectoolkit.tune.store import BEST, Store, Trial
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
     from rectoolkit.data import Dataset
     from rectoolkit.recipe.recipe import Recipe
-    from rectoolkit.runs.execute import Roles
+    from rectoolkit.runs.split import Split
 
 AT_RANDOM, UNCUT = 10, 5  # trials drawn at random, and trials ended before any is cut short
 
@@ -46,20 +48,17 @@ class Watcher(Protocol):
 def tune(
     recipe: Recipe,
     search: Search,
-    folder: Path,
+    options: RunOptions,
     watcher: Watcher | None = None,
-    *,
-    device: str = "cpu",
-    threads: int | None = None,
 ) -> list[Trial]:
-    """Do what is left of the study in ``folder``; all its trials. The best one's recipe is ``best.toml`` there.
+    """Do what is left of the study in ``options.runs``; all its trials. The best one's recipe is ``best.toml`` there.
 
     The same call after a kill goes on and ends in the same trials, given the same ``threads``. Raises UserError
-    where optuna is missing, where ``folder`` holds another study, or where every trial failed.
+    where optuna is missing, where the folder holds another study, or where every trial failed.
     """
-    optuna = load_optuna()
+    optuna, folder = load_optuna(), options.runs
     dataset = load_data(recipe["dataset"])
-    parts = parts_of(recipe, dataset)
+    split = split_of(recipe, dataset)
     probes = [recipe.with_settings(values) for values in probed(search.space)]
     for tried in probes:
         check_outside(tried, dataset)
@@ -76,7 +75,7 @@ def tune(
             if watcher:
                 watcher.began(len(trials), values)
             trial = _again(trials, values) or _try(
-                recipe.with_settings(values), values, asked, dataset, parts, folder, watcher, (device, threads)
+                recipe.with_settings(values), values, asked, dataset, split, options, watcher
             )
             trials.append(trial)
             store.save(trials)
@@ -187,7 +186,7 @@ class _Cut(Exception):
     """A trial that the pruner ends."""
 
 
-class _Report(Silent):
+class _Report(Callback):
     """Tells Optuna and the watcher of every epoch, and raises _Cut where the trial is not worth going on with."""
 
     def __init__(self, asked: Any, monitor: str, watcher: Watcher | None) -> None:
@@ -212,20 +211,19 @@ def _try(
     values: dict[str, Any],
     asked: Any,
     dataset: Dataset,
-    parts: Roles,
-    folder: Path,
+    split: Split,
+    options: RunOptions,
     watcher: Watcher | None,
-    around: tuple[str, int | None],
 ) -> Trial:
     """Train as ``tried`` says, with ``values`` in it, or go on with a trial that was cut short by a kill."""
     check_outside(tried, dataset)
     report = _Report(asked, tried["train"]["monitor"], watcher)
-    place = folder / f"trial-{asked.number}-{tried.digest[:8]}"
+    place = options.runs / f"trial-{asked.number}-{tried.digest[:8]}"
     place.mkdir(exist_ok=True)
     remove_parts(place)
     state, why = "finished", ""
     try:
-        train_model(place, tried, parts, Circumstances(folder, *around, report))
+        train(place, tried, split, replace(options, callbacks=(report,)))
     except _Cut:
         state = "pruned"
     except TrainingError as error:

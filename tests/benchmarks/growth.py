@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from rectoolkit.errors import UserError
-from rectoolkit.training.callbacks import Silent
+from rectoolkit.training.callbacks import Callback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ class Grown:
     loss: float
 
 
-class Lines(Silent):
+class Lines(Callback):
     """Writes where an epoch is, a line a batch: for the process that started this one."""
 
     def step(self, epoch: int, batch: int, batches: int) -> None:
@@ -72,22 +72,21 @@ def one_size(
     from trainers import Ours, Sizes
 
     from rectoolkit.data.catalog import load_dataset
-    from rectoolkit.runs.execute import peak_memory_mb as peak
-    from rectoolkit.training import memory as heap
+    from rectoolkit.training import memory
     from rectoolkit.training.loop import one_epoch
 
     torch.set_num_threads(threads or torch.get_num_threads())
     begun = time.perf_counter()
     train = load_dataset(name).train
-    loaded, load_mb = time.perf_counter(), peak()
+    loaded, load_mb = time.perf_counter(), memory.peak_mb()
     batch = -(-train.num_interactions // steps)
     ours = Ours(train, Sizes(dim, layers, batch), precision)
-    built, build_mb = time.perf_counter(), peak()
-    with heap.kept():
+    built, build_mb = time.perf_counter(), memory.peak_mb()
+    with memory.kept():
         loss = one_epoch(ours.parts, ours.optimizer, ours.settings, 0, Lines())
     ended = time.perf_counter()
     facts = (train.num_interactions, train.num_users + train.num_items, len(ours.parts.sampler), batch)
-    return Grown(name, *facts, loaded - begun, built - loaded, ended - built, load_mb, build_mb, peak(), loss)
+    return Grown(name, *facts, loaded - begun, built - loaded, ended - built, load_mb, build_mb, memory.peak_mb(), loss)
 
 
 def show_growth(rows: list[Grown]) -> None:

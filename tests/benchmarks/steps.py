@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from trainers import Ours, Sizes, trainers
 
-from rectoolkit.training import memory as heap
+from rectoolkit.training import memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,7 +100,7 @@ def bench_training(
         ours = [trainer for trainer in everyone if isinstance(trainer, Ours)]
         batches = len(ours[0].parts.sampler)
         breakdowns = []
-        with heap.kept():  # for everyone: all gain from it, the others as well as ours
+        with memory.kept():  # for everyone: all gain from it, the others as well as ours
             rows = _take_turns(everyone, batches, rounds, batches if whole_epochs else min(steps, batches), most, told)
             for trainer in ours:
                 told(f"taking apart: {trainer.name}")

@@ -11,7 +11,7 @@ import pytest
 from rectoolkit.errors import UserError
 from rectoolkit.recipe.recipe import Recipe
 from rectoolkit.runs.estimator import Estimator
-from rectoolkit.runs.execute import Circumstances
+from rectoolkit.runs.execute import RunOptions
 from rectoolkit.runs.export import export
 from rectoolkit.runs.run import Run
 from rectoolkit.search.codes import CodeTable, PackedTable
@@ -61,15 +61,15 @@ def test_threads_are_a_count_everywhere(threads: Any) -> None:
         with pytest.raises(UserError, match="threads must be a whole number"):
             index.search(queries, 3, threads=threads)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="threads must be a whole number"):
-        Circumstances(threads=threads)
+        RunOptions(threads=threads)
 
 
 def test_circumstances_take_what_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert type(Circumstances(threads=np.int64(2)).threads) is int  # type: ignore[arg-type]
+    assert type(RunOptions(threads=np.int64(2)).threads) is int  # type: ignore[arg-type]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    assert Circumstances(device="cuda:0").device == "cuda:0"
+    assert RunOptions(device="cuda:0").device == "cuda:0"
     with pytest.raises(UserError, match="torch sees 1 GPUs"):
-        Circumstances(device="cuda:1")
+        RunOptions(device="cuda:1")
 
 
 def test_only_data_is_fitted_and_only_to_a_folder_saved(small_run: Path) -> None:
@@ -83,7 +83,7 @@ def test_only_data_is_fitted_and_only_to_a_folder_saved(small_run: Path) -> None
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "", 0, None, "CPU"])
 def test_devices_are_named_as_torch_has_them(device: Any) -> None:
     with pytest.raises(UserError, match="device must be 'cpu', 'cuda' or 'cuda:N'"):
-        Circumstances(device=device)
+        RunOptions(device=device)
 
 
 def test_settings_may_be_numbers_of_numpy_and_nothing_that_toml_lacks() -> None:

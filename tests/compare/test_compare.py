@@ -585,7 +585,7 @@ def test_a_failure_is_kept_until_the_next_attempt(place: Path, tmp_path: Path, m
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(execute, "_measure", full)
+    monkeypatch.setattr(execute, "measure", full)
     assert rectool(*command).exit_code == 1
     (found,) = listed(tmp_path).values()
     assert (found["state"], "No space left" in found["detail"]) == ("failed", True)

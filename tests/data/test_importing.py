@@ -20,7 +20,7 @@ from rectoolkit.data.ids import Ids
 from rectoolkit.data.k_core import k_core
 from rectoolkit.errors import DataError, UserError
 from rectoolkit.recipe.recipe import Recipe
-from rectoolkit.runs.execute import Circumstances, execute
+from rectoolkit.runs.execute import RunOptions, execute
 from rectoolkit.runs.run import Run
 
 ROOT = Path(__file__).parents[2]
@@ -436,7 +436,7 @@ def test_a_run_answers_with_the_ids_of_the_source_wherever_it_lies(place: Path) 
     frame.to_csv("log.csv", index=False)
     import_data("log.csv", "mine")
     sizes = ["encoder.dim=16", "sampler.batch=256", "train.epochs=1", "dataset.name=mine"]
-    made = execute(Recipe.load(ROOT / "recipes" / "ste.toml", sizes), Circumstances(Path("runs"), threads=1))
+    made = execute(Recipe.load(ROOT / "recipes" / "ste.toml", sizes), RunOptions(Path("runs"), threads=1))
     folder = made.path.rename("moved")
     Path("datasets").rename("elsewhere")
     run = Run.open(folder)

@@ -14,7 +14,7 @@ from rectoolkit.data.catalog import load_dataset
 from rectoolkit.data.splits import user_blocks
 from rectoolkit.errors import DataError
 from rectoolkit.recipe.recipe import Recipe
-from rectoolkit.runs.execute import parts_of
+from rectoolkit.runs.split import split_of
 
 
 def random_interactions(seed: int, users: int = 300, items: int = 200, pairs: int = 6000) -> Interactions:
@@ -98,4 +98,4 @@ def test_the_last_items_of_each_line_validate(tmp_path: Path) -> None:
 def test_last_needs_a_train_file(tiny: Interactions) -> None:
     recipe = Recipe.load("recipes/hqgnn.toml", ["train.held=last"])
     with pytest.raises(DataError, match="needs a train file whose lines keep their order"):
-        parts_of(recipe, Dataset("tiny", tiny, tiny))
+        split_of(recipe, Dataset("tiny", tiny, tiny))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rectoolkit.recipe.recipe import Recipe
-from rectoolkit.runs.execute import Circumstances, execute
+from rectoolkit.runs.execute import RunOptions, execute
 from rectoolkit.runs.run import Run
 from rectoolkit.search.codes import PackedTable
 from rectoolkit.search.float32 import open_embeddings
@@ -21,7 +21,7 @@ HQGNN = Path(__file__).parents[2] / "recipes" / "hqgnn.toml"
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_runs_from_end_to_end(path: Path, small_data: Path, tmp_path: Path) -> None:
     recipe = Recipe.load(path, [f'dataset.path="{small_data}"', "train.epochs=2", "sampler.batch=512"])
-    run = Run.open(execute(recipe, Circumstances(tmp_path, threads=1)).path)
+    run = Run.open(execute(recipe, RunOptions(tmp_path, threads=1)).path)
     bits = recipe["quantizer"].get("bits", 32)
     assert run.metrics["bits"] == bits
     assert all(0 <= value <= 1 for value in run.metrics["accuracy"].values())
@@ -36,12 +36,12 @@ def test_a_recipe_runs_from_end_to_end(path: Path, small_data: Path, tmp_path: P
 def test_codes_learn_what_popularity_and_chance_do_not(tmp_path: Path) -> None:
     """On the embedded data: 1-bit codes above popularity and an untrained encoder, float32 above 1-bit codes."""
     short = ["train.epochs=12", "train.every=12", "train.rate=2e-2"]
-    trained = execute(Recipe.load(HQGNN, short), Circumstances(tmp_path, threads=1)).metrics["accuracy"]
+    trained = execute(Recipe.load(HQGNN, short), RunOptions(tmp_path, threads=1)).metrics["accuracy"]
     untrained = execute(
         Recipe.load(HQGNN, ["train.epochs=1", "train.rate=1e-12", "train.validation=0"]),
-        Circumstances(tmp_path, threads=1),
+        RunOptions(tmp_path, threads=1),
     ).metrics["accuracy"]
-    real = execute(Recipe.load(HQGNN.with_name("lightgcn.toml"), short), Circumstances(tmp_path, threads=1)).metrics[
+    real = execute(Recipe.load(HQGNN.with_name("lightgcn.toml"), short), RunOptions(tmp_path, threads=1)).metrics[
         "accuracy"
     ]
     from rectoolkit.data.catalog import load_dataset
@@ -59,7 +59,7 @@ def test_codes_learn_what_popularity_and_chance_do_not(tmp_path: Path) -> None:
 def test_the_first_losses_and_delta_are_as_they_were(small_data: Path, tmp_path: Path) -> None:
     """Golden figures: a change here is a change of the method, to be meant and written in docs/notes/log.md."""
     recipe = Recipe.load(HQGNN, [f'dataset.path="{small_data}"', "train.epochs=3", "sampler.batch=512"])
-    run = execute(recipe, Circumstances(tmp_path, threads=1))
+    run = execute(recipe, RunOptions(tmp_path, threads=1))
     rows = [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
     assert [row["loss"] for row in rows] == pytest.approx(GOLDEN_LOSSES, rel=1e-4)
     assert rows[0]["quantizer"]["items"]["delta"] == pytest.approx(GOLDEN_DELTA, rel=1e-3)

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 from command_line import rectool
 
+from rectoolkit.data.catalog import load_data
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.recipe.recipe import Recipe
-from rectoolkit.runs.execute import Circumstances, execute, load_data, parts_of
+from rectoolkit.runs.execute import RunOptions, execute
 from rectoolkit.runs.run import Run
+from rectoolkit.runs.split import split_of
 from rectoolkit.search.codes import PackedTable
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +36,7 @@ def settings(small_data: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def finished(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Run:
     runs = tmp_path_factory.mktemp("runs")
-    return execute(Recipe.load(HQGNN, settings), Circumstances(runs, threads=1))
+    return execute(Recipe.load(HQGNN, settings), RunOptions(runs, threads=1))
 
 
 def options(settings: list[str]) -> list[str]:
@@ -69,7 +71,7 @@ def test_codes_are_the_quantized_real_rows(finished: Run) -> None:
 
 def test_the_same_recipe_again_reuses_the_run(finished: Run, settings: list[str]) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in finished.path.iterdir() if path.name != ".lock"}
-    again = execute(Recipe.load(HQGNN, settings), Circumstances(finished.path.parent))
+    again = execute(Recipe.load(HQGNN, settings), RunOptions(finished.path.parent))
     assert again.path == finished.path
     assert {path.name: path.stat().st_mtime_ns for path in again.path.iterdir() if path.name != ".lock"} == before
 
@@ -115,7 +117,7 @@ def test_a_damaged_run_is_made_again_by_the_same_command(
     target = tmp_path / finished.path.name
     shutil.copytree(finished.path, target)
     (target / name).write_bytes((target / name).read_bytes()[:-30])
-    again = execute(Recipe.load(HQGNN, settings), Circumstances(tmp_path, threads=1))
+    again = execute(Recipe.load(HQGNN, settings), RunOptions(tmp_path, threads=1))
     assert again.metrics["accuracy"] == finished.metrics["accuracy"]
     assert (again.path / "users.codes").read_bytes() == (finished.path / "users.codes").read_bytes()
 
@@ -148,14 +150,14 @@ def test_a_validation_file_selects_and_is_left_out_of_the_ranking(small_data: Pa
     held = {int(row[0]): int(row[-1]) for row in rows if len(row) > 2}
     (data / "validation.txt").write_text("\n".join(f"{user} {item}" for user, item in held.items()) + "\n")
     recipe = Recipe.load(HQGNN, [f'dataset.path="{data}"', *SMALL, "train.epochs=2"])
-    run = execute(recipe, Circumstances(tmp_path / "runs", threads=1))
+    run = execute(recipe, RunOptions(tmp_path / "runs", threads=1))
     log = [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
     assert "validation" in log[0]
     users = sorted(held)
     hits = run.recommend(users, 90)
     for user, ids in zip(users, hits.ids, strict=True):
         assert held[user] not in ids
-    parts = parts_of(recipe, load_data(recipe["dataset"]))
+    parts = split_of(recipe, load_data(recipe["dataset"]))
     assert parts.train.num_interactions + len(held) == parts.seen.num_interactions
 
 
@@ -215,7 +217,7 @@ def test_changed_data_is_refused(small_data: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(small_data, data)
     settings = [f'dataset.path="{data}"', *SMALL, "train.epochs=1"]
-    execute(Recipe.load(HQGNN, settings), Circumstances(tmp_path / "runs"))
+    execute(Recipe.load(HQGNN, settings), RunOptions(tmp_path / "runs"))
     lines = (data / "test.txt").read_text().splitlines()
     (data / "test.txt").write_text("\n".join(lines[:-1]) + "\n")
     result = rectool("run", HQGNN, *options(settings), "--runs", tmp_path / "runs")
@@ -232,7 +234,7 @@ def test_one_writer_a_run_folder(settings: list[str], tmp_path: Path) -> None:
     with open(folder / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another process"):
-            execute(recipe, Circumstances(tmp_path))
+            execute(recipe, RunOptions(tmp_path))
 
 
 @pytest.mark.slow
@@ -302,7 +304,7 @@ def test_recommend_imports_neither_torch_nor_dgl(finished: Run) -> None:
 def test_a_run_without_quantizer_ships_floats(settings: list[str], tmp_path: Path) -> None:
     overrides = [*settings, "quantizer.name=float32", "train.epochs=2"]
     overrides.remove("quantizer.bits=2")
-    run = execute(Recipe.load(HQGNN, overrides), Circumstances(tmp_path))
+    run = execute(Recipe.load(HQGNN, overrides), RunOptions(tmp_path))
     assert run.metrics["accuracy"] == run.metrics["float32"]["accuracy"]
     assert run.metrics["bytes_per_item"] == 64
     assert run.recommend(3, 5).ids.shape == (1, 5)

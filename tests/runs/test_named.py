@@ -20,7 +20,7 @@ from rectoolkit.data.planted import Planted, generate
 from rectoolkit.errors import UserError
 from rectoolkit.recipe.recipe import Recipe
 from rectoolkit.runs import lists
-from rectoolkit.runs.execute import Circumstances, execute
+from rectoolkit.runs.execute import RunOptions, execute
 from rectoolkit.runs.run import Run
 
 STE = Path(__file__).parents[2] / "recipes" / "ste.toml"
@@ -40,7 +40,7 @@ def data() -> Dataset:
 
 def trained(data: Dataset, runs: Path, **ids: Ids) -> Run:
     dataset = Dataset("mine", data.train, data.test, **ids)
-    return execute(Recipe.load(STE, SIZES), Circumstances(runs, threads=1), dataset)
+    return execute(Recipe.load(STE, SIZES), RunOptions(runs, threads=1), dataset)
 
 
 @pytest.fixture(scope="module")

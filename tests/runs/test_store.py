@@ -15,8 +15,8 @@ from command_line import Answer, rectool
 
 from rectoolkit.errors import UserError
 from rectoolkit.recipe.recipe import Recipe
-from rectoolkit.runs.execute import Circumstances, execute
-from rectoolkit.runs.store import finished_before, words
+from rectoolkit.runs.execute import RunOptions, execute
+from rectoolkit.runs.identity import finished_before, words
 
 ROOT = Path(__file__).parents[2]
 STE = ROOT / "recipes" / "ste.toml"
@@ -158,7 +158,7 @@ def distilled(data: Path, teacher: Path, *changes: str) -> Recipe:
 def test_a_teacher_trained_again_is_another_run(small_data: Path, small_float_run: Path, tmp_path: Path) -> None:
     teacher = tmp_path / "teacher"
     shutil.copytree(small_float_run, teacher)
-    recipe, around = distilled(small_data, teacher), Circumstances(tmp_path / "runs", threads=1)
+    recipe, around = distilled(small_data, teacher), RunOptions(tmp_path / "runs", threads=1)
     first = execute(recipe, around).path
     assert execute(recipe, around).path == first
     np.save(teacher / "items.npy", np.load(teacher / "items.npy")[::-1])
@@ -177,7 +177,7 @@ def test_a_teacher_of_another_split_is_refused(small_data: Path, small_float_run
     lines = (data / "test.txt").read_text().splitlines()
     (data / "test.txt").write_text("\n".join(lines[1:]) + "\n")
     with pytest.raises(UserError, match=r"loss\.teacher: .*another split"):
-        execute(distilled(data, small_float_run), Circumstances(tmp_path / "runs"))
+        execute(distilled(data, small_float_run), RunOptions(tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
 
 
@@ -185,7 +185,7 @@ def test_a_teacher_that_has_seen_the_validation_part_is_refused(
     small_data: Path, small_float_run: Path, tmp_path: Path
 ) -> None:
     """Its lists leave out what the taught run trains on, so what it holds out would stand on top of them."""
-    around = Circumstances(tmp_path / "runs", threads=1)
+    around = RunOptions(tmp_path / "runs", threads=1)
     with pytest.raises(
         UserError, match=r"loss\.teacher: .* --set seed=7 --set train\.validation=0\.2 --set train\.held="
     ):
@@ -202,22 +202,22 @@ def test_a_teacher_that_is_damaged_or_coded_is_refused(small_data: Path, small_f
     shutil.copytree(small_float_run, teacher)
     np.save(teacher / "items.npy", np.load(teacher / "items.npy")[::-1])
     with pytest.raises(UserError, match=r"items\.npy: its bytes are not those that were written"):
-        execute(distilled(small_data, teacher), Circumstances(tmp_path / "runs", threads=1))
-    coded = execute(Recipe.load(STE, small(small_data)), Circumstances(tmp_path / "coded", threads=1)).path
+        execute(distilled(small_data, teacher), RunOptions(tmp_path / "runs", threads=1))
+    coded = execute(Recipe.load(STE, small(small_data)), RunOptions(tmp_path / "coded", threads=1)).path
     with pytest.raises(UserError, match=r"loss\.teacher: .* is a run of \d-bit codes"):
-        execute(distilled(small_data, coded), Circumstances(tmp_path / "runs"))
+        execute(distilled(small_data, coded), RunOptions(tmp_path / "runs"))
 
 
 def test_a_teacher_that_held_out_by_another_order_of_lines_is_refused(small_data: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(small_data, data)
-    sizes, around = ["train.validation=0.2", "train.held=last"], Circumstances(tmp_path / "runs", threads=1)
+    sizes, around = ["train.validation=0.2", "train.held=last"], RunOptions(tmp_path / "runs", threads=1)
     teacher = execute(Recipe.load(STE.with_name("lightgcn.toml"), [*small(data), *sizes]), around).path
     assert execute(distilled(data, teacher, *sizes), around).metrics["accuracy"]
     lines = [line.split() for line in (data / "train.txt").read_text().splitlines()]
     (data / "train.txt").write_text("\n".join(" ".join([row[0], *row[:0:-1]]) for row in lines) + "\n")
     with pytest.raises(UserError, match=r"loss\.teacher: .*on the train file as it is now with --set seed="):
-        execute(distilled(data, teacher, *sizes), Circumstances(tmp_path / "others", threads=1))
+        execute(distilled(data, teacher, *sizes), RunOptions(tmp_path / "others", threads=1))
 
 
 def test_a_missing_teacher_is_told_before_a_comparison_begins(small_data: Path, tmp_path: Path) -> None:

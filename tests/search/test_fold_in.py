@@ -14,14 +14,16 @@ from click.testing import CliRunner
 
 from rectoolkit.cli import main
 from rectoolkit.data import Dataset, Ids, Interactions
+from rectoolkit.data.catalog import load_data
 from rectoolkit.data.planted import Planted, generate
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.evaluation.metrics import AccuracyMetric, parse
 from rectoolkit.model.recommender import assemble
 from rectoolkit.recipe.recipe import Recipe
 from rectoolkit.recipe.registry import quantizers
-from rectoolkit.runs.execute import Circumstances, execute, load_data, parts_of
+from rectoolkit.runs.execute import RunOptions, execute
 from rectoolkit.runs.run import Run
+from rectoolkit.runs.split import split_of
 from rectoolkit.search.codes import CodeTable, PackedTable
 from rectoolkit.search.fold_in import Aggregation, FoldIn, RowGrid
 
@@ -46,7 +48,7 @@ def hidden(whole: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trained(data: Path, runs: Path, recipe: str, *settings: str) -> Run:
     own = [f'dataset.path="{data}"', "sampler.batch=512", "train.epochs=12", "train.every=4", "train.rate=0.03"]
-    return execute(Recipe.load(RECIPES / f"{recipe}.toml", [*own, *settings]), Circumstances(runs, threads=1))
+    return execute(Recipe.load(RECIPES / f"{recipe}.toml", [*own, *settings]), RunOptions(runs, threads=1))
 
 
 def recall(whole: Dataset, ids: np.ndarray) -> float:
@@ -87,7 +89,7 @@ def test_graphsage_gives_the_rows_of_its_own_embed_users(whole: Dataset, hidden:
     for number, settings in enumerate(((), ("encoder.user_ids=true", "encoder.normalize=true"))):
         run = trained(hidden, tmp_path / str(number), "graphsage", "encoder.dim=8", "train.epochs=1", *settings)
         recipe = Recipe.load(run.path / "recipe.toml")
-        encoder = assemble(recipe, parts_of(recipe, load_data(recipe["dataset"])).train).model
+        encoder = assemble(recipe, split_of(recipe, load_data(recipe["dataset"])).train).model
         encoder.load_state_dict(torch.load(run.path / "model.pt", weights_only=True))
         exact = encoder.eval().encoder.embed_users(lists).numpy()
         np.testing.assert_allclose(run.embed(lists), exact, rtol=1e-3, atol=1e-4 * np.abs(exact).max())

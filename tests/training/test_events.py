@@ -70,7 +70,7 @@ def test_an_epoch_stands_there_once_after_a_run_was_resumed(small_data: Path, tm
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(execute, "_save_tables", killed)
+        patch.setattr(execute, "save", killed)
         assert CliRunner().invoke(main, command(small_data, tmp_path, "--tensorboard")).exit_code == 130
     (folder,) = tmp_path.iterdir()
     assert [step for step, _ in written(folder)["loss"]] == [1, 2, 3]

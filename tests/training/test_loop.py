@@ -17,8 +17,8 @@ from rectoolkit.model.recommender import Parts, Recommender, assemble
 from rectoolkit.recipe.recipe import Recipe
 from rectoolkit.recipe.registry import encoders, losses, quantizers, samplers
 from rectoolkit.runs.layout import CHECKPOINT, LOG
-from rectoolkit.training import loop as module
-from rectoolkit.training.callbacks import Silent
+from rectoolkit.training import checkpoint
+from rectoolkit.training.callbacks import Callback
 from rectoolkit.training.loop import fit, learning_rate
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +36,7 @@ def tables_of(model: Recommender) -> list[np.ndarray]:
     return [getattr(table, "codes", table) for table in model.tables(model.real())]
 
 
-class StopsAt(Silent):
+class StopsAt(Callback):
     """Ends the training as a kill would, after so many epochs."""
 
     def __init__(self, epoch: int, batch: int) -> None:
@@ -69,7 +69,7 @@ RESUMED = [
 def test_a_resumed_training_ends_in_the_bytes_of_an_undisturbed_one(
     tiny: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: str, at: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
     overrides = changes.split()
     if "distill" in changes:
         overrides.append(f"loss.teacher={tmp_path}")
@@ -82,7 +82,7 @@ def test_a_resumed_training_ends_in_the_bytes_of_an_undisturbed_one(
     fit(parts, settings, whole)
     interrupted, _ = parts_of(tiny, *overrides)
     with pytest.raises(KeyboardInterrupt):
-        fit(interrupted, settings, broken, watcher=StopsAt(*at))
+        fit(interrupted, settings, broken, callback=StopsAt(*at))
     torch.rand(7)  # another process: torch's own stream stands elsewhere
     again, _ = parts_of(tiny, *overrides)
     fit(again, settings, broken)
@@ -123,27 +123,27 @@ def test_the_loss_falls(checkerboard: Interactions, tmp_path: Path) -> None:
 def test_nan_stops_with_epoch_batch_and_tensor_and_keeps_the_checkpoint(
     tiny: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
     parts, settings = parts_of(tiny, "train.epochs=2")
     fit(parts, settings, tmp_path)
     before = (tmp_path / CHECKPOINT).read_bytes()
     parts, settings = parts_of(tiny, "train.epochs=4")
 
-    class Poisons(Silent):
+    class Poisons(Callback):
         def step(self, epoch: int, batch: int, batches: int) -> None:
             if (epoch, batch) == (2, 1):
                 with torch.no_grad():
                     parts.model.encoder.embedding[0, 0] = math.nan
 
     with pytest.raises(TrainingError, match=r"epoch 3, batch 2: 'encoder.embedding' holds NaN"):
-        fit(parts, settings, tmp_path, watcher=Poisons())
+        fit(parts, settings, tmp_path, callback=Poisons())
     assert (tmp_path / CHECKPOINT).read_bytes() == before
 
 
 def test_the_first_epoch_is_always_saved(tiny: Interactions, tmp_path: Path) -> None:
     parts, settings = parts_of(tiny)
     with pytest.raises(KeyboardInterrupt):
-        fit(parts, settings, tmp_path, watcher=StopsAt(1, 1))
+        fit(parts, settings, tmp_path, callback=StopsAt(1, 1))
     assert (tmp_path / CHECKPOINT).exists()
 
 
@@ -153,7 +153,7 @@ def test_a_damaged_checkpoint_is_refused(tiny: Interactions, tmp_path: Path, dam
     fit(parts, settings, tmp_path)
     path = tmp_path / CHECKPOINT
     path.write_bytes(path.read_bytes()[:-100] if damage is None else damage)
-    with pytest.raises(FormatError, match="cannot go on from it"):
+    with pytest.raises(FormatError, match="cannot resume from this checkpoint"):
         fit(parts_of(tiny)[0], settings, tmp_path)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rectoolkit.training import memory as heap
+from rectoolkit.training import memory
 
 PAGE = resource.getpagesize()
 
@@ -21,10 +21,10 @@ def faults(size: int) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
-@pytest.mark.skipif(heap._glibc() is None, reason="needs glibc")
+@pytest.mark.skipif(memory._glibc() is None, reason="needs glibc")
 def test_a_second_array_takes_the_pages_of_the_first() -> None:
     size = 64 << 20
-    with heap.kept():
+    with memory.kept():
         faults(size)
         assert faults(size) < size // PAGE // 10
         held = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
@@ -34,5 +34,5 @@ def test_a_second_array_takes_the_pages_of_the_first() -> None:
 def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("the C library was asked"))
     monkeypatch.setattr(sys, "platform", "darwin")
-    with heap.kept():
+    with memory.kept():
         assert np.ones(1 << 20, np.uint8).all()

@@ -21,7 +21,7 @@ from rectoolkit.cli import main
 from rectoolkit.data.catalog import load_data
 from rectoolkit.errors import UserError
 from rectoolkit.recipe.recipe import Recipe
-from rectoolkit.runs.execute import Circumstances, execute
+from rectoolkit.runs.execute import RunOptions, execute
 from rectoolkit.runs.layout import read_json
 from rectoolkit.tune.space import Choice, Search
 from rectoolkit.tune.store import Store, Trial
@@ -73,7 +73,7 @@ def test_a_study_tries_what_it_was_told_and_writes_the_best_as_a_recipe(place: P
     assert (recipe["encoder"]["dim"], recipe["train"]["rate"]) == tuple(
         best["values"][key] for key in ("encoder.dim", "train.rate")
     )
-    run = execute(recipe, Circumstances(tmp_path, threads=1))
+    run = execute(recipe, RunOptions(tmp_path, threads=1))
     rows = [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
     assert max(row["validation"]["ndcg@20"] for row in rows) == best["best"]
     assert not list((place / "study").glob("trial-*"))
