@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from rectoolkit.runs.execute import RunOptions
     from rectoolkit.runs.run import Run
     from rectoolkit.search.codes import CodeTable, PackedTable
+    from rectoolkit.search.index import Hits
     from rectoolkit.search.inverted_lists import ApproximateIndex
-    from rectoolkit.search.packed import Hits, Index
+    from rectoolkit.search.packed import Index
 
 __all__ = [
     "ApproximateIndex",
@@ -48,7 +49,8 @@ _MODULES = {
     "errors": ("DataError", "FormatError", "RecipeError", "TrainingError", "UserError"),
     "runs.estimator": ("Estimator",),
     "runs.execute": ("RunOptions",),
-    "search.packed": ("Hits", "Index"),
+    "search.index": ("Hits",),
+    "search.packed": ("Index",),
     "recipe.recipe": ("Recipe",),
     "runs.run": ("Run",),
 }

@@ -25,7 +25,8 @@ import numpy as np
 from rectoolkit.bench.contestants import BASELINE, Row, Vectors, contestants, library
 from rectoolkit.errors import UserError
 from rectoolkit.search.codes import CodeTable, PackedTable
-from rectoolkit.search.packed import Index, available_cores, compiled_kernels
+from rectoolkit.search.index import available_cores
+from rectoolkit.search.packed import Index, compiled_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rectoolkit.bench import check_sizes, load_kernels, quantize
+from rectoolkit.search.index import available_cores
 from rectoolkit.search.inverted_lists import ApproximateIndex
-from rectoolkit.search.packed import Index, available_cores
+from rectoolkit.search.packed import Index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

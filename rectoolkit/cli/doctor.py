@@ -17,7 +17,7 @@ import click
 
 from rectoolkit import __version__
 from rectoolkit.cli.group import main
-from rectoolkit.search.packed import available_cores
+from rectoolkit.search.index import available_cores
 
 REQUIRED = {
     "torch": "torch", "dgl": "dgl", "numpy": "numpy", "numba": "numba", "pandas": "pandas",

@@ -16,9 +16,9 @@ import numpy as np
 
 from rectoolkit.errors import DataError
 from rectoolkit.evaluation.metrics import AccuracyMetric, CatalogueMetric, ListMetric, parse
+from rectoolkit.search import open_index
 from rectoolkit.search.codes import PackedTable
-from rectoolkit.search.float32 import FloatIndex
-from rectoolkit.search.packed import Index, compiled_kernels
+from rectoolkit.search.packed import compiled_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +79,7 @@ def evaluate(
     for start in range(0, len(asked), size):
         block = asked[start : start + size]
         queries, mask = take(users, block), rows_of(seen, block)
-        found = index.search(queries, k, seen=mask, threads=threads)  # type: ignore[arg-type]
+        found = index.search(queries, k, seen=mask, threads=threads)
         hits = held_out.contains(block[:, None], found.ids)
         for metric, measure in measures.items():
             ids = found.ids[:, : measure.k]
@@ -115,14 +115,9 @@ def queries_per_second(
     times: list[float] = []
     while len(times) < PASSES or sum(times) < TIMED_SECONDS:
         begun = time.perf_counter()
-        index.search(queries, k, seen=mask, threads=threads)  # type: ignore[arg-type]
+        index.search(queries, k, seen=mask, threads=threads)
         times.append(time.perf_counter() - begun)
     return len(block) / float(np.median(times[1:]))
-
-
-def open_index(items: Table) -> Index | FloatIndex:
-    """The index over packed codes, or over float32 rows."""
-    return Index(items) if isinstance(items, PackedTable) else FloatIndex(items)
 
 
 def take(table: Table, rows: npt.NDArray[np.int64]) -> Table:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rectoolkit.data.ids import Id
-    from rectoolkit.search.packed import Hits
+    from rectoolkit.search.index import Hits
 
 
 class Frame(Protocol):

@@ -27,7 +27,7 @@ from rectoolkit.runs.split import Split, held_out, split_of
 from rectoolkit.runs.store import locked
 from rectoolkit.search.codes import PackedTable
 from rectoolkit.search.fold_in import FoldIn
-from rectoolkit.search.packed import check_count
+from rectoolkit.search.index import check_count
 from rectoolkit.training.callbacks import Callbacks
 
 if TYPE_CHECKING:

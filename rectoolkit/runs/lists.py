@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rectoolkit.runs.run import Run
-    from rectoolkit.search.packed import Hits
+    from rectoolkit.search.index import Hits
 
 BLOCK_HITS = 1 << 20  # so many items a block of users: 8 MB of ids
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from rectoolkit.data import Ids, Interactions
 from rectoolkit.errors import FormatError, UserError
-from rectoolkit.evaluation.evaluate import Evaluation, open_index, rows_of, take
+from rectoolkit.evaluation.evaluate import Evaluation, rows_of, take
 from rectoolkit.files import atomic_write, check_whole, new_folder, open_arrays
 from rectoolkit.runs.layout import (
     ENVIRONMENT,
@@ -33,11 +33,13 @@ from rectoolkit.runs.layout import (
     read_json,
     rows_file,
 )
+from rectoolkit.search import open_index
 from rectoolkit.search.codes import PackedTable
 from rectoolkit.search.float32 import open_embeddings, share_dims
 from rectoolkit.search.fold_in import FoldIn
+from rectoolkit.search.index import Rescore, check_count
 from rectoolkit.search.neighbours import neighbours
-from rectoolkit.search.packed import Index, Rescore, check_count
+from rectoolkit.search.packed import Index
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 
     from rectoolkit.data.ids import Id
     from rectoolkit.search.codes import CodeTable
-    from rectoolkit.search.packed import Hits
+    from rectoolkit.search.index import Hits
 
     Table = PackedTable | npt.NDArray[np.float32]
 
@@ -172,7 +174,7 @@ class Run:
         k = min(k, self.seen.num_items)
         mask = None if include_seen else rows_of(self.seen, rows)
         if not float_query and rescore is None:
-            return open_index(self.items).search(take(self.users, rows), k, seen=mask)  # type: ignore[arg-type]
+            return open_index(self.items).search(take(self.users, rows), k, seen=mask)
         (coded, coded_items), (real, real_items) = self.tables(), self.float_rows()
         if float_query and not share_dims(coded_items, real_items):
             raise UserError(
@@ -193,7 +195,7 @@ class Run:
         if not include_seen:
             mask = (np.concatenate([[0], np.cumsum([len(row) for row in rows])]), np.concatenate(rows))
         queries = self._embed(rows, float_query)
-        return open_index(self.items).search(queries, min(k, self.seen.num_items), seen=mask)  # type: ignore[arg-type]
+        return open_index(self.items).search(queries, min(k, self.seen.num_items), seen=mask)
 
     def named(self, hits: Hits) -> Hits:
         """``hits`` of row numbers with what the data calls these items."""

@@ -238,6 +238,11 @@ class Integers:
     offset: npt.NDArray[np.float64]
     segments: tuple[int, ...]
 
+    def take(self, rows: slice) -> Integers:
+        """These rows, without copying."""
+        scale, offset = (a if len(a) == 1 else a[rows] for a in (self.scale, self.offset))
+        return Integers(self.values[rows], self.sums[rows], scale, offset, self.segments)
+
     @classmethod
     def of(cls, table: CodeTable) -> Integers:
         """The codes of a table."""

@@ -13,14 +13,17 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from rectoolkit.errors import FormatError, UserError
-from rectoolkit.search.packed import Hits, check_count, mix, order_keys
+from rectoolkit.search.codes import CodeTable, PackedTable
+from rectoolkit.search.index import Hits, check_asked, checked_rows, item_filter
+from rectoolkit.search.kernels.order import mix, order_keys
+from rectoolkit.search.kernels.plain import blocks_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
 
-    from rectoolkit.search.codes import PackedTable
+    from rectoolkit.search.index import ItemFilter, PerQuery, Queries
 
     Floats = npt.NDArray[np.float32]
     Ints = npt.NDArray[np.int64]
@@ -50,42 +53,50 @@ class FloatIndex:
         return self.items.nbytes
 
     def search(
-        self, queries: Floats, k: int, *, seen: tuple[Ints, Ints] | None = None, threads: int | None = None
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        seen: PerQuery | None = None,
+        allow: npt.ArrayLike | PerQuery | None = None,
+        deny: npt.ArrayLike | PerQuery | None = None,
+        threads: int | None = None,
     ) -> Hits:
-        """The k items of largest inner product for each row of ``queries`` (Q, D), without its ``seen`` (CSR).
+        """Find the k items with the largest inner product for each query; see ``SearchIndex.search``.
 
-        ``threads`` bounds those of BLAS; None leaves them as they are. Raises UserError for what cannot be asked.
+        Coded queries are decoded first. ``threads`` limits those of BLAS; None leaves them as they are.
         """
-        check_count("k", k)
-        if threads is not None:
-            check_count("threads", threads)
-        queries = self._checked(queries)
-        if seen is not None:
-            seen = _checked_seen(seen, len(queries), len(self))
+        check_asked(k, threads)
+        rows = self._rows(queries)
+        permitted = item_filter(len(rows), len(self), seen, allow, deny)
         with threadpool_limits(threads, "blas"):
-            return self._search(queries, k, seen)
+            return self._search(rows, k, permitted)
 
-    def _checked(self, queries: Floats) -> Floats:
+    def _rows(self, queries: Queries) -> Floats:
         dim = self.items.shape[1]
-        if not isinstance(queries, np.ndarray):
-            raise UserError(f"queries must be a float32 array (Q, {dim}), got {type(queries).__name__}")
-        if queries.ndim != 2 or queries.shape[1] != dim or not np.issubdtype(queries.dtype, np.floating):
-            raise UserError(f"queries must be float32 (Q, {dim}), got {queries.dtype} {queries.shape}")
-        if not np.isfinite(queries).all():
-            raise UserError("queries hold NaN or infinity; pass finite values")
-        return queries
+        if isinstance(queries, PackedTable):
+            queries = queries.unpack()
+        if not isinstance(queries, CodeTable):
+            return checked_rows(queries, dim)
+        if queries.dim != dim:
+            raise UserError(f"queries of {queries.dim} dims cannot be compared with items of {dim} dims")
+        return queries.decode()
 
-    def _search(self, queries: Floats, k: int, seen: tuple[Ints, Ints] | None) -> Hits:
+    def _search(self, queries: Floats, k: int, permitted: ItemFilter) -> Hits:
         ids = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)
         block = max(1, BLOCK_SCORES // max(1, len(self)))
-        for start in range(0, len(queries), block):
-            rows = slice(start, min(start + block, len(queries)))
+        for rows in blocks_of(len(queries), block):
             product = queries[rows] @ self.items.T
-            if seen is not None:
-                indptr = seen[0][rows.start : rows.stop + 1]
-                owner = np.repeat(np.arange(len(product)), np.diff(indptr))
-                product[owner, seen[1][indptr[0] : indptr[-1]]] = -np.inf
+            excluded, allowed, banned = permitted.part(rows)
+            if banned is not None:
+                product[:, banned] = -np.inf
+            if allowed is not None:
+                left_out = np.ones(product.shape, bool)
+                left_out[allowed.pairs()] = False
+                product[left_out] = -np.inf
+            if excluded is not None:
+                product[excluded.pairs()] = -np.inf
             ids[rows], scores[rows] = _top(product, k)
         return Hits(ids, scores)
 
@@ -115,24 +126,6 @@ def share_dims(codes: PackedTable, rows: Floats) -> bool:
     values = [part - part.mean(axis=0) for part in (codes.take(sample).unpack().decode(), rows[sample])]
     sizes = np.linalg.norm(values[0]) * np.linalg.norm(values[1])
     return bool((values[0] * values[1]).sum() > 0.3 * sizes)
-
-
-def _checked_seen(seen: tuple[Ints, Ints], num_queries: int, num_items: int) -> tuple[Ints, Ints]:
-    """The CSR pair, if it is one: a row of item ids for each query."""
-    try:
-        indptr, items = (np.asarray(part) for part in seen)
-        fits = indptr.shape == (num_queries + 1,) and indptr[0] == 0 and indptr[-1] == len(items)
-        whole = all(np.issubdtype(part.dtype, np.integer) or not len(part) for part in (indptr, items))
-        fits = fits and whole and items.ndim == 1 and not (np.diff(indptr) < 0).any()
-        fits = fits and (not len(items) or bool(items.min() >= 0 and items.max() < num_items))
-    except (TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise UserError(
-            f"seen must be (indptr, item ids): {num_queries + 1} ascending indptr from 0 on, and a row of ids below "
-            f"{num_items} for each query"
-        )
-    return indptr, items.astype(np.int64)
 
 
 def _top(product: Floats, k: int) -> tuple[Ints, Floats]:

@@ -18,23 +18,26 @@ the same generator gives the same lists everywhere.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rectoolkit.errors import UserError
 from rectoolkit.files import open_arrays, refuse, save_arrays
-from rectoolkit.search.codes import Integers, PackedTable
+from rectoolkit.search.codes import PackedTable
+from rectoolkit.search.index import ItemFilter, check_count
 from rectoolkit.search.kernels import plain
-from rectoolkit.search.packed import Hits, answered, check_count, check_packed, compiled_kernels
+from rectoolkit.search.packed import Index, answered, best_of_allowed, check_packed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
 
+    from rectoolkit.search.codes import Integers
+    from rectoolkit.search.index import Hits, PerQuery, Queries
     from rectoolkit.search.kernels.plain import Question
-    from rectoolkit.search.packed import Queries
 
     Floats = npt.NDArray[np.float32]
     Ints = npt.NDArray[np.int64]
@@ -54,7 +57,7 @@ class ApproximateIndex:
 
     def __init__(self, items: PackedTable, ids: npt.NDArray[np.uint32], starts: Ints, centroids: Floats) -> None:
         self.items, self.ids, self.starts, self.centroids = items, ids, starts, centroids
-        self._bounds: Any = None
+        self._exact = Index(items)
 
     @classmethod
     def build(
@@ -103,19 +106,37 @@ class ApproximateIndex:
         k: int,
         *,
         probe: int = 8,
-        seen: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
-        allow: npt.ArrayLike | None = None,
-        deny: npt.ArrayLike | None = None,
+        seen: PerQuery | None = None,
+        allow: npt.ArrayLike | PerQuery | None = None,
+        deny: npt.ArrayLike | PerQuery | None = None,
         threads: int | None = None,
     ) -> Hits:
-        """The k best items of the ``probe`` lists nearest to each query; the rest as in ``Index.search``.
+        """Find the k best items in the ``probe`` lists nearest to each query.
 
-        A ``probe`` of at least the number of lists opens all of them: then nothing is missed. Where the opened lists
-        hold fewer than k items, a row ends in ids -1 and scores -inf.
+        Parameters
+        ----------
+        queries : PackedTable, CodeTable or float32 array (Q, D)
+        k : int
+        probe : int
+            How many lists to open for each query. With at least ``self.lists``, nothing is missed. If the opened
+            lists hold fewer than k items, a row ends in ids -1 and scores -inf.
+        seen, allow, deny, threads : optional
+            See ``SearchIndex.search``. If ``allow`` has a list for each query, all its items are ranked and ``probe``
+            has no effect.
+
+        Returns
+        -------
+        Hits
+            Ids and scores (Q, k), best first. Ids are row numbers of the table the lists were built from.
+
+        Raises
+        ------
+        UserError
+            As ``SearchIndex.search``, and if ``probe`` is not a whole number of at least 1.
         """
         check_count("probe", probe)
-        masks: dict[str, Any] = {"seen": seen, "allow": allow, "deny": deny}
-        return answered(self.items, lambda asked: self._best(asked, probe), queries, k, **masks, threads=threads)
+        filters = {"seen": seen, "allow": allow, "deny": deny}
+        return answered(self.items, lambda asked: self._best(asked, probe), queries, k, filters, threads)
 
     def recall(self, queries: Queries, k: int, *, probe: int = 8, threads: int | None = None) -> float:
         """The share of the exact top k that is found, averaged over the queries; measured, against all lists."""
@@ -150,24 +171,27 @@ class ApproximateIndex:
         return cls(items, ids, starts, centroids)
 
     def _best(self, question: Question, probe: int) -> Keys:
-        banned = None if question.banned is None else question.banned[self.ids]
-        question = replace(question, ids=self.ids, banned=banned)
+        excluded, allowed, banned = question.filter
+        if allowed is not None:
+            return best_of_allowed(question, self._exact, places=self._places)
+        permitted = ItemFilter(excluded, None, None if banned is None else banned[self.ids])
+        question = replace(question, ids=self.ids, filter=permitted)
         size = max(1, BLOCK_PROMISES // self.lists)  # however many queries come at once, memory is that of a block
         blocks = plain.blocks_of(len(question.queries.values), size)
         none = np.zeros((0, question.k), np.uint64)
-        return np.concatenate([none, *(self._best_of(_part(question, rows), probe) for rows in blocks)])
+        return np.concatenate([none, *(self._best_of(question.part(rows), probe) for rows in blocks)])
 
     def _best_of(self, question: Question, probe: int) -> Keys:
         """The keys of one block of queries."""
         lists = self._opened(question.queries, probe)
-        ranges = np.stack((self.starts[lists], self.starts[lists + 1]), axis=2)
-        work = float(np.diff(ranges).sum()) * max(1, self.items.dim * self.items.bits)
-        kernels = compiled_kernels(work)
-        self._bounds = self._bounds or (kernels and kernels.Bounds(self.items))
-        if kernels is None or not kernels.serves(question.queries, self._bounds):
-            return np.concatenate([np.zeros((0, question.k), np.uint64), *_by_numpy(question, ranges)])
-        keys: Keys = kernels.keys_in_ranges(question, self._bounds, ranges)
-        return keys
+        return self._exact.best_in_ranges(question, np.stack((self.starts[lists], self.starts[lists + 1]), axis=2))
+
+    @cached_property
+    def _places(self) -> Ints:
+        """Where each item stands in the sorted table."""
+        places = np.empty(len(self.ids), np.int64)
+        places[self.ids] = np.arange(len(self.ids))
+        return places
 
     def _opened(self, queries: Integers, probe: int) -> Ints:
         """The lists each query opens (Q, probe), the most promising first."""
@@ -178,31 +202,6 @@ class ApproximateIndex:
         lists = np.argpartition(-promise, probe - 1, axis=1)[:, :probe]
         order = np.argsort(-np.take_along_axis(promise, lists, axis=1), axis=1, kind="stable")
         return np.take_along_axis(lists, order, axis=1)
-
-
-def _part(question: Question, rows: slice) -> Question:
-    """The same question of some of its queries."""
-    asked, seen = question.queries, question.seen
-    scale, offset = (a if len(a) == 1 else a[rows] for a in (asked.scale, asked.offset))
-    queries = Integers(asked.values[rows], asked.sums[rows], scale, offset, asked.segments)
-    masked = None if seen is None else seen._replace(indptr=seen.indptr[rows.start : rows.stop + 1])
-    return replace(question, queries=queries, seen=masked)
-
-
-def _by_numpy(question: Question, ranges: Ints) -> list[Keys]:
-    """The keys of each query, one after another, without the kernels."""
-    found = []
-    for query, opened in enumerate(ranges):
-        rows = np.concatenate([np.arange(first, last) for first, last in opened])
-        assert question.ids is not None
-        ids = question.ids[rows]
-        banned = np.zeros(len(rows), bool) if question.banned is None else question.banned[rows]
-        one = _part(question, slice(query, query + 1))
-        if one.seen is not None:
-            banned |= np.isin(ids, one.seen.items[slice(*one.seen.indptr)])
-        part = replace(one, items=question.items.take(rows), ids=ids, seen=None, banned=banned)
-        found.append(plain.best_keys(part, plain.without_unpacking))
-    return found
 
 
 def _cluster(rows: Floats, lists: int, generator: np.random.Generator) -> Floats:

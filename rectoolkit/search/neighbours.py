@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rectoolkit.search.codes import PackedTable
+from rectoolkit.search.index import Hits, check_count
 from rectoolkit.search.kernels.order import ids_of, mix, order_keys, scores_of
-from rectoolkit.search.packed import Hits, check_count
 
 if TYPE_CHECKING:
     import numpy.typing as npt

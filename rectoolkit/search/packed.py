@@ -22,16 +22,29 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from rectoolkit.errors import UserError
 from rectoolkit.search import codes
 from rectoolkit.search.codes import CodeTable, Integers, PackedTable
+from rectoolkit.search.index import (
+    MOST_ITEMS,
+    Hits,
+    ItemFilter,
+    Rescore,
+    available_cores,
+    check_asked,
+    check_count,
+    check_finite,
+    checked_rows,
+    item_filter,
+)  # fmt: skip
 from rectoolkit.search.kernels import plain
 from rectoolkit.search.kernels.order import ids_of, mix, order_keys, scores_of, unmix
-from rectoolkit.search.kernels.plain import Question, Seen
+from rectoolkit.search.kernels.plain import Question
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,43 +52,15 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    Ints = npt.NDArray[np.int64]
-    Floats = npt.NDArray[np.float32]
-    Keys = npt.NDArray[np.uint64]
-    Queries = PackedTable | CodeTable | Floats
+    from rectoolkit.search.index import Lists, PerQuery, Queries
 
-__all__ = [
-    "METHODS", "Hits", "Index", "Method", "Rescore", "answered", "available_cores", "check_count", "compiled_kernels",
-    "mix", "order_keys", "unmix",
-]  # fmt: skip
+    Ints = npt.NDArray[np.int64]
+    Keys = npt.NDArray[np.uint64]
 
 Method = Literal["fast", "numpy", "reference"]
 METHODS: tuple[Method, ...] = ("fast", "numpy", "reference")
 QUERIES_AT_ONCE = 1 << 14  # 8 MB of integers at 64 dims
-MOST_ITEMS = 1 << 32  # an id fills half a key
-
-
-class Rescore(NamedTuple):
-    """Re-ranking by float vectors: the best ``candidates`` by codes are ranked again by float inner products.
-
-    ``queries`` float32 (Q, D'), ``items`` float32 (N, D'); only the candidates' rows of ``items`` are read, so it
-    may be a memory map. The scores returned are then the float ones, and the result is no longer that of codes.
-    """
-
-    queries: Floats
-    items: Floats
-    candidates: int
-
-
-@dataclass(frozen=True)
-class Hits:
-    """The answer to Q queries: ``ids`` int64 (Q, k) and ``scores`` float32 (Q, k), best first.
-
-    Where fewer than k items can be ranked, a row ends in ids -1 and scores -inf.
-    """
-
-    ids: Ints
-    scores: Floats
+ROWS_AT_ONCE = 1 << 20  # allowed by query, copied: 64 MB of 8-bit codes of 64 dims
 
 
 class Index:
@@ -109,40 +94,70 @@ class Index:
         queries: Queries,
         k: int,
         *,
-        seen: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
-        allow: npt.ArrayLike | None = None,
-        deny: npt.ArrayLike | None = None,
+        seen: PerQuery | None = None,
+        allow: npt.ArrayLike | PerQuery | None = None,
+        deny: npt.ArrayLike | PerQuery | None = None,
         rescore: Rescore | None = None,
         threads: int | None = None,
         method: Method = "fast",
     ) -> Hits:
-        """The k items of largest inner product for each of Q queries, best first.
+        """Find the k items with the largest inner product for each query.
 
-        ``queries``: a PackedTable or CodeTable of the items' dims and segments (its bits may differ), or float32
-        (Q, D). ``seen``: a CSR pair (indptr (Q + 1), item ids) of items excluded query by query. ``allow`` and
-        ``deny``: item ids for all queries; with both, an item must be allowed and not denied. ``rescore``: rank the
-        best few again by float vectors. ``threads``: None for all cores this process may use. All methods give the
-        same hits. Raises UserError where k < 1 or k >= 2^32, dims or segments differ, a query is NaN, infinite or
-        beyond float32, or an id lies outside 0..N-1.
+        Parameters
+        ----------
+        queries : PackedTable, CodeTable or float32 array (Q, D)
+        k : int
+        seen, allow, deny, threads : optional
+            See ``SearchIndex.search``.
+        rescore : Rescore, optional
+            Rank the best items again by float vectors.
+        method : {"fast", "numpy", "reference"}
+            How to search. All methods give the same hits.
+
+        Returns
+        -------
+        Hits
+            Ids and scores (Q, k), best first.
+
+        Raises
+        ------
+        UserError
+            As ``SearchIndex.search``, and if ``method`` or ``rescore`` cannot be used.
         """
         if method not in METHODS:
             raise UserError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-        masks: dict[str, Any] = {"seen": seen, "allow": allow, "deny": deny}
+        filters = {"seen": seen, "allow": allow, "deny": deny}
         if rescore is not None:
-            return self._rescored(queries, k, rescore, **masks, threads=threads, method=method)
-        return answered(self.items, lambda question: self._best(question, method), queries, k, **masks, threads=threads)
+            return self._rescored(queries, k, rescore, **filters, threads=threads, method=method)
+        return answered(self.items, lambda asked: self._best(asked, method), queries, k, filters, threads)
 
     def _best(self, question: Question, method: Method) -> Keys:
-        if method == "fast":
-            kernels = compiled_kernels(
-                len(question.queries.values) * len(self) * max(1, self.items.dim * self.items.bits)
-            )
-            self._bounds = self._bounds or (kernels and kernels.Bounds(self.items))
-            if kernels is not None and kernels.serves(question.queries, self._bounds):
-                keys: Keys = kernels.best_keys(_allowed_only(question), self._bounds)
-                return keys
-            method = "numpy"
-        return plain.best_keys(question, plain.unpacked if method == "reference" else plain.without_unpacking)
+        if question.filter.allowed is not None:
+            return best_of_allowed(question, self, method)
+        kernels = self._kernels(question, len(question.queries.values) * len(self), method)
+        if kernels is None:
+            return plain.best_keys(question, _product(method))
+        keys: Keys = kernels.best_keys(_allowed_only(question), self._bounds)
+        return keys
+
+    def best_in_ranges(self, question: Question, ranges: Ints, method: Method = "fast") -> Keys:
+        """The best keys where each query ranks only the rows from first to last of its ``ranges`` (Q, P, 2).
+
+        The items of ``question`` must be rows of this index.
+        """
+        kernels = self._kernels(question, int(np.diff(ranges).sum()), method)
+        if kernels is None:
+            return plain.best_keys_in_ranges(question, ranges, _product(method))
+        keys: Keys = kernels.keys_in_ranges(question, self._bounds, ranges)
+        return keys
+
+    def _kernels(self, question: Question, pairs: int, method: Method) -> Any:
+        """The compiled kernels, if they can rank so many pairs of query and item and are worth loading."""
+        if method != "fast":
+            return None
+        kernels = compiled_kernels(float(pairs) * max(1, self.items.dim * self.items.bits))
+        self._bounds = self._bounds or (kernels and kernels.Bounds(self.items))
+        return kernels if kernels is not None and kernels.serves(question.queries, self._bounds) else None
 
     def _rescored(self, queries: Queries, k: int, rescore: Rescore, **settings: Any) -> Hits:
         check_count("k", k)
@@ -160,31 +175,47 @@ def answered(
     answer: Callable[[Question], Keys],
     queries: Queries,
     k: int,
-    *,
-    seen: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
-    allow: npt.ArrayLike | None = None,
-    deny: npt.ArrayLike | None = None,
-    threads: int | None = None,
+    filters: dict[str, Any],
+    threads: int | None,
 ) -> Hits:
-    """Check what is asked of ``items`` (see ``Index.search``) and let ``answer`` find the best keys, block by block."""
-    check_count("k", k)
-    if k >= MOST_ITEMS:
-        raise UserError(f"k must be less than 2^32, which no index holds, got {k}")
-    if threads is not None:
-        check_count("threads", threads)
+    """Check what is asked of ``items`` (see ``SearchIndex.search``) and let ``answer`` find the keys of each block."""
+    check_asked(k, threads)
     asked, num = _checked(queries, items)
-    excluded = None if seen is None else _seen(seen, num, items.num_rows)
-    banned = _banned(items.num_rows, allow, deny)
     kept = min(int(k), max(1, items.num_rows))
+    permitted = item_filter(num, items.num_rows, **filters)
     keys = np.zeros((num, kept), np.uint64)
-    for rows in plain.blocks_of(num, QUERIES_AT_ONCE):
-        part = None if excluded is None else Seen(excluded.indptr[rows.start : rows.stop + 1], excluded.items)
+    for rows in _blocks(num, permitted.allowed):
         integers = _integers(asked, rows, items.segments)
         cores = int(threads or available_cores())
-        keys[rows] = answer(Question(integers, items, None, kept, part, banned, cores))
+        keys[rows] = answer(Question(integers, items, None, kept, permitted.part(rows), cores))
     ids, scores = np.full((num, int(k)), -1), np.full((num, int(k)), -np.inf, np.float32)
     ids[:, :kept], scores[:, :kept] = ids_of(keys), scores_of(keys)
     return Hits(ids, scores)
+
+
+def _blocks(num: int, allowed: Lists | None) -> list[slice]:
+    """All queries in blocks, which bound the memory of a search."""
+    starts = set(range(0, num, QUERIES_AT_ONCE))
+    if allowed is not None:
+        ends = np.arange(ROWS_AT_ONCE, allowed.indptr[-1], ROWS_AT_ONCE)
+        starts |= {*np.searchsorted(allowed.indptr, ends).tolist()}
+    return [slice(*pair) for pair in pairwise(sorted({*starts, num}))]
+
+
+def best_of_allowed(question: Question, index: Index, method: Method = "fast", places: Ints | None = None) -> Keys:
+    """The best keys where each query has a list of allowed items. ``places`` are the items' rows in ``index``.
+
+    The rows of all lists are copied one after another, and each query ranks its own range of them.
+    """
+    excluded, allowed, banned = question.filter
+    assert allowed is not None
+    ids, ends = allowed.pairs()[1].astype(np.uint32), allowed.indptr - allowed.indptr[0]
+    if not len(ids):
+        return np.zeros((len(ends) - 1, question.k), np.uint64)
+    permitted = ItemFilter(excluded, None, None if banned is None else banned[ids])
+    items = index.items.take(ids if places is None else places[ids])
+    ranges = np.stack((ends[:-1], ends[1:]), axis=1)[:, None]
+    return index.best_in_ranges(replace(question, items=items, ids=ids, filter=permitted), ranges, method)
 
 
 @dataclass
@@ -211,7 +242,7 @@ def compiled_kernels(work: float) -> Any:
             warnings.warn(
                 f"searching with numpy alone, many times slower, because numba cannot be imported ({error}): "
                 "pip install numba",
-                stacklevel=6,
+                stacklevel=7,
             )
         else:
             _LOADED.module = search
@@ -220,13 +251,11 @@ def compiled_kernels(work: float) -> Any:
 
 def _allowed_only(question: Question) -> Question:
     """The same question of the items not banned alone, where they are few enough to copy (an eighth at most)."""
-    if question.banned is None:
+    banned = question.filter.banned
+    if banned is None or (len(banned) - int(banned.sum())) * 8 > len(banned):
         return question
-    left = question.items.num_rows - int(question.banned.sum())
-    if left * 8 > question.items.num_rows:
-        return question
-    ids = np.flatnonzero(~question.banned)
-    return replace(question, items=question.items.take(ids), ids=ids, banned=None)
+    ids = np.flatnonzero(~banned)
+    return replace(question, items=question.items.take(ids), ids=ids, filter=question.filter._replace(banned=None))
 
 
 def _rescore(found: Hits, rescore: Rescore, num_items: int, k: int) -> Hits:
@@ -236,7 +265,7 @@ def _rescore(found: Hits, rescore: Rescore, num_items: int, k: int) -> Hits:
             f"rescore: queries must be float32 ({len(found.ids)}, D) and items ({num_items}, D) of the same D, "
             f"got {queries.shape} and {items.shape}"
         )
-    _check_finite(queries, "rescore: queries")
+    check_finite(queries, "rescore: queries")
     ids, scores = np.full((len(queries), k), -1), np.full((len(queries), k), -np.inf, np.float32)
     for row, (query, candidates) in enumerate(zip(queries.astype(np.float64), found.ids, strict=True)):
         candidates = candidates[candidates >= 0]
@@ -248,13 +277,6 @@ def _rescore(found: Hits, rescore: Rescore, num_items: int, k: int) -> Hits:
     return Hits(ids, scores)
 
 
-def available_cores() -> int:
-    """How many cores this process may use."""
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _checked(queries: Queries, items: PackedTable) -> tuple[Queries, int]:
     """The queries, which fit the items, and how many they are."""
     if isinstance(queries, (PackedTable, CodeTable)):
@@ -263,15 +285,7 @@ def _checked(queries: Queries, items: PackedTable) -> tuple[Queries, int]:
         except ValueError as error:
             raise UserError(str(error)) from None
         return queries, queries.num_rows
-    rows = np.asarray(queries)
-    if rows.ndim != 2 or rows.shape[1] != items.dim or not np.issubdtype(rows.dtype, np.floating):
-        raise UserError(
-            f"float queries must be float32 of shape (Q, {items.dim}), the items' dims, got {rows.dtype} {rows.shape}; "
-            "coded queries come as a CodeTable or PackedTable"
-        )
-    _check_finite(rows, "queries")
-    if rows.size and float(np.abs(rows).max()) > float(np.finfo(np.float32).max):
-        raise UserError(f"queries: a value of {np.abs(rows).max():.3g} is beyond float32, in which scores are; rescale")
+    rows = checked_rows(queries, items.dim)
     return rows, len(rows)
 
 
@@ -282,66 +296,11 @@ def _integers(queries: Queries, rows: slice, segments: tuple[int, ...]) -> Integ
     return Integers.of(part.unpack() if isinstance(part, PackedTable) else part)
 
 
-def _check_finite(rows: npt.NDArray[Any], name: str) -> None:
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-    if len(bad):
-        raise UserError(f"{name}: row {bad[0]} holds NaN or infinity ({len(bad)} such rows); pass finite values")
-
-
 def check_packed(items: object) -> None:
     """Raise UserError unless ``items`` is a PackedTable."""
     if not isinstance(items, PackedTable):
         raise UserError(f"an index is made of a PackedTable, got {type(items).__name__}; FloatIndex takes float rows")
 
 
-def check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
-
-
-def _array(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
-    try:
-        return np.asarray(values)
-    except ValueError as error:
-        raise UserError(f"{name} must be one row of integer item ids: {error}") from None
-
-
-def _ids(values: npt.ArrayLike, num_items: int, name: str) -> Ints:
-    ids = _array(values, name)
-    if ids.ndim != 1 or (len(ids) and not np.issubdtype(ids.dtype, np.integer)):
-        raise UserError(f"{name} must be one row of integer item ids, got {ids.dtype} of shape {ids.shape}")
-    if len(ids) and (ids.min() < 0 or ids.max() >= num_items):
-        wrong = ids[(ids < 0) | (ids >= num_items)][0]
-        right = f"ids are 0 to {num_items - 1}" if num_items else "the catalogue is empty"
-        raise UserError(f"{name} names item {wrong}, but {right}")
-    return ids.astype(np.int64)
-
-
-def _banned(num_items: int, allow: npt.ArrayLike | None, deny: npt.ArrayLike | None) -> npt.NDArray[np.bool_] | None:
-    if allow is None and deny is None:
-        return None
-    banned = np.zeros(num_items, bool)
-    if allow is not None:
-        banned[:] = True
-        banned[_ids(allow, num_items, "allow")] = False
-    if deny is not None:
-        banned[_ids(deny, num_items, "deny")] = True
-    return banned
-
-
-def _seen(pair: tuple[npt.ArrayLike, npt.ArrayLike], num_queries: int, num_items: int) -> Seen:
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise UserError(f"seen must be a pair (indptr, item ids), got {type(pair).__name__}")
-    indptr, items = _array(pair[0], "seen"), _ids(pair[1], num_items, "seen")
-    ends_well = indptr.shape == (num_queries + 1,) and np.issubdtype(indptr.dtype, np.integer)
-    indptr = indptr.astype(np.int64) if ends_well else indptr  # of unsigned numbers no difference is below 0
-    if not ends_well or indptr[0] != 0 or indptr[-1] != len(items) or (np.diff(indptr) < 0).any():
-        raise UserError(
-            f"seen must be (indptr, item ids) with {num_queries + 1} ascending indptr from 0 to the {len(items)} ids, "
-            "one row per query"
-        )
-    owner = np.repeat(np.arange(num_queries), np.diff(indptr))
-    inner = owner[1:] == owner[:-1]
-    if (items[1:] < items[:-1])[inner].any():
-        items = items[np.lexsort((items, owner))]
-    return Seen(indptr, items)
+def _product(method: Method) -> plain.Product:
+    return plain.unpacked if method == "reference" else plain.without_unpacking

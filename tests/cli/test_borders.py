@@ -16,8 +16,9 @@ from rectoolkit.runs.export import export
 from rectoolkit.runs.run import Run
 from rectoolkit.search.codes import CodeTable, PackedTable
 from rectoolkit.search.float32 import FloatIndex
+from rectoolkit.search.index import Rescore
 from rectoolkit.search.inverted_lists import ApproximateIndex
-from rectoolkit.search.packed import Index, Rescore
+from rectoolkit.search.packed import Index
 
 ITEMS = PackedTable.pack(CodeTable(np.random.default_rng(0).integers(0, 4, (50, 8), np.uint8), bits=2))
 ROWS = np.random.default_rng(1).standard_normal((50, 8)).astype(np.float32)

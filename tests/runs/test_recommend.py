@@ -20,7 +20,7 @@ from rectoolkit.runs import lists
 from rectoolkit.runs.run import Run
 from rectoolkit.search import codes
 from rectoolkit.search.codes import CodeTable, PackedTable
-from rectoolkit.search.packed import mix
+from rectoolkit.search.kernels.order import mix
 
 
 def rectool_recommend(run: Path, *arguments: object) -> tuple[int, str]:

@@ -19,7 +19,10 @@ from rectoolkit.errors import UserError
 from rectoolkit.search import codes
 from rectoolkit.search import packed as index
 from rectoolkit.search.codes import CodeTable, PackedTable
-from rectoolkit.search.packed import METHODS, Hits, Index, Rescore, compiled_kernels, mix, unmix
+from rectoolkit.search.index import Hits, ItemFilter, Rescore
+from rectoolkit.search.kernels.order import mix, unmix
+from rectoolkit.search.kernels.plain import Question
+from rectoolkit.search.packed import METHODS, Index, compiled_kernels
 
 pytest.importorskip("numba")
 DIMS = (1, 7, 64, 97, 256)
@@ -227,12 +230,13 @@ def test_an_estimate_and_its_margin_never_fall_short(planes: bool, bits: int, si
     random = np.random.default_rng(bits)
     queries = random.standard_normal((20, 64)).astype(np.float32)
     integers = codes.Integers.of_floats(queries, (64,))
-    layout, none = layout_of((64,)), np.zeros(0, np.int64)
+    layout = layout_of((64,))
     scale, offset = np.full((1, 1), sign * 0.3, np.float32), np.full((1, 1), -0.1, np.float32)
 
     def asked_of(items: CodeTable) -> Any:
         packed = PackedTable.pack(items)
-        return ask(integers, packed, layout, Bounds(packed), (none, none), "planes" if planes else "bytes")
+        question = Question(integers, packed, None, 1, ItemFilter(None, None, None), 1)
+        return ask(question, layout, Bounds(packed), "planes" if planes else "bytes")
 
     asked = asked_of(CodeTable(np.zeros((1, 64), np.uint8), scale, offset, bits))
     small = asked.signed[:20].astype(np.float64)
@@ -367,7 +371,7 @@ assert os.waitpid(child, 0)[1] == 0
 @pytest.mark.parametrize("home", ["writable", "read-only"])
 def test_an_installation_that_cannot_be_written_still_searches(tmp_path: Any, home: str) -> None:
     package = tmp_path / "rectoolkit"
-    shutil.copytree(Path(index.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    shutil.copytree(Path(index.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__", "data"))
     program = (
         "import os, sys; sys.path.insert(0, sys.argv[1]); import numba.core.caching as caching\n"
         "locators = caching.CacheImpl._locator_classes\n"

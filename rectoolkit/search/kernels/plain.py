@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rectoolkit.search import codes
 from rectoolkit.search.codes import Integers, PackedTable
+from rectoolkit.search.index import ItemFilter
 from rectoolkit.search.kernels.order import mix, order_keys
 
 if TYPE_CHECKING:
@@ -23,24 +24,24 @@ if TYPE_CHECKING:
 QUERY_BLOCK, ITEM_BLOCK = 256, 4096  # 8 MB per float64 temporary
 
 
-class Seen(NamedTuple):
-    """Items excluded query by query, as CSR: those of query q are ``items[indptr[q]:indptr[q + 1]]``, sorted."""
-
-    indptr: Ints
-    items: Ints
-
-
 @dataclass(frozen=True)
 class Question:
-    """Checked queries and what to rank for them, for every method. ``ids`` are those of the rows of ``items``."""
+    """Checked queries and what to rank for them, for every method.
+
+    ``ids`` are those of the rows of ``items``, None where they are the row numbers. ``filter`` names items by their
+    ids, but for ``banned``, which has an entry for each row of ``items``.
+    """
 
     queries: Integers
     items: PackedTable
     ids: Ints | npt.NDArray[np.uint32] | None
     k: int
-    seen: Seen | None
-    banned: npt.NDArray[np.bool_] | None
+    filter: ItemFilter
     threads: int
+
+    def part(self, rows: slice) -> Question:
+        """The same question for some of its queries."""
+        return replace(self, queries=self.queries.take(rows), filter=self.filter.part(rows))
 
 
 def best_keys(question: Question, product: Product) -> Keys:
@@ -49,28 +50,41 @@ def best_keys(question: Question, product: Product) -> Keys:
     best = np.zeros((num_queries, question.k), np.uint64)
     for queries in blocks_of(num_queries, QUERY_BLOCK):
         kept = np.zeros((queries.stop - queries.start, 0), np.uint64)
-        for keys in _block_keys(question, queries, product):
+        for keys in _block_keys(question.part(queries), product):
             kept = _largest(np.concatenate((kept, keys), axis=1), question.k)
         kept.sort(axis=1)
         best[queries, : kept.shape[1]] = kept[:, ::-1]
     return best
 
 
-def _block_keys(question: Question, queries: slice, product: Product) -> Iterator[Keys]:
-    asked = question.queries
-    scale, offset = (a if len(a) == 1 else a[queries] for a in (asked.scale, asked.offset))
-    block = Integers(asked.values[queries], asked.sums[queries], scale, offset, asked.segments)
-    size = max(ITEM_BLOCK, ITEM_BLOCK * 8 // max(1, len(block.values)))
-    for rows in blocks_of(question.items.num_rows, size):
+def best_keys_in_ranges(question: Question, ranges: Ints, product: Product) -> Keys:
+    """``best_keys`` where each query ranks only the rows from first to last of its ``ranges`` (Q, P, 2)."""
+    best = np.zeros((len(ranges), question.k), np.uint64)
+    for query, opened in enumerate(ranges):
+        rows = np.concatenate([np.arange(first, last) for first, last in opened])
+        ids = rows if question.ids is None else question.ids[rows]
+        excluded, _, banned = question.filter.part(slice(query, query + 1))
+        left_out = np.zeros(len(rows), bool) if banned is None else banned[rows]
+        if excluded is not None:
+            left_out |= np.isin(ids, excluded.pairs()[1])
+        one = replace(question.part(slice(query, query + 1)), items=question.items.take(rows), ids=ids)
+        best[query] = best_keys(replace(one, filter=ItemFilter(None, None, left_out)), product)[0]
+    return best
+
+
+def _block_keys(block: Question, product: Product) -> Iterator[Keys]:
+    excluded, _, banned = block.filter
+    if excluded is not None:
+        assert block.ids is None, "excluded items are looked for by row number"
+        owner, items = excluded.pairs()
+    size = max(ITEM_BLOCK, ITEM_BLOCK * 8 // max(1, len(block.queries.values)))
+    for rows in blocks_of(block.items.num_rows, size):
         ids = np.arange(rows.start, rows.stop)
-        scores = product(block, question.items.take(rows))
-        keys = order_keys(scores, mix(ids if question.ids is None else question.ids[ids]))
-        if question.banned is not None:
-            keys[:, question.banned[rows]] = 0
-        if question.seen is not None:
-            indptr = question.seen.indptr[queries.start : queries.stop + 1]
-            items = question.seen.items[indptr[0] : indptr[-1]]
-            owner = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+        scores = product(block.queries, block.items.take(rows))
+        keys = order_keys(scores, mix(ids if block.ids is None else block.ids[ids]))
+        if banned is not None:
+            keys[:, banned[rows]] = 0
+        if excluded is not None:
             inside = (items >= rows.start) & (items < rows.stop)
             keys[owner[inside], items[inside] - rows.start] = 0
         yield keys

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from rectoolkit.search.codes import Integers, PackedTable
+    from rectoolkit.search.kernels.plain import Question
 
     Array = npt.NDArray[Any]
 
@@ -171,10 +172,9 @@ def small_integers(values: Array, limit: int) -> tuple[Array, Array, Array, Arra
     return small.astype(np.int8), step, centre, error
 
 
-def ask(
-    queries: Integers, items: PackedTable, layout: Layout, bounds: Bounds, seen: tuple[Array, Array], form: Form
-) -> Asked:
+def ask(question: Question, layout: Layout, bounds: Bounds, form: Form) -> Asked:
     """The queries as the filters take them."""
+    queries, items, excluded = question.queries, question.items, question.filter.excluded
     num, segments = len(queries.values), len(queries.segments)
     padded = -(-num // QUERY_TILE) * QUERY_TILE
     near, step, centre, error = small_integers(queries.values, _most_signed(items) if form == "bytes" else 128)
@@ -208,7 +208,8 @@ def ask(
         looked_up,
         small,
         line,
-        *seen,
+        np.zeros(0, np.int64) if excluded is None else excluded.indptr,
+        np.zeros(0, np.int64) if excluded is None else excluded.items,
     )
 
 

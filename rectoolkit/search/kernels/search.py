@@ -56,7 +56,7 @@ def best_keys(question: Question, bounds: Bounds) -> Keys:
         block = max(1, num)
     for start in range(0, num, block) if kept else ():
         rows = slice(start, min(start + block, num))
-        result[rows, :kept] = _block(question, bounds, rows, kept)
+        result[rows, :kept] = _block(question.part(rows), bounds, kept)
     return result
 
 
@@ -67,10 +67,9 @@ def keys_in_ranges(question: Question, bounds: Bounds, ranges: npt.NDArray[np.in
     """
     num, size = len(question.queries.values), question.items.num_rows
     kept = min(question.k, size)
-    queries, seen = _part(question, slice(0, num))
-    layout = layout_of(queries.segments)
-    kernel = scan.hamming_ranges if is_hamming(queries, question.items) else scan.planes_ranges
-    asked, items = ask(queries, question.items, layout, bounds, seen, "planes"), _items(question)
+    layout = layout_of(question.queries.segments)
+    kernel = scan.hamming_ranges if is_hamming(question.queries, question.items) else scan.planes_ranges
+    asked, items = ask(question, layout, bounds, "planes"), _items(question)
     heaps, floors = np.zeros((num, kept), np.uint64), np.zeros(num, np.uint64)
     threads = 1 if num * ranges.shape[1] < LEAST_RANGES else question.threads
 
@@ -84,12 +83,11 @@ def keys_in_ranges(question: Question, bounds: Bounds, ranges: npt.NDArray[np.in
     return result
 
 
-def _block(question: Question, bounds: Bounds, rows: slice, kept: int) -> Keys:
-    queries, seen = _part(question, rows)
-    kernel, form = choose(queries, question.items)
-    layout = layout_of(queries.segments)
-    asked = ask(queries, question.items, layout, bounds, seen, form)
-    run = _Run(kernel, _items(question), layout, asked, question.threads, len(queries.values))
+def _block(question: Question, bounds: Bounds, kept: int) -> Keys:
+    kernel, form = choose(question.queries, question.items)
+    layout = layout_of(question.queries.segments)
+    asked = ask(question, layout, bounds, form)
+    run = _Run(kernel, _items(question), layout, asked, question.threads, len(question.queries.values))
     floors = run.sampled(kept)
     found = run.over(kept, floors)
     if (found[:, -1] < floors).any():  # the sample misled: some of the best may lie below a floor
@@ -155,7 +153,7 @@ def _items(question: Question) -> Items:
         _fixed(question.items.scale if question.items.halved else np.zeros((0, 1), np.uint16)),
         _fixed(question.items.offset),
         np.zeros(0, np.int64) if question.ids is None else question.ids,
-        np.zeros(0, bool) if question.banned is None else question.banned,
+        np.zeros(0, bool) if question.filter.banned is None else question.filter.banned,
     )
 
 
@@ -177,16 +175,6 @@ def choose(queries: Integers, items: PackedTable) -> tuple[Callable[..., None], 
     if by_planes * num < UNPACKING + BYTE_PRODUCT * num:
         return scan.scan_planes, "planes"
     return scan.scan_bytes, "bytes"
-
-
-def _part(question: Question, rows: slice) -> tuple[Integers, tuple[Any, Any]]:
-    asked = question.queries
-    scale, offset = (a if len(a) == 1 else a[rows] for a in (asked.scale, asked.offset))
-    queries = Integers(asked.values[rows], asked.sums[rows], scale, offset, asked.segments)
-    none = np.zeros(0, np.int64)
-    if question.seen is None:
-        return queries, (none, none)
-    return queries, (question.seen.indptr[rows.start : rows.stop + 1], question.seen.items)
 
 
 def _fixed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
