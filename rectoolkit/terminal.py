@@ -283,10 +283,8 @@ def components_markdown(registries: Sequence[Registry[Any]]) -> str:
     for registry in registries:
         lines += [f"## {registry.kind}", ""]
         for name in registry.names():
-            component = registry[name]
-            file = component.__module__.replace(".", "/") + ".py"
-            first = (component.__doc__ or "").strip().splitlines()[0]
-            lines += [f"### {name}", "", f"{first} (`{file}`)", ""]
+            file = registry.module(name).replace(".", "/") + ".py"
+            lines += [f"### {name}", "", f"{registry.about(name)} (`{file}`)", ""]
             settings = settings_of(registry.schema(name))
             if settings:
                 lines += ["| key | default | type | meaning |", "|---|---|---|---|"]

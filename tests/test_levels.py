@@ -87,6 +87,11 @@ TORCH_FREE = [
     "search.fold_in",
     "runs.run",
     "data",
+    "recipe.recipe",
+    "model.encoders.settings",
+    "model.quantizers.settings",
+    "model.losses.settings",
+    "model.samplers.settings",
     "cli",
 ]
 

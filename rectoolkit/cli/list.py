@@ -35,7 +35,6 @@ def list_components(kind: str | None, plugins: Sequence[str], markdown: bool) ->
         return
     table = Table("kind", "name", "what it is")
     for registry in shown:
-        for component in registry.names():
-            first = (registry[component].__doc__ or "").strip().splitlines()
-            table.add_row(registry.kind, component, first[0] if first else "")
+        for name in registry.names():
+            table.add_row(registry.kind, name, registry.about(name))
     console.print(table)

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from rectoolkit.model.graph import BipartiteGraph
-from rectoolkit.model.losses import Loss, Side, Triple, Views
+from rectoolkit.model.losses.base import Loss, Side, Triple, Views
 from rectoolkit.recipe.registry import REGISTRIES
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from rectoolkit.data import Interactions
-    from rectoolkit.model.encoders import Encoder
-    from rectoolkit.model.quantizers import Quantizer
+    from rectoolkit.model.encoders.base import Encoder
+    from rectoolkit.model.quantizers.base import Quantizer
     from rectoolkit.model.samplers.base import Batch, Sampler
     from rectoolkit.recipe.recipe import Recipe
     from rectoolkit.search.codes import CodeTable

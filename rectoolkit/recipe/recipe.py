@@ -375,8 +375,7 @@ def _misfits(filled: dict[str, dict[str, Any]]) -> list[Fault]:
     """What the chosen components say of one another."""
     found: list[Fault] = []
     for kind, registry in REGISTRIES.items():
-        misfits = getattr(registry[filled[kind]["name"]], "misfits", None)
-        found += misfits(filled) if misfits else []
+        found += registry.settings(filled[kind]).misfits(filled)
     return found
 
 

@@ -1,19 +1,23 @@
-"""Registries: a name in a recipe -> a class, whose constructor's signature is the schema.
+"""Registries: the components that a recipe may name, with their settings.
 
-The star rule. In a component's constructor the parameters *before* ``*`` come from the run (``graph``,
-``segments``, ``generator``, ...: see the base class of each kind); those *after* ``*`` are what a recipe may
-write, each typed, bounded (``Annotated[int, Field(ge=1)]``) and with a default. That one line is the Python
-API, the TOML schema, the help of ``rectool show`` and the table that the contract tests run over. A ``**settings``
-there stands for what may be written for the base class, whose settings then come first.
+A component is two classes. Its *settings* class (pydantic) declares what a recipe may write: every field has a type,
+bounds, a default and a description. This one class is the TOML schema, the help of ``rectool show``, the reference page
+and the table of the contract tests, and reading it needs no torch. Its *implementation* is built from what the run
+supplies (graph, generator, ...: see the base class of each kind) and from ``settings``::
 
-A component may also say what it does not go together with: ``misfits(recipe) -> list[Fault]``, a class method that
-is shown the filled recipe before anything is built. It names the key to change and the nearest thing that works.
-One that reads files which neither the recipe nor its data holds names them in ``reads(settings) -> list[Path]``: then
-their content belongs to the run's identity. In ``check_data(settings, dataset, held_out)`` it refuses what is of other
-data, or has seen what the run holds out of train.
+    class WalkSettings(EncoderSettings):
+        # a docstring: what it is
+        steps: Annotated[int, Field(ge=1, description="length of a walk")] = 2
 
-Components from outside register themselves the same way, in a module named by ``plugins = ["my_module"]`` in
-the recipe or through an installed package's entry point of the group ``rectoolkit.plugins``.
+    @encoders.register("walk", WalkSettings)
+    class Walk(Encoder):
+        def forward(self): ...  # reads self.settings.steps
+
+The built-in components are registered in the same way. Besides, ``announce`` makes their settings known before their
+implementation is imported: the component of a name is in the module of that name.
+
+Other components come from a module named by ``plugins = ["my_module"]`` in the recipe, or from an installed package
+with an entry point in the group ``rectoolkit.plugins``.
 """
 
 from __future__ import annotations
@@ -26,27 +30,49 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rectoolkit.errors import Fault, UserError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
+    from pathlib import Path
 
     from pydantic.fields import FieldInfo
 
+    from rectoolkit.data import Dataset
+
 C = TypeVar("C")
-Recipe = Mapping[str, Mapping[str, Any]]  # a filled recipe's sections, as ``misfits`` of a component sees them
+Recipe = Mapping[str, Mapping[str, Any]]  # the sections of a filled recipe, as ``misfits`` sees them
 PLUGIN_GROUP = "rectoolkit.plugins"
 SHOWN = 80  # letters of a wrong value that a message repeats
-STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 BOUNDS = ("ge", "gt", "le", "lt", "min_length", "pattern")
 
 
 class Settings(BaseModel):
-    """Settings that a recipe may write: unknown keys are faults, types are taken as written (1 is a float)."""
+    """Settings that a recipe may write: unknown keys are faults, and values are not converted (1 is a float)."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, frozen=True, validate_default=True, defer_build=True
+    )
+
+
+class ComponentSettings(Settings):
+    """Base of the settings of every component, and of what a component knows before it is built."""
+
+    def misfits(self, recipe: Recipe) -> list[Fault]:
+        """The faults of a filled recipe whose other parts this component does not work with.
+
+        A fault names the key to change and the nearest value that works.
+        """
+        return []
+
+    def reads(self) -> list[Path]:
+        """The files that the component reads besides the data. Their content is part of the run's identity."""
+        return []
+
+    def check_data(self, dataset: Dataset, held_out: Mapping[str, Any] | None) -> None:
+        """Raise UserError where these files do not suit the data, or have seen the part that the run holds out."""
 
 
 @dataclass(frozen=True)
@@ -61,71 +87,121 @@ class Setting:
 
 
 class Registry(Generic[C]):
-    """Names -> component classes of one kind (``encoder``, ``quantizer``, ``loss`` or ``sampler``)."""
+    """Components of one kind (``encoder``, ``quantizer``, ``loss`` or ``sampler``) by name.
 
-    def __init__(self, kind: str, package: str) -> None:
+    ``module`` is imported at the first look-up: it registers the built-in components, or announces their settings.
+    """
+
+    def __init__(self, kind: str, module: str = "") -> None:
         self.kind = kind
-        self._package = package  # imported at the first look-up: it registers the built-in components
+        self._module = module
+        self._announced: set[str] = set()
+        self._settings: dict[str, type[ComponentSettings]] = {}
         self._classes: dict[str, type[C]] = {}
 
-    def register(self, name: str) -> Callable[[type[C]], type[C]]:
-        """Class decorator: make the class known as ``name``. A second class of that name is an error."""
+    def announce(self, settings: Mapping[str, type[ComponentSettings]]) -> None:
+        """Make built-in components known by their settings.
+
+        The component of a name registers itself in the module of that name, which is imported when it is first built.
+        """
+        self._announced.update(settings)
+        for name, schema in settings.items():
+            self._declare(name, schema, self.module(name))
+
+    def register(
+        self, name: str, settings: type[ComponentSettings] = ComponentSettings
+    ) -> Callable[[type[C]], type[C]]:
+        """Class decorator: make the class known as ``name``, with its settings. A second one of that name raises."""
 
         def add(cls: type[C]) -> type[C]:
+            if settings.model_fields and "settings" not in inspect.signature(cls).parameters:
+                raise TypeError(f"{self.kind} '{name}': its constructor needs the parameter 'settings'")
+            self._load_built_in()
+            self._declare(name, settings, cls.__module__)
             known = self._classes.get(name)
-            if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-                raise ValueError(
-                    f"{self.kind} '{name}' is already registered by {known.__module__}.{known.__qualname__}"
-                )
-            for parameter in _written(cls):
-                for part, value in (("a default", parameter.default), ("a type", parameter.annotation)):
-                    if value is inspect.Parameter.empty:
-                        raise TypeError(f"{self.kind} '{name}': setting '{parameter.name}' needs {part}")
+            if known is not None and known.__qualname__ != cls.__qualname__:
+                where = f"{known.__module__}.{known.__qualname__}"
+                raise ValueError(f"{self.kind} '{name}' is already registered by {where}")
             self._classes[name] = cls
             return cls
 
         return add
 
+    def _declare(self, name: str, settings: type[ComponentSettings], module: str) -> None:
+        known = self._settings.get(name)
+        if known is not None and (self.module(name), known.__qualname__) != (module, settings.__qualname__):
+            raise ValueError(f"{self.kind} '{name}' is already registered by {self.module(name)}")
+        for key, field in settings.model_fields.items():
+            if field.is_required():
+                raise TypeError(f"{self.kind} '{name}': setting '{key}' needs a default")
+        self._settings[name] = settings
+
     def names(self) -> list[str]:
         """Every registered name, sorted."""
         self._load()
-        return sorted(self._classes)
-
-    def __getitem__(self, name: str) -> type[C]:
-        self._load()
-        if name not in self._classes:
-            raise UserError(f"unknown {self.kind} '{name}'; {nearest(name, self.names())}")
-        return self._classes[name]
+        return sorted(self._settings)
 
     def __contains__(self, name: object) -> bool:
         self._load()
-        return name in self._classes
+        return name in self._settings
 
-    def schema(self, name: str) -> type[Settings]:
-        """The pydantic model of what a recipe may write for ``name``."""
-        return schema_of(self[name])
+    def schema(self, name: str) -> type[Any]:
+        """The settings class of ``name``. Raises UserError for an unknown name."""
+        self._load()
+        if name not in self._settings:
+            raise UserError(f"unknown {self.kind} '{name}'; {nearest(name, self.names())}")
+        return self._settings[name]
 
     def check(self, name: str, written: dict[str, Any], where: str) -> tuple[dict[str, Any], list[Fault]]:
         """``written`` with every default filled in, and its faults at ``where.key``."""
         return fill(self.schema(name), written, where)
 
-    def needs(self, name: str) -> list[str]:
-        """The parameters before ``*``: what the run must supply to build ``name``."""
-        return [p.name for p in _parameters(self[name]) if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    def settings(self, section: Mapping[str, Any]) -> Any:
+        """The settings object of a recipe's section: the component's ``name`` and valid values for its settings."""
+        return self.schema(section["name"])(**{key: value for key, value in section.items() if key != "name"})
 
-    def build(self, name: str, settings: dict[str, Any], supply: dict[str, Any]) -> C:
-        """An instance: the parameters before ``*`` taken by name from ``supply``, the rest from ``settings``."""
-        missing = [need for need in self.needs(name) if need not in supply]
-        if missing:
+    def module(self, name: str) -> str:
+        """The module that implements ``name``."""
+        if name in self._announced:
+            return f"{self._module.rpartition('.')[0]}.{name}"
+        return self._classes[name].__module__
+
+    def about(self, name: str) -> str:
+        """What ``name`` is: the first line of the docstring of its settings, or of the class if it has none."""
+        schema = self.schema(name)
+        described = self[name] if schema is ComponentSettings else schema
+        return (described.__doc__ or "").strip().partition("\n")[0]
+
+    def __getitem__(self, name: str) -> type[C]:
+        """The implementation of ``name``, imported if it is a built-in. Raises UserError for an unknown name."""
+        self.schema(name)
+        if name not in self._classes:
+            importlib.import_module(self.module(name))
+        return self._classes[name]
+
+    def needs(self, name: str) -> list[str]:
+        """The names of what the run must supply to build ``name``."""
+        return [need for need in inspect.signature(self[name]).parameters if need != "settings"]
+
+    def build(self, name: str, written: Mapping[str, Any], supply: Mapping[str, Any]) -> C:
+        """The component ``name`` with the settings ``written``; the rest it takes by name from ``supply``."""
+        needs = self.needs(name)
+        if missing := [need for need in needs if need not in supply]:
             raise UserError(
-                f"{self.kind} '{name}' asks for {', '.join(missing)} before the '*' of its constructor, but a run "
-                f"supplies only: {', '.join(supply)}"
+                f"the constructor of {self.kind} '{name}' has a parameter {', '.join(missing)}, but a run supplies "
+                f"only: settings, {', '.join(supply)}"
             )
-        return self[name](**{need: supply[need] for need in self.needs(name)}, **settings)
+        component: Any = self[name]
+        built: C = component(**{need: supply[need] for need in needs}, settings=self.schema(name)(**written))
+        return built
 
     def _load(self) -> None:
-        importlib.import_module(self._package)
+        self._load_built_in()
         load_entry_points()
+
+    def _load_built_in(self) -> None:
+        if self._module:
+            importlib.import_module(self._module)
 
 
 @cache
@@ -150,7 +226,7 @@ def fill(schema: type[Settings], written: dict[str, Any], where: str) -> tuple[d
 
 
 def settings_of(schema: type[Settings]) -> list[Setting]:
-    """The settings of ``schema`` in the order of the signature."""
+    """The settings of ``schema`` in the order of their declaration."""
     return [
         Setting(name, _type_text(info.annotation), info.default, _bounds(info), info.description or "")
         for name, info in schema.model_fields.items()
@@ -206,49 +282,6 @@ def _range(info: FieldInfo) -> str:
     return " and ".join(parts)
 
 
-def _parameters(cls: type) -> list[inspect.Parameter]:
-    return [parameter for parameter, _ in _declared(cls.__mro__)]
-
-
-def _declared(classes: Sequence[type]) -> list[tuple[inspect.Parameter, dict[str, Any]]]:
-    """A constructor's parameters, each with the names that its annotation may use.
-
-    ``classes``: a class and its bases in order of resolution. ``**settings`` stands for those of the next constructor.
-    """
-    place = next(number for number, owner in enumerate(classes) if "__init__" in vars(owner))
-    if classes[place] is object:
-        return []
-    init = vars(classes[place])["__init__"]
-    own = {p.name: (p, init.__globals__) for p in list(inspect.signature(init).parameters.values())[1:]}
-    kinds = {p.kind for p, _ in own.values()}
-    named = {name: pair for name, pair in own.items() if pair[0].kind not in STARRED}
-    if inspect.Parameter.VAR_KEYWORD not in kinds:
-        return list(named.values())
-    inherited = {p.name: (p, space) for p, space in _declared(classes[place + 1 :]) if p.kind is p.KEYWORD_ONLY}
-    supplied = {name: pair for name, pair in named.items() if pair[0].kind is not inspect.Parameter.KEYWORD_ONLY}
-    return list({**supplied, **inherited, **named}.values())
-
-
-def _written(cls: type) -> list[inspect.Parameter]:
-    return [p for p in _parameters(cls) if p.kind is inspect.Parameter.KEYWORD_ONLY]
-
-
-def schema_of(cls: type) -> type[Settings]:
-    """The settings after the ``*`` of a class's constructor, as a pydantic model."""
-    try:  # only these annotations: those before the star may be unimported
-        fields: dict[str, Any] = {
-            p.name: (eval(p.annotation, space) if isinstance(p.annotation, str) else p.annotation, p.default)
-            for p, space in _declared(cls.__mro__)
-            if p.kind is inspect.Parameter.KEYWORD_ONLY
-        }
-    except NameError as error:
-        raise TypeError(
-            f"{cls.__module__}.{cls.__name__}: {error}; types of settings are needed at run time, so import them "
-            "outside 'if TYPE_CHECKING'"
-        ) from None
-    return create_model(cls.__name__, __base__=Settings, **fields)
-
-
 def _type_text(annotation: Any) -> str:
     if annotation is type(None):
         return "nothing"
@@ -269,8 +302,8 @@ def _bounds(info: FieldInfo) -> str:
     return ", ".join(found)
 
 
-encoders: Registry[Any] = Registry("encoder", "rectoolkit.model.encoders")
-quantizers: Registry[Any] = Registry("quantizer", "rectoolkit.model.quantizers")
-losses: Registry[Any] = Registry("loss", "rectoolkit.model.losses")
-samplers: Registry[Any] = Registry("sampler", "rectoolkit.model.samplers")
+encoders: Registry[Any] = Registry("encoder", "rectoolkit.model.encoders.settings")
+quantizers: Registry[Any] = Registry("quantizer", "rectoolkit.model.quantizers.settings")
+losses: Registry[Any] = Registry("loss", "rectoolkit.model.losses.settings")
+samplers: Registry[Any] = Registry("sampler", "rectoolkit.model.samplers.settings")
 REGISTRIES: dict[str, Registry[Any]] = {r.kind: r for r in (encoders, quantizers, losses, samplers)}

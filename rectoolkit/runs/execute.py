@@ -157,9 +157,8 @@ def prepare(recipe: Recipe, options: RunOptions, dataset: Dataset | None = None)
 def check_outside(recipe: Recipe, dataset: Dataset) -> None:
     """Let the components that read files of their own check these files against the data."""
     for kind, registry in REGISTRIES.items():
-        suits = getattr(registry[recipe[kind]["name"]], "check_data", None)
-        if suits is not None:
-            suits(recipe[kind], dataset, held_out(recipe.seed, recipe["train"], dataset))
+        held = held_out(recipe.seed, recipe["train"], dataset)
+        registry.settings(recipe[kind]).check_data(dataset, held)
 
 
 @contextmanager

@@ -71,11 +71,7 @@ class Identity:
 
 def outside(recipe: Recipe) -> list[Path]:
     """The files that the recipe's components read and neither the recipe nor its data holds."""
-    found: list[Path] = []
-    for kind, registry in REGISTRIES.items():
-        reads = getattr(registry[recipe[kind]["name"]], "reads", None)
-        found += reads(recipe[kind]) if reads else []
-    return found
+    return [path for kind, registry in REGISTRIES.items() for path in registry.settings(recipe[kind]).reads()]
 
 
 def is_finished(folder: Path, identity: Identity, dataset: Dataset) -> bool:

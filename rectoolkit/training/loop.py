@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from rectoolkit.model.losses import Triple, Views
+    from rectoolkit.model.losses.base import Triple, Views
     from rectoolkit.model.recommender import Parts, Recommender, Table
     from rectoolkit.model.samplers.base import Batch
     from rectoolkit.training.callbacks import Callback

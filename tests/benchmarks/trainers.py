@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rectoolkit.bench.contestants import library
-from rectoolkit.model.encoders import LightGCN
+from rectoolkit.model.encoders.lightgcn import LightGCN
 from rectoolkit.model.recommender import assemble
-from rectoolkit.model.samplers import Batch
+from rectoolkit.model.samplers.base import Batch
 from rectoolkit.recipe.recipe import Recipe
 from rectoolkit.training.loop import make_optimizer, step
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rectoolkit.data import Interactions
 from rectoolkit.errors import DataError
-from rectoolkit.model.encoders import Encoder
+from rectoolkit.model.encoders.base import Encoder
 from rectoolkit.model.graph import BipartiteGraph
 from rectoolkit.recipe.registry import encoders
 
@@ -242,7 +242,7 @@ def test_features_that_do_not_fit_are_refused(
 
 def test_features_that_are_not_there_are_a_fault_of_the_recipe(tmp_path: Path) -> None:
     def misfits(path: str) -> list[str]:
-        return [fault.where for fault in encoders["graphsage"].misfits({"encoder": {"features": path}})]
+        return [fault.where for fault in encoders.schema("graphsage")(features=path).misfits({})]
 
     (tmp_path / "features.npy").touch()
     assert misfits("") == misfits(str(tmp_path / "features.npy")) == []

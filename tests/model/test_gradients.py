@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from rectoolkit.model.losses import Triple, Views
+from rectoolkit.model.losses.base import Triple, Views
 from rectoolkit.model.quantizers.hash_layer import guidance
-from rectoolkit.model.samplers import Batch
+from rectoolkit.model.samplers.base import Batch
 from rectoolkit.recipe.registry import losses, quantizers
 
 EVERY_WIDTH = (1, 2, 4, 8)

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from rectoolkit.data import Interactions
 from rectoolkit.errors import UserError
-from rectoolkit.model.losses import Loss, Triple, Views
-from rectoolkit.model.samplers import Batch
+from rectoolkit.model.losses.base import Loss, Triple, Views
+from rectoolkit.model.samplers.base import Batch
 from rectoolkit.recipe.registry import losses
 
 NAMES = losses.names()
-CURVED = [name for name in NAMES if losses[name].has_curvature()]
+CURVED = [name for name in NAMES if losses.schema(name).has_curvature]
 USERS, ITEMS, DIM = 6, 9, 3
 SHAPES = ["by row", "shared"]
 
@@ -276,8 +276,8 @@ def test_soft_targets_are_the_teachers_chances(
 
 def test_a_teacher_with_nothing_to_say_is_a_fault(teacher: str) -> None:
     def misfits(**written: float) -> list[str]:
-        recipe = {"loss": {"teacher": teacher, **written}, "sampler": {"name": "shared"}}
-        return [fault.where for fault in losses["softmax_distill"].misfits(recipe)]
+        settings = losses.schema("softmax_distill")(teacher=teacher, **written)
+        return [fault.where for fault in settings.misfits({"sampler": {"name": "shared"}})]
 
     assert misfits(own=1.0, soft=0.0) == ["loss.soft"]
     assert misfits(own=1.0, soft=0.1) == misfits(own=0.9, soft=0.0) == []
@@ -383,8 +383,8 @@ def test_distill_in_expectation_is_the_sum_over_the_list(teacher: str) -> None:
 
 def test_distill_refuses_a_teacher_that_is_not_there(tmp_path: Path, teacher: str) -> None:
     def misfits(folder: str, sampler: str = "uniform") -> list[str]:
-        recipe = {"loss": {"name": "distill", "teacher": folder}, "sampler": {"name": sampler}}
-        return [str(fault) for fault in losses["distill"].misfits(recipe)]
+        settings = losses.schema("distill")(teacher=folder)
+        return [str(fault) for fault in settings.misfits({"sampler": {"name": sampler}})]
 
     assert misfits(teacher) == []
     assert misfits("")[0].startswith("loss.teacher: needs the folder of a finished run")
@@ -429,7 +429,7 @@ def test_a_teacher_with_nan_is_refused(teacher: str) -> None:
 
 def test_align_uniform_refuses_negatives() -> None:
     def misfits(sampler: dict[str, Any]) -> list[str]:
-        return [fault.where for fault in losses["align_uniform"].misfits({"sampler": sampler})]
+        return [fault.where for fault in losses.schema("align_uniform")().misfits({"sampler": sampler})]
 
     assert misfits({"name": "uniform", "negatives": 1}) == []
     assert misfits({"name": "uniform", "negatives": 2}) == ["sampler.negatives"]

@@ -1,4 +1,4 @@
-"""Quantizers keep the contract of rectoolkit/quantizers/base.py: every name, every allowed bit width."""
+"""Quantizers keep the contract of rectoolkit/model/quantizers/base.py: every name, every allowed bit width."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rectoolkit.recipe.registry import quantizers
 from rectoolkit.search.codes import CodeTable, PackedTable
 
 NAMES = quantizers.names()
-TRAINED = [name for name in NAMES if quantizers[name].trained]
-AFTER = [name for name in NAMES if not quantizers[name].trained and name != "float32"]
+TRAINED = [name for name in NAMES if quantizers.schema(name).trained]
+AFTER = [name for name in NAMES if not quantizers.schema(name).trained and name != "float32"]
 SUPPLY = ("dim", "segments", "generator")
 AWKWARD = (1, 7, 64, 97)
 CHEAP = {"itq": {"iterations": 4}}  # what the contract does not hang on
@@ -444,7 +444,7 @@ def test_learned_bounds_that_cross_give_finite_codes(name):
 @pytest.mark.parametrize("name", ["bigear", "bgch"])
 def test_methods_by_layer_refuse_an_encoder_that_merges_its_layers(name):
     encoder = {"name": "lightgcn", "layers": 3, "combine": "mean"}
-    misfits = quantizers[name].misfits
+    misfits = quantizers.schema(name)().misfits
     (fault,) = misfits({"encoder": encoder})
     assert fault.where == "encoder.combine"
     assert "write combine = 'concat'" in fault.message
@@ -457,11 +457,11 @@ def test_methods_by_layer_refuse_an_encoder_that_merges_its_layers(name):
 
 
 def test_gste_refuses_the_closed_form_of_a_loss_without_one():
-    recipe = {"quantizer": {"curvature": "exact"}, "loss": {"name": "hinge"}}
-    (fault,) = quantizers["gste"].misfits(recipe)
+    settings = quantizers.schema("gste")(curvature="exact")
+    (fault,) = settings.misfits({"loss": {"name": "hinge"}})
     assert fault.where == "quantizer.curvature"
     assert "'hutchinson'" in fault.message
-    assert quantizers["gste"].misfits({**recipe, "loss": {"name": "bpr"}}) == []
+    assert settings.misfits({"loss": {"name": "bpr"}}) == []
 
 
 def test_hashgnn_makes_codes_of_its_own_width():

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from rectoolkit.data import Interactions
 from rectoolkit.errors import TrainingError
-from rectoolkit.model.samplers import Batch, Sampler, Unseen
-from rectoolkit.model.samplers.base import log_odds, popularity_tickets
+from rectoolkit.model.samplers.base import Batch, Sampler, Unseen, log_odds, popularity_tickets
 from rectoolkit.recipe.registry import samplers
 
 NAMES = samplers.names()

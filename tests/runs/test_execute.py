@@ -172,10 +172,11 @@ def test_data_that_leaves_nothing_to_do_is_refused_before_training(tmp_path: Pat
 
 def test_a_changed_plugin_is_not_taken_for_the_old_one(small_data: Path, tmp_path: Path) -> None:
     source = (
-        "from rectoolkit.model.encoders import LightGCN\nfrom rectoolkit.recipe.registry import encoders\n"
-        '@encoders.register("mine")\nclass Mine(LightGCN):\n    """Mine."""\n'
-        "    def __init__(self, graph, generator, *, dim: int = 8):\n"
-        "        super().__init__(graph, generator, dim=dim)\n"
+        "from rectoolkit.model.encoders.base import Encoder\n"
+        "from rectoolkit.model.encoders.settings import EncoderSettings\n"
+        "from rectoolkit.recipe.registry import encoders\n"
+        '@encoders.register("mine", EncoderSettings)\nclass Mine(Encoder):\n'
+        "    def forward(self):\n        return self.graph.split(self.embedding)\n"
     )
     settings = [f'dataset.path="{small_data}"', 'plugins=["mine"]', "encoder.name=mine", "train.epochs=1"]
     command = [sys.executable, "-m", "rectoolkit", "run", HQGNN, *options(settings), "--quiet"]

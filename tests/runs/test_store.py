@@ -21,10 +21,11 @@ from rectoolkit.runs.identity import finished_before, words
 ROOT = Path(__file__).parents[2]
 STE = ROOT / "recipes" / "ste.toml"
 PLUGIN = (
-    "from rectoolkit.model.encoders import LightGCN\nfrom rectoolkit.recipe.registry import encoders\n"
-    '@encoders.register("beside")\nclass Beside(LightGCN):\n    """Mine."""\n'
-    "    def __init__(self, graph, generator, *, dim: int = 8):\n"
-    "        super().__init__(graph, generator, dim=dim)\n"
+    "from rectoolkit.model.encoders.base import Encoder\n"
+    "from rectoolkit.model.encoders.settings import EncoderSettings\n"
+    "from rectoolkit.recipe.registry import encoders\n"
+    '@encoders.register("beside", EncoderSettings)\nclass Beside(Encoder):\n'
+    "    def forward(self):\n        return self.graph.split(self.embedding)\n"
 )
 
 

@@ -58,8 +58,7 @@ def takes(quantizer: str, bits: int) -> bool:
 def misfits(recipe: dict[str, dict[str, Any]]) -> list[Any]:
     found = []
     for kind, section in recipe.items():
-        refuse = getattr(REGISTRIES[kind][section["name"]], "misfits", None)
-        found += refuse(recipe) if refuse else []
+        found += REGISTRIES[kind].settings(section).misfits(recipe)
     return found
 
 
@@ -116,7 +115,7 @@ PAIRS = [
     for encoder in ENCODERS
     for quantizer in quantizers.names()
     for bits in BITS
-    if quantizers[quantizer].trained and takes(quantizer, bits)
+    if quantizers.schema(quantizer).trained and takes(quantizer, bits)
 ]
 
 

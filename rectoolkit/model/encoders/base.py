@@ -1,27 +1,22 @@
-"""What an encoder is: a module that turns the train graph into one real row per user and per item.
+"""Base class of the encoders: modules that turn the train graph into one real row per user and per item.
 
-A recipe's run supplies, before the ``*``: ``graph`` (BipartiteGraph) and ``generator`` (torch.Generator, seeded).
+A run supplies ``graph`` (BipartiteGraph) and ``generator`` (torch.Generator, seeded).
 """
 
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rectoolkit.search.fold_in import Aggregation
 
 if TYPE_CHECKING:
+    from rectoolkit.model.encoders.settings import EncoderSettings
     from rectoolkit.model.graph import BipartiteGraph
-
-Dim = Annotated[int, Field(ge=1, le=4096, description="width of a layer's embedding")]
-Layers = Annotated[int, Field(ge=0, le=16, description="propagation steps")]
-Init = Annotated[float, Field(gt=0, description="standard deviation of the initial embeddings")]
-Normalize = Annotated[bool, Field(description="scale each output row to length 1, so that ranking is by cosine")]
 
 
 class Encoder(nn.Module):
@@ -36,12 +31,12 @@ class Encoder(nn.Module):
     normalize = False  # set it where rows may be scaled, as the setting of that name says
     item_weight: ClassVar[float] = 0.0  # p of ``fold``: 1/2 where items are summed with D^-1/2
 
-    def __init__(self, graph: BipartiteGraph, generator: torch.Generator, *, dim: int = 64, init: float = 0.1) -> None:
+    def __init__(self, graph: BipartiteGraph, generator: torch.Generator, settings: EncoderSettings) -> None:
         super().__init__()
-        self.graph = graph
-        self.segments = (dim,)
+        self.graph, self.settings = graph, settings
+        self.segments = (settings.dim,)
         self.draws: torch.Generator | None = None
-        table = torch.empty(graph.num_nodes, dim).normal_(0, init, generator=generator)
+        table = torch.empty(graph.num_nodes, settings.dim).normal_(0, settings.init, generator=generator)
         self.embedding = nn.Parameter(table)
 
     @property

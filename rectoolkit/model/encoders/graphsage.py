@@ -25,17 +25,17 @@ rows are scaled to length 1 only under ``normalize``; users and items have separ
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rectoolkit.errors import DataError, Fault
-from rectoolkit.model.encoders.base import Dim, Encoder, Init, Normalize, glorot, spawn
-from rectoolkit.recipe.registry import Recipe, encoders
+from rectoolkit.errors import DataError
+from rectoolkit.model.encoders.base import Encoder, glorot, spawn
+from rectoolkit.model.encoders.settings import GraphSAGESettings
+from rectoolkit.recipe.registry import encoders
 from rectoolkit.search.fold_in import Aggregation, Step
 
 if TYPE_CHECKING:
@@ -46,29 +46,14 @@ if TYPE_CHECKING:
     from rectoolkit.model.graph import BipartiteGraph
 
 
-@encoders.register("graphsage")
+@encoders.register("graphsage", GraphSAGESettings)
 class GraphSAGE(Encoder):
     """Rows made from item embeddings or features by K layers of weighted neighbour means, (U, dim) and (I, dim)."""
 
-    def __init__(
-        self,
-        graph: BipartiteGraph,
-        generator: torch.Generator,
-        *,
-        dim: Dim = 64,
-        layers: Annotated[int, Field(ge=1, le=8, description="steps from a node to its neighbours")] = 2,
-        fan_out: Annotated[
-            int, Field(ge=0, le=1024, description="neighbours drawn for a node and layer in training; 0: all of them")
-        ] = 10,
-        user_ids: Annotated[bool, Field(description="an embedding for each user, beside the items'")] = False,
-        features: Annotated[
-            str, Field(description="item features, an .npy file of float (I, F); empty: an embedding for each item")
-        ] = "",
-        init: Init = 0.1,
-        normalize: Normalize = False,
-    ) -> None:
-        super().__init__(graph, generator, dim=dim, init=init)
-        self.layers, self.fan_out, self.normalize = layers, fan_out, normalize
+    def __init__(self, graph: BipartiteGraph, generator: torch.Generator, settings: GraphSAGESettings) -> None:
+        super().__init__(graph, generator, settings)
+        dim, features, user_ids = settings.dim, settings.features, settings.user_ids
+        self.layers, self.fan_out, self.normalize = settings.layers, settings.fan_out, settings.normalize
         self.features: Tensor | None
         table = self.embedding.detach()
         del self.embedding  # one table a side, and only those that are used
@@ -77,18 +62,11 @@ class GraphSAGE(Encoder):
         self.register_buffer("features", read_features(features, graph.num_items) if features else None, False)
         self.project = glorot((self.features.shape[1], dim), generator) if self.features is not None else None
         self.steps = nn.ModuleList()  # users, then items of each layer; zero rows of users need no weights
-        for index in range(layers):
+        for index in range(self.layers):
             told = user_ids or index > 0
             self.steps.append(_Step(dim, generator, own=told))
             self.steps.append(_Step(dim, generator, neighbours=told))
         self.draws = spawn(generator)  # on the CPU, where DGL's graph is
-
-    @classmethod
-    def misfits(cls, recipe: Recipe) -> list[Fault]:
-        path = recipe["encoder"]["features"]
-        if not path or Path(path).is_file():
-            return []
-        return [Fault("encoder.features", f"there is no file '{path}'; leave it empty for an embedding for each item")]
 
     def forward(self) -> tuple[Tensor, Tensor]:
         return self.graph.split(self._all_layers()[-1])

@@ -13,65 +13,34 @@ Departs from the paper: nothing by default. ``normalize`` scales output rows to 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from rectoolkit.errors import Fault
-from rectoolkit.model.encoders.base import Dim, Encoder, Init, Layers, Normalize
-from rectoolkit.recipe.registry import Recipe, encoders
+from rectoolkit.model.encoders.base import Encoder
+from rectoolkit.model.encoders.settings import LightGCNSettings
+from rectoolkit.recipe.registry import encoders
 
 if TYPE_CHECKING:
     from rectoolkit.model.graph import BipartiteGraph
 
-Combine = Annotated[
-    Literal["mean", "concat"],
-    Field(description="output row: the mean of all layers, or all of them side by side ((layers + 1) * dim wide)"),
-]
-Weights = Annotated[Literal["uniform", "learned"], Field(description="layers weigh the same, or as they learn to")]
 
-Precision = Annotated[
-    Literal["float32", "bfloat16"],
-    Field(description="what neighbours are read in while training, where layers are averaged evenly"),
-]
-
-
-@encoders.register("lightgcn")
+@encoders.register("lightgcn", LightGCNSettings)
 class LightGCN(Encoder):
     """The ego embeddings and their K propagations, averaged, (U, dim) and (I, dim), or side by side."""
 
     item_weight: ClassVar[float] = 0.5
 
-    def __init__(
-        self,
-        graph: BipartiteGraph,
-        generator: torch.Generator,
-        *,
-        dim: Dim = 64,
-        layers: Layers = 3,
-        combine: Combine = "mean",
-        weights: Weights = "uniform",
-        init: Init = 0.1,
-        normalize: Normalize = False,
-        precision: Precision = "float32",
-    ) -> None:
-        super().__init__(graph, generator, dim=dim, init=init)
-        self.layers, self.combine, self.normalize = layers, combine, normalize
-        self.precision = getattr(torch, precision)
-        if combine == "concat":
-            self.segments = (dim,) * (layers + 1)
-        # one layer's softmax is constant, and a parameter without effect would only confuse
-        self.logits = nn.Parameter(torch.zeros(layers + 1)) if weights == "learned" and layers else None
-
-    @classmethod
-    def misfits(cls, recipe: Recipe) -> list[Fault]:
-        chosen = recipe["encoder"]  # of a subclass, perhaps, that offers fewer settings
-        summed = (chosen.get("combine", "mean"), chosen.get("weights", "uniform")) == ("mean", "uniform")
-        if summed or chosen.get("precision", "float32") == "float32":
-            return []
-        return [Fault("encoder.precision", "bfloat16 is for combine 'mean' with weights 'uniform'; write 'float32'")]
+    def __init__(self, graph: BipartiteGraph, generator: torch.Generator, settings: LightGCNSettings) -> None:
+        super().__init__(graph, generator, settings)
+        layers = settings.layers
+        self.layers, self.combine, self.normalize = layers, settings.combine, settings.normalize
+        self.precision = getattr(torch, settings.precision)
+        if settings.combine == "concat":
+            self.segments = (settings.dim,) * (layers + 1)
+        # with one layer the softmax is constant, so a parameter would have no effect
+        self.logits = nn.Parameter(torch.zeros(layers + 1)) if settings.weights == "learned" and layers else None
 
     def forward(self) -> tuple[Tensor, Tensor]:
         return self.graph.split(self.output(self._combined()))

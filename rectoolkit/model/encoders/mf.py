@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rectoolkit.model.encoders.base import Dim, Encoder, Init, Normalize
+from rectoolkit.model.encoders.base import Encoder
+from rectoolkit.model.encoders.settings import MFSettings
 from rectoolkit.recipe.registry import encoders
 
 if TYPE_CHECKING:
@@ -21,21 +22,13 @@ if TYPE_CHECKING:
     from rectoolkit.model.graph import BipartiteGraph
 
 
-@encoders.register("mf")
+@encoders.register("mf", MFSettings)
 class MF(Encoder):
     """The ego embeddings themselves, (U, dim) and (I, dim)."""
 
-    def __init__(
-        self,
-        graph: BipartiteGraph,
-        generator: torch.Generator,
-        *,
-        dim: Dim = 64,
-        init: Init = 0.1,
-        normalize: Normalize = False,
-    ) -> None:
-        super().__init__(graph, generator, dim=dim, init=init)
-        self.normalize = normalize
+    def __init__(self, graph: BipartiteGraph, generator: torch.Generator, settings: MFSettings) -> None:
+        super().__init__(graph, generator, settings)
+        self.normalize = settings.normalize
 
     def forward(self) -> tuple[Tensor, Tensor]:
         return self.graph.split(self.output(self.embedding))

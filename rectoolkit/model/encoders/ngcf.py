@@ -17,14 +17,14 @@ is the run.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rectoolkit.model.encoders.base import Dim, Encoder, Init, Layers, glorot, spawn
+from rectoolkit.model.encoders.base import Encoder, glorot, spawn
+from rectoolkit.model.encoders.settings import NGCFSettings
 from rectoolkit.recipe.registry import encoders
 
 if TYPE_CHECKING:
@@ -32,27 +32,16 @@ if TYPE_CHECKING:
 
 SLOPE = 0.2
 
-Dropout = Annotated[float, Field(ge=0, lt=1, description="share of a layer's elements that is zeroed in training")]
 
-
-@encoders.register("ngcf")
+@encoders.register("ngcf", NGCFSettings)
 class NGCF(Encoder):
     """Ego embeddings and K layers of neighbour sums and products, side by side, (U, D) and (I, D)."""
 
     item_weight: ClassVar[float] = 0.5
 
-    def __init__(
-        self,
-        graph: BipartiteGraph,
-        generator: torch.Generator,
-        *,
-        dim: Dim = 64,
-        layers: Layers = 3,
-        dropout: Dropout = 0.1,
-        init: Init = 0.1,
-    ) -> None:
-        super().__init__(graph, generator, dim=dim, init=init)
-        self.dropout = dropout
+    def __init__(self, graph: BipartiteGraph, generator: torch.Generator, settings: NGCFSettings) -> None:
+        super().__init__(graph, generator, settings)
+        dim, layers, self.dropout = settings.dim, settings.layers, settings.dropout
         self.segments = (dim,) * (layers + 1)
         self.sum_weights = nn.ParameterList(glorot((dim, dim), generator) for _ in range(layers))
         self.product_weights = nn.ParameterList(glorot((dim, dim), generator) for _ in range(layers))

@@ -16,44 +16,27 @@ Departs from the paper: nothing known.
 from __future__ import annotations
 
 import math
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from rectoolkit.errors import Fault
-from rectoolkit.model.losses.base import L2, Loss, Triple, Views
-from rectoolkit.recipe.registry import Recipe, losses
+from rectoolkit.model.losses.base import Loss, Triple, Views
+from rectoolkit.model.losses.settings import AlignUniformSettings
+from rectoolkit.recipe.registry import losses
 
 
-@losses.register("align_uniform")
+@losses.register("align_uniform", AlignUniformSettings)
 class AlignUniform(Loss):
     """Alignment of each pair and uniformity of each side, on the unit sphere."""
 
-    def __init__(
-        self, *, gamma: Annotated[float, Field(ge=0, description="weight of uniformity")] = 1.0, l2: L2 = 1e-4
-    ) -> None:
-        super().__init__(l2=l2)
-        self.gamma = gamma
-
-    @classmethod
-    def misfits(cls, recipe: Recipe) -> list[Fault]:
-        sampler = recipe["sampler"]
-        if sampler["name"] != "uniform":
-            return [
-                Fault("sampler.name", "loss 'align_uniform' uses no negatives; write 'uniform', with negatives = 1")
-            ]
-        if sampler["negatives"] > 1:
-            return [Fault("sampler.negatives", "loss 'align_uniform' uses no negatives; write 1")]
-        return []
+    settings: AlignUniformSettings
 
     def rank(self, views: Views) -> Tensor:
         users = functional.normalize(views.coded.users, dim=1)
         items = functional.normalize(views.coded.positives, dim=1)
         alignment = (users - items).square().sum(1).mean()
-        return alignment + self.gamma * (_uniformity(users) + _uniformity(items)) / 2
+        return alignment + self.settings.gamma * (_uniformity(users) + _uniformity(items)) / 2
 
     def lengths(self, ego: Triple) -> Tensor:
         return ego.users.square().sum(1).mean() + ego.positives.square().sum(1).mean()

@@ -8,23 +8,22 @@ B batch, K negatives, D dims. Negatives are (B, K, D), or (K, D) where the sampl
 shared negatives some are items that a row's user has in train: these pairs score -inf, which every loss here takes
 as a negative that is already right, with neither value, gradient nor curvature; means still count them.
 
-A run supplies, before the ``*``: ``train`` (Interactions) and its ``seed``.
+A run supplies ``train`` (Interactions) and its ``seed``, where a loss asks for them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from rectoolkit.model.losses.settings import LossSettings
     from rectoolkit.model.samplers.base import Batch
 
 Side = Literal["users", "items"]
-L2 = Annotated[float, Field(ge=0, description="weight of the squared ego embeddings of the batch")]
 
 
 @dataclass(frozen=True)
@@ -106,9 +105,9 @@ class Views:
 class Loss(nn.Module):
     """Base of every loss: ranking plus L2. Subclasses implement ``rank``, and ``curvature`` where it has a form."""
 
-    def __init__(self, *, l2: float = 1e-4) -> None:
+    def __init__(self, settings: LossSettings) -> None:
         super().__init__()
-        self.l2 = l2
+        self.settings, self.l2 = settings, settings.l2
 
     def prepare(self, batch: Batch) -> Batch:
         """The batch as the model shall see it; losses that need rows of more items ask for them here."""
@@ -134,11 +133,6 @@ class Loss(nn.Module):
         ``weights``, a number for each row in the shapes of ``Views.by_row``; ``Views.weights`` gives ones for None.
         """
         raise NotImplementedError(f"{type(self).__name__} has no closed form of its curvature")
-
-    @classmethod
-    def has_curvature(cls) -> bool:
-        """Whether ``curvature`` is offered."""
-        return cls.curvature is not Loss.curvature
 
 
 def weighted_squares(weights: Tensor, rows: Tensor) -> Tensor:

@@ -2,43 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from rectoolkit.model.losses.base import L2, Loss, Side, Views, weighted_squares
+from rectoolkit.model.losses.base import Loss, Side, Views, weighted_squares
+from rectoolkit.model.losses.settings import BCESettings
 from rectoolkit.recipe.registry import losses
 
 
-@losses.register("bce")
+@losses.register("bce", BCESettings)
 class BCE(Loss):
     """Binary cross-entropy of logits: mean softplus(-<u, i>) + negative_weight * mean softplus(<u, j>).
 
     The Hessian's diagonal is, with w = sigma(s)(1 - sigma(s)) per score, w v^2 for the user and w u^2 for item v.
     """
 
-    def __init__(
-        self,
-        *,
-        negative_weight: Annotated[float, Field(gt=0, description="weight of all negatives against positives")] = 1.0,
-        l2: L2 = 1e-4,
-    ) -> None:
-        super().__init__(l2=l2)
-        self.negative_weight = negative_weight
+    settings: BCESettings
 
     def rank(self, views: Views) -> Tensor:
         positives, negatives = views.scores()
-        return functional.softplus(-positives).mean() + self.negative_weight * functional.softplus(negatives).mean()
+        return (
+            functional.softplus(-positives).mean()
+            + self.settings.negative_weight * functional.softplus(negatives).mean()
+        )
 
     @torch.no_grad()
     def curvature(self, views: Views, side: Side, weights: tuple[Tensor, ...] | None = None) -> Tensor:
         triple, counted = views.coded, views.weights(side, weights)
         likely = [torch.sigmoid(scores) for scores in views.scores()]
         positives, negatives = (p * (1 - p) / p.numel() for p in likely)
-        negatives = self.negative_weight * negatives
+        negatives = self.settings.negative_weight * negatives
         if side == "items":
             return (counted[0] * positives + (counted[1] * negatives).sum(1)) @ triple.users.square()
         positives, negatives = counted[0] * positives, counted[0][:, None] * negatives

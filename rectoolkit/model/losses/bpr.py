@@ -6,20 +6,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rectoolkit.model.losses.base import L2, Loss, Side, Views, weighted_squares, weighted_sum
+from rectoolkit.model.losses.base import Loss, Side, Views, weighted_squares, weighted_sum
+from rectoolkit.model.losses.settings import BPRSettings
 from rectoolkit.recipe.registry import losses
 
 
-@losses.register("bpr")
+@losses.register("bpr", BPRSettings)
 class BPR(Loss):
     """Bayesian personalised ranking (Rendle et al., UAI 2009): mean softplus(<u, j> - <u, i>).
 
     With s = <u, i - j> and w = sigma(s)(1 - sigma(s)), the Hessian's diagonal is, per pair and dim, w (i - j)^2 for
     the user and w u^2 for each of the two items; over B K pairs it is averaged as the loss is.
     """
-
-    def __init__(self, *, l2: L2 = 1e-4) -> None:
-        super().__init__(l2=l2)
 
     def rank(self, views: Views) -> Tensor:
         positives, negatives = views.scores()

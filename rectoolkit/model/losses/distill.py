@@ -14,16 +14,16 @@ rows', not one a layer; they may hold items that the user has in train.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from rectoolkit.model.losses.base import L2, Loss, Triple, Views
+from rectoolkit.model.losses.base import Loss, Triple, Views
 from rectoolkit.model.losses.bpr import BPR
-from rectoolkit.model.losses.teacher import Decay, Taught, Teacher, Top
+from rectoolkit.model.losses.settings import BPRSettings, DistillSettings
+from rectoolkit.model.losses.teacher import Taught
 from rectoolkit.recipe.registry import losses
 
 if TYPE_CHECKING:
@@ -31,29 +31,15 @@ if TYPE_CHECKING:
     from rectoolkit.model.samplers.base import Batch
 
 
-@losses.register("distill")
+@losses.register("distill", DistillSettings)
 class Distill(Taught, Loss):
     """BPR plus the cross-entropy of the items that a teacher ranks high."""
 
-    refused = ("shared", "in_batch", "hard")
-    why = "loss 'distill' adds items by row"
-
-    def __init__(
-        self,
-        train: Interactions,
-        seed: int,
-        *,
-        teacher: Teacher = "",
-        weight: Annotated[float, Field(ge=0, description="weight of the distillation against BPR")] = 1.0,
-        decay: Decay = 0.1,
-        top: Top = 100,
-        draws: Annotated[int, Field(ge=1, le=1000, description="items drawn from the list for each row")] = 10,
-        l2: L2 = 1e-4,
-    ) -> None:
-        super().__init__(l2=l2)
-        self.weight, self.draws = weight, draws
-        self.ranking = BPR(l2=0.0)
-        self.learn_from(teacher, decay, top, train, seed)
+    def __init__(self, train: Interactions, seed: int, settings: DistillSettings) -> None:
+        super().__init__(settings)
+        self.weight, self.draws = settings.weight, settings.draws
+        self.ranking = BPR(BPRSettings(l2=0.0))
+        self.learn_from(train, seed)
 
     def prepare(self, batch: Batch) -> Batch:
         """The batch with ``draws`` of the teacher's items for each row behind its negatives, (B, K + draws)."""

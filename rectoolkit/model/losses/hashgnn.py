@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from rectoolkit.model.losses.base import L2, Loss, Side, Views
+from rectoolkit.model.losses.base import Loss, Side, Views
 from rectoolkit.model.losses.bce import BCE
 from rectoolkit.model.losses.bpr import BPR
+from rectoolkit.model.losses.settings import BCESettings, BPRSettings, HashGNNSettings
 from rectoolkit.recipe.registry import losses
 
 
-@losses.register("hashgnn")
+@losses.register("hashgnn", HashGNNSettings)
 class HashGNNLoss(Loss):
     """HashGNN's loss (WWW 2020): weight * cross-entropy + ranking, as ``bce`` and ``bpr`` have them.
 
@@ -22,14 +20,10 @@ class HashGNNLoss(Loss):
     the batch's positives and negatives.
     """
 
-    def __init__(
-        self,
-        *,
-        weight: Annotated[float, Field(ge=0, description="weight of the cross-entropy against the ranking")] = 0.1,
-        l2: L2 = 1e-4,
-    ) -> None:
-        super().__init__(l2=l2)
-        self.weight, self.entropy, self.ranking = weight, BCE(l2=0.0), BPR(l2=0.0)
+    def __init__(self, settings: HashGNNSettings) -> None:
+        super().__init__(settings)
+        self.weight, self.entropy = settings.weight, BCE(BCESettings(l2=0.0))
+        self.ranking = BPR(BPRSettings(l2=0.0))
 
     def rank(self, views: Views) -> Tensor:
         return self.weight * self.entropy.rank(views) + self.ranking.rank(views)

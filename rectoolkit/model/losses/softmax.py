@@ -12,30 +12,22 @@ sum_v p_v v^2 - (sum_v p_v v)^2 for the user and p_v (1 - p_v) u^2 for item v.
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from rectoolkit.model.losses.base import L2, Loss, Side, Views, weighted_squares, weighted_sum
+from rectoolkit.model.losses.base import Loss, Side, Views, weighted_squares, weighted_sum
 from rectoolkit.model.losses.fused import Shared, shared_curvature, shared_softmax
+from rectoolkit.model.losses.settings import SoftmaxSettings
 from rectoolkit.recipe.registry import losses
 
 
-@losses.register("softmax")
+@losses.register("softmax", SoftmaxSettings)
 class Softmax(Loss):
     """Sampled softmax over the positive and K negatives, corrected for the odds that these are drawn with."""
 
-    def __init__(
-        self,
-        *,
-        temperature: Annotated[float, Field(gt=0, description="scores are divided by it")] = 0.1,
-        correct: Annotated[bool, Field(description="undo the sampler's preference for popular items")] = True,
-        l2: L2 = 1e-4,
-    ) -> None:
-        super().__init__(l2=l2)
-        self.temperature, self.correct = temperature, correct
+    def __init__(self, settings: SoftmaxSettings) -> None:
+        super().__init__(settings)
+        self.temperature, self.correct = settings.temperature, settings.correct
 
     def rank(self, views: Views) -> Tensor:
         triple = views.coded

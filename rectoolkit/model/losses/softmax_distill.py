@@ -26,58 +26,32 @@ items about 3 in a row, and they are not left out.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from pydantic import Field
 
-from rectoolkit.errors import Fault
-from rectoolkit.model.losses.base import L2, Views
+from rectoolkit.model.losses.base import Views
 from rectoolkit.model.losses.fused import Shared, Targets
+from rectoolkit.model.losses.settings import SoftmaxDistillSettings
 from rectoolkit.model.losses.softmax import Softmax
-from rectoolkit.model.losses.teacher import Decay, Taught, Teacher, Top
-from rectoolkit.recipe.registry import Recipe, losses
+from rectoolkit.model.losses.teacher import Taught
+from rectoolkit.recipe.registry import losses
 
 if TYPE_CHECKING:
     from rectoolkit.data import Interactions
     from rectoolkit.model.samplers.base import Batch
 
 
-@losses.register("softmax_distill")
+@losses.register("softmax_distill", SoftmaxDistillSettings)
 class SoftmaxDistill(Taught, Softmax):
     """Sampled softmax over shared negatives, whose positives or targets are a float teacher's."""
 
-    refused = ("uniform", "popularity", "hard", "in_batch")
-    right_sampler = "shared"
-    why = "loss 'softmax_distill' draws other users, so negatives must not depend on the row"
-
-    def __init__(
-        self,
-        train: Interactions,
-        seed: int,
-        *,
-        teacher: Teacher = "",
-        temperature: Annotated[float, Field(gt=0, description="scores are divided by it")] = 0.3,
-        correct: Annotated[bool, Field(description="undo the sampler's preference for popular items")] = True,
-        decay: Decay = 0.03,
-        top: Top = 100,
-        own: Annotated[float, Field(ge=0, le=1, description="share of rows that keep the data's pair")] = 0.0,
-        soft: Annotated[float, Field(ge=0, le=1, description="share of a row's target that is the teacher's")] = 0.0,
-        teacher_temperature: Annotated[float, Field(gt=0, description="the teacher's scores are divided by it")] = 1.0,
-        l2: L2 = 0.0,
-    ) -> None:
-        super().__init__(temperature=temperature, correct=correct, l2=l2)
-        self.own, self.soft, self.teacher_temperature = own, soft, teacher_temperature
-        self.learn_from(teacher, decay, top, train, seed, unseen=True)
+    def __init__(self, train: Interactions, seed: int, settings: SoftmaxDistillSettings) -> None:
+        super().__init__(settings)
+        self.own, self.soft, self.teacher_temperature = settings.own, settings.soft, settings.teacher_temperature
+        self.learn_from(train, seed, unseen=True)
         self._known = torch.from_numpy(np.flatnonzero(train.user_degrees))
-
-    @classmethod
-    def misfits(cls, recipe: Recipe) -> list[Fault]:
-        faults, written = super().misfits(recipe), recipe["loss"]
-        if written["own"] == 1 and not written["soft"]:
-            faults.append(Fault("loss.soft", "own = 1 and soft = 0 leave nothing to the teacher; write soft above 0"))
-        return faults
 
     def prepare(self, batch: Batch) -> Batch:
         """The batch with all but the first ``own`` of its rows drawn from the teacher's lists."""

@@ -1,53 +1,36 @@
-"""A teacher: a finished float run whose ranking other runs are taught, and the lists that they are taught from.
+"""Teachers: finished float32 runs from whose rankings a loss learns.
 
-``Taught`` is the part of a loss that reads one. The teacher's embeddings are part of the run's identity. A teacher
-trained on another split is refused, for it may have seen pairs of this run's test part; and where this run validates
-on a part of train, so is one that did not hold out the same part: lists leave out only what this run trains on, so a
-teacher that has seen the rest of train would put just that on top. Bare embeddings cannot say what they have seen.
+``Taught`` is the part of a loss that reads the teacher. ``TaughtSettings`` decides which teachers a run accepts.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from rectoolkit.errors import Fault, FormatError, UserError
-from rectoolkit.files import check_whole
+from rectoolkit.errors import FormatError, UserError
+from rectoolkit.model.losses.settings import FILES
 from rectoolkit.search.float32 import open_embeddings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from rectoolkit.data import Dataset, Interactions
-    from rectoolkit.recipe.registry import Recipe
+    from rectoolkit.data import Interactions
 
 BLOCK_SCORES = 1 << 25  # 128 MB of scores at a time
-FILES = ("users.npy", "items.npy")
-
-Teacher = Annotated[str, Field(description="folder of the float run whose ranking is taught")]
-Decay = Annotated[float, Field(ge=0, description="how fast weights fall along the teacher's list")]
-Top = Annotated[int, Field(ge=1, le=10000, description="length of the teacher's list")]
 
 
 class Taught:
-    """Mixed into a loss with the setting ``teacher``: its faults, files and data; ``refused`` samplers do not fit."""
+    """Mixin for losses whose settings are ``TaughtSettings``: the teacher's embeddings, lists and random draws."""
 
-    refused: tuple[str, ...] = ()
-    right_sampler = "uniform"
-    why = ""
     steps: Tensor  # batches prepared: seeds each batch's draws, so that a resumed run draws on
 
-    def learn_from(
-        self: Any, teacher: str, decay: float, top: int, train: Interactions, seed: int, *, unseen: bool = False
-    ) -> None:
-        """Remember whom to ask, once the module is there; ``unseen``: lists leave out what a user has in ``train``."""
-        self.teacher, self.decay, self.top, self.seed = teacher, decay, top, seed
+    def learn_from(self: Any, train: Interactions, seed: int, *, unseen: bool = False) -> None:
+        """Prepare to read the teacher; call it in the constructor. ``unseen``: lists omit what a user has in train."""
+        self.teacher, self.decay, self.top = self.settings.teacher, self.settings.decay, self.settings.top
+        self.seed = seed
         self._size, self._without = (train.num_users, train.num_items), train if unseen else None
         self._lists: Tensor | None = None
         self._tables: tuple[Tensor, Tensor] | None = None
@@ -85,61 +68,6 @@ class Taught:
     def draw_ranks(self, number: int, generator: torch.Generator) -> Tensor:
         """Ranks drawn by their odds, int64 (number,)."""
         return torch.multinomial(self.odds, number, True, generator=generator)
-
-    @classmethod
-    def misfits(cls, recipe: Recipe) -> list[Fault]:
-        faults = []
-        folder, sampler = recipe["loss"]["teacher"], recipe["sampler"]["name"]
-        if not folder:
-            faults.append(Fault("loss.teacher", "needs the folder of a finished run whose quantizer is 'float32'"))
-        if sampler in cls.refused:
-            faults.append(Fault("sampler.name", f"{cls.why}; write '{cls.right_sampler}', not '{sampler}'"))
-        return faults
-
-    @classmethod
-    def reads(cls, settings: Mapping[str, Any]) -> list[Path]:
-        """The files outside recipe and data that the run depends on."""
-        return [Path(settings["teacher"]) / name for name in FILES]
-
-    @classmethod
-    def check_data(cls, settings: Mapping[str, Any], dataset: Dataset, held_out: Mapping[str, Any] | None) -> None:
-        """Raise UserError where the teacher is not there, or has seen what this run's test or validation part holds."""
-        folder = Path(settings["teacher"])
-        if missing := [name for name in FILES if not (folder / name).is_file()]:
-            raise UserError(
-                f"loss.teacher: '{folder}' has no {' and no '.join(missing)}; train the teacher first, by the recipe "
-                "whose run this is ('rectool run' prints the folder); elsewhere: --set loss.teacher=FOLDER"
-            )
-        try:
-            environment = json.loads((folder / "environment.json").read_text())
-            then, held, bits = environment["data"]["digest"], environment.get("held_out"), environment.get("bits", 32)
-            metrics = folder / "metrics.json"
-            written = json.loads(metrics.read_text()).get("crc32", {}) if metrics.exists() else {}
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"loss.teacher: '{folder}' does not say what the teacher was trained on") from None
-        if bits < 32:
-            raise UserError(
-                f"loss.teacher: '{folder}' is a run of {bits}-bit codes, whose rows before coding were not trained to "
-                "rank; name a run whose quantizer is 'float32'"
-            )
-        for name in FILES:
-            if name in written:
-                check_whole(folder / name, written[name])
-        if then != dataset.digest:
-            raise UserError(
-                f"loss.teacher: '{folder}' was trained on other interactions or another split "
-                f"(digest {str(then)[:12]}, here {dataset.digest[:12]}), and may have seen this run's test part; "
-                "train the teacher on the same [dataset]"
-            )
-        if held_out is not None and held != held_out:
-            asked = " ".join(f"--set {key}={value}" for key, value in held_out.items() if key != "order")
-            now = " on the train file as it is now" if "order" in held_out else ""
-            raise UserError(
-                f"loss.teacher: '{folder}' did not hold out this run's validation part, and would rank it first; train "
-                f"the teacher{now} with {asked}, or write train.validation = 0"
-            )
 
 
 def teacher_tables(run: Path, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

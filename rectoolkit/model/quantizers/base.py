@@ -1,7 +1,7 @@
 """What a quantizer is: real rows (N, D) to integer codes with an affine map, and a backward that *is* the method.
 
 A model has two of the same kind, one for user rows and one for item rows, each with its own grid: the two sides
-differ in length and spread, and ranking does not ask for a common scale. A run supplies, before the ``*``:
+differ in length and spread, and ranking does not ask for a common scale. A run supplies
 ``dim`` (width of a real row), ``segments`` (the widths it is concatenated from), ``generator`` (torch.Generator,
 in the same state for both sides, so that what must be common, such as a rotation, is).
 
@@ -10,46 +10,20 @@ The equality that carries the project: in eval mode ``forward(x)`` equals ``enco
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
-from rectoolkit.errors import Fault
-from rectoolkit.recipe.registry import Recipe, encoders
 from rectoolkit.search.codes import CodeTable
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from rectoolkit.model.losses import Loss, Views
+    from rectoolkit.model.losses.base import Loss, Views
+    from rectoolkit.model.quantizers.settings import QuantizerSettings
     from rectoolkit.search.fold_in import RowGrid
-
-Bits = Annotated[int, Field(ge=1, le=8, description="bits per dimension")]
-
-
-def _one_bit(bits: Any) -> Any:
-    if isinstance(bits, int) and bits != 1:
-        raise ValueError(
-            "this method makes one bit a dimension and has no form for any other number; write 1, or take a method "
-            "of 1 to 8 bits, such as gste, lsq or round"
-        )
-    return bits
-
-
-OneBit = Annotated[
-    int,
-    Field(ge=1, le=1, description="bits per dimension; the method has no form for more than 1"),
-    BeforeValidator(_one_bit),
-]
-Momentum = Annotated[float, Field(ge=0, lt=1, description="weight of the past in the moving average of the range")]
-Magnitude = Annotated[float, Field(gt=0, description="magnitude of a coded dim")]
-Scale = Annotated[
-    Literal["table", "row"],
-    Field(description="one scale for all rows of a side, or one a row, which keeps its length for 2 more bytes"),
-]
 
 
 def straight_through(x: Tensor, value: Tensor) -> Tensor:
@@ -76,20 +50,6 @@ def random_rotation(dim: int, generator: torch.Generator) -> Tensor:
     return turned
 
 
-def needs_layers(name: str, recipe: Recipe) -> list[Fault]:
-    """The faults of a recipe whose encoder gives method ``name`` no layers side by side to scale one by one."""
-    encoder = recipe["encoder"]
-    if encoder.get("combine", "concat") != "concat":
-        message = f"{name} scales each layer by itself, but this encoder merges its layers; write combine = 'concat'"
-        return [Fault("encoder.combine", message)]
-    if "combine" not in encoder and not getattr(encoders[encoder["name"]], "concatenates", False):
-        message = f"{name} scales each layer by itself, but this encoder has no layers side by side; "
-        return [Fault("encoder.name", message + "write name = 'lightgcn' and combine = 'concat'")]
-    if encoder.get("layers", 1) == 0:
-        return [Fault("encoder.layers", f"{name} scales each layer by itself; write 1 or more layers")]
-    return []
-
-
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
@@ -107,15 +67,14 @@ class Quantizer(nn.Module):
     own), ``segments`` the blocks of a code row with a scale each, ``progress`` the share of training done, 0..1.
     """
 
-    trained: ClassVar[bool] = True  # False: training goes on in float32, codes are made after it
     observes: ClassVar[bool] = False  # True: ``observe`` is called with every batch before its backward
 
-    def __init__(self, dim: int, segments: tuple[int, ...] = (), *, bits: int = 1) -> None:
+    def __init__(self, dim: int, segments: tuple[int, ...], settings: QuantizerSettings) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim, self.settings = dim, settings
         self.segments = tuple(segments) or (dim,)
         self.width = sum(self.segments)
-        self.bits = bits
+        self.bits: int = getattr(settings, "bits", 32)
         self.progress = 0.0
         self.generator: torch.Generator | None = None  # methods that draw put theirs here, to be saved with the rest
         self._columns: Tensor  # the segment of each dim, (width,)
@@ -136,9 +95,9 @@ class Quantizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The values of the codes of ``x``, (N, D) -> (N, width), differentiable as the method has it.
 
-        A method applied after training (``trained = False``) gives ``x`` itself while training.
+        A method applied after training (``trained = False`` in its settings) gives ``x`` itself while training.
         """
-        return x if self.training and not self.trained else self.values(*self.grid(x))
+        return x if self.training and not self.settings.trained else self.values(*self.grid(x))
 
     def target(self, x: Tensor) -> Tensor:
         """What the codes of ``x`` stand for, (N, D) -> (N, width): ``x``, unless the method transforms rows first."""
@@ -220,8 +179,8 @@ class Quantizer(nn.Module):
 class SignQuantizer(Quantizer):
     """One bit a dim, -a or +a with a = ``magnitude``; 0 counts as positive. Subclasses give the backward."""
 
-    def __init__(self, dim: int, segments: tuple[int, ...] = (), *, bits: int = 1) -> None:
-        super().__init__(dim, segments, bits=bits)
+    def __init__(self, dim: int, segments: tuple[int, ...], settings: QuantizerSettings) -> None:
+        super().__init__(dim, segments, settings)
         self._one: Tensor
         self.register_buffer("_one", torch.ones(1, len(self.segments)), persistent=False)
 

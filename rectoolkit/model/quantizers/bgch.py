@@ -21,20 +21,18 @@ series' frequency and number of terms ours. The cross-entropy on layer 0 is a ma
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from rectoolkit.model.quantizers.base import OneBit, SignQuantizer, needs_layers, random_rotation, signs, two_bytes
-from rectoolkit.recipe.registry import Recipe, quantizers
+from rectoolkit.model.quantizers.base import SignQuantizer, random_rotation, signs, two_bytes
+from rectoolkit.model.quantizers.settings import BGCHSettings
+from rectoolkit.recipe.registry import quantizers
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from rectoolkit.errors import Fault
 
 
 class _Sign(torch.autograd.Function):
@@ -53,32 +51,18 @@ class _Sign(torch.autograd.Function):
         return gradients[0] * (4 * ctx.frequency / math.pi * series).clamp(-1, 1), None, None
 
 
-@quantizers.register("bgch")
+@quantizers.register("bgch", BGCHSettings)
 class BGCH(SignQuantizer):
     """Sign times mean magnitude by row and layer, of dispersed rows through a linear layer."""
 
-    def __init__(
-        self,
-        dim: int,
-        segments: tuple[int, ...],
-        generator: torch.Generator,
-        *,
-        bits: OneBit = 1,
-        terms: Annotated[int, Field(ge=2, le=64, description="the sign's series has the odd terms below this")] = 4,
-        frequency: Annotated[float, Field(gt=0, description="frequency of the sign's Fourier series")] = 1.0,
-        eta: Annotated[float, Field(ge=0, le=1, description="share of the main direction taken away")] = 0.1,
-        iterations: Annotated[int, Field(ge=1, le=100, description="power iterations for it on each batch")] = 2,
-    ) -> None:
-        super().__init__(dim, segments, bits=bits)
-        self.terms, self.frequency, self.eta, self.iterations = terms, frequency, eta, iterations
+    def __init__(self, dim: int, segments: tuple[int, ...], generator: torch.Generator, settings: BGCHSettings) -> None:
+        super().__init__(dim, segments, settings)
+        self.terms, self.frequency = settings.terms, settings.frequency
+        self.eta, self.iterations = settings.eta, settings.iterations
         self.weights = nn.ParameterList([random_rotation(width, generator) for width in self.segments])
         self.direction: Tensor  # p of every segment in a row, (width,)
         direction = torch.randn(self.width, generator=generator)
         self.register_buffer("direction", torch.cat([functional.normalize(p, dim=0) for p in self._split(direction)]))
-
-    @classmethod
-    def misfits(cls, recipe: Recipe) -> list[Fault]:
-        return needs_layers("bgch", recipe)
 
     def calibrate(self, x: Tensor) -> None:
         self._turn(x)

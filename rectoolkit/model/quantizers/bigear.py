@@ -19,18 +19,16 @@ learning rate. That the gradient passes through mean|e_l| is our reading.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field
 
-from rectoolkit.model.quantizers.base import OneBit, SignQuantizer, needs_layers, signs, two_bytes
-from rectoolkit.recipe.registry import Recipe, quantizers
+from rectoolkit.model.quantizers.base import SignQuantizer, signs, two_bytes
+from rectoolkit.model.quantizers.settings import BiGeaRSettings
+from rectoolkit.recipe.registry import quantizers
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from rectoolkit.errors import Fault
 
 
 class _Sign(torch.autograd.Function):
@@ -47,27 +45,16 @@ class _Sign(torch.autograd.Function):
         return gradients[0] * bump.clamp(1e-8, 1), None
 
 
-@quantizers.register("bigear")
+@quantizers.register("bigear", BiGeaRSettings)
 class BiGeaR(SignQuantizer):
     """Sign times mean magnitude by row and layer, deeper layers weighing more."""
 
-    def __init__(
-        self,
-        dim: int,
-        segments: tuple[int, ...],
-        *,
-        bits: OneBit = 1,
-        gamma: Annotated[float, Field(gt=0, description="sharpness of the bump in the sign's gradient")] = 1.0,
-    ) -> None:
-        super().__init__(dim, segments, bits=bits)
-        self.gamma = gamma
+    def __init__(self, dim: int, segments: tuple[int, ...], settings: BiGeaRSettings) -> None:
+        super().__init__(dim, segments, settings)
+        self.gamma = settings.gamma
         self.weights: Tensor
         depth = len(self.segments)
         self.register_buffer("weights", torch.arange(1, depth + 1) / depth, persistent=False)
-
-    @classmethod
-    def misfits(cls, recipe: Recipe) -> list[Fault]:
-        return needs_layers("bigear", recipe)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rectoolkit.model.quantizers.base import Bits, Momentum, Quantizer, signs, straight_through
+from rectoolkit.model.quantizers.base import Quantizer, signs, straight_through
+from rectoolkit.model.quantizers.settings import DoReFaSettings
 from rectoolkit.recipe.registry import quantizers
 
 if TYPE_CHECKING:
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
 SMALLEST = 1e-6
 
 
-@quantizers.register("dorefa")
+@quantizers.register("dorefa", DoReFaSettings)
 class DoReFa(Quantizer):
     """Uniform grid on tanh of the rows, in [-1, 1]; at one bit their sign times their mean magnitude."""
 
-    def __init__(self, dim: int, segments: tuple[int, ...], *, bits: Bits = 1, momentum: Momentum = 0.99) -> None:
-        super().__init__(dim, segments, bits=bits)
-        self.momentum = momentum
+    def __init__(self, dim: int, segments: tuple[int, ...], settings: DoReFaSettings) -> None:
+        super().__init__(dim, segments, settings)
+        self.momentum = settings.momentum
         self.reach: Tensor  # M, at one bit mean|x|; (1, segments)
         self.register_buffer("reach", torch.ones(1, len(self.segments)))
 

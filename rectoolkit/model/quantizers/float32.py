@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from rectoolkit.model.quantizers.base import Quantizer
+from rectoolkit.model.quantizers.settings import Float32Settings
 from rectoolkit.recipe.registry import quantizers
 
 if TYPE_CHECKING:
@@ -17,14 +18,9 @@ if TYPE_CHECKING:
     from rectoolkit.search.codes import CodeTable
 
 
-@quantizers.register("float32")
+@quantizers.register("float32", Float32Settings)
 class Float32(Quantizer):
     """The identity; ``encode`` gives the rows themselves, float32 (N, D)."""
-
-    trained: ClassVar[bool] = False
-
-    def __init__(self, dim: int, segments: tuple[int, ...]) -> None:
-        super().__init__(dim, segments, bits=32)
 
     def forward(self, x: Tensor) -> Tensor:
         return x

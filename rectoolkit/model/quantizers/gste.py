@@ -30,26 +30,20 @@ EWGS's, with the absolute value that its code lacks. ``scale = "row"``, ``clip =
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
 
-from rectoolkit.errors import Fault
+from rectoolkit.model.quantizers.settings import GSTESettings
 from rectoolkit.model.quantizers.uniform import UniformQuantizer
-from rectoolkit.recipe.registry import Recipe, losses, quantizers
+from rectoolkit.recipe.registry import quantizers
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rectoolkit.model.losses import Loss, Views
+    from rectoolkit.model.losses.base import Loss, Views
 
 TOLERANCE = 1e-3
-
-Curvature = Annotated[
-    Literal["exact", "hutchinson", "none"],
-    Field(description="how delta finds Tr(H): closed form, random probes, or not at all (delta stays as set)"),
-]
 
 
 class _Round(torch.autograd.Function):
@@ -68,42 +62,24 @@ class _Round(torch.autograd.Function):
         return ctx.quantizer.through(gradients[0], error), None
 
 
-@quantizers.register("gste")
+@quantizers.register("gste", GSTESettings)
 class GSTE(UniformQuantizer):
     """Uniform grid, gradient scaled by rounding error and curvature."""
 
     observes: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        dim: int,
-        segments: tuple[int, ...],
-        generator: torch.Generator,
-        *,
-        curvature: Curvature = "exact",
-        delta: Annotated[float, Field(ge=0, description="delta before its first refresh")] = 0.0,
-        every: Annotated[int, Field(ge=1, description="steps between two refreshes of delta")] = 1,
-        probes: Annotated[int, Field(ge=1, description="most probes where curvature = 'hutchinson'")] = 50,
-        **grid: Any,
-    ) -> None:
-        super().__init__(dim, segments, generator, **grid)
+    def __init__(self, dim: int, segments: tuple[int, ...], generator: torch.Generator, settings: GSTESettings) -> None:
+        super().__init__(dim, segments, generator, settings)
         self.delta: Tensor
         self.trace: Tensor  # Tr(H) on the integer grid at the last refresh
         self.steps: Tensor  # batches observed
-        self.curvature, self.every, self.probes = curvature, every, probes
+        self.curvature, self.every, self.probes = settings.curvature, settings.every, settings.probes
         self._due = False
         self._elements: Tensor | int = 0  # N
         self._step_square = torch.ones(1, len(self.segments))  # of the rows coded last, (N or 1, segments)
-        self.register_buffer("delta", torch.tensor(delta))
+        self.register_buffer("delta", torch.tensor(settings.delta))
         self.register_buffer("trace", torch.tensor(0.0))
         self.register_buffer("steps", torch.tensor(0))
-
-    @classmethod
-    def misfits(cls, recipe: Recipe) -> list[Fault]:
-        name = recipe["loss"]["name"]
-        if recipe["quantizer"]["curvature"] != "exact" or losses[name].has_curvature():
-            return []
-        return [Fault("quantizer.curvature", f"loss '{name}' has no closed form of its curvature; write 'hutchinson'")]
 
     def _affine(self, x: Tensor, unit: Tensor | None, codes: Tensor) -> tuple[Tensor, Tensor]:
         scale, offset = super()._affine(x, unit, codes)

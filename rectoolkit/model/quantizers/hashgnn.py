@@ -19,38 +19,29 @@ paper's evaluation ranks 500 candidates again by their continuous values; here c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import torch
-from pydantic import Field
 
-from rectoolkit.model.quantizers.base import Magnitude, OneBit, SignQuantizer, signs, straight_through
-from rectoolkit.model.quantizers.hash_layer import GROWTH, HashLayer, coded_rows, guidance
+from rectoolkit.model.quantizers.base import SignQuantizer, signs, straight_through
+from rectoolkit.model.quantizers.hash_layer import HashLayer, coded_rows, guidance
+from rectoolkit.model.quantizers.settings import HashGNNSettings
 from rectoolkit.recipe.registry import quantizers
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@quantizers.register("hashgnn")
+@quantizers.register("hashgnn", HashGNNSettings)
 class HashGNN(SignQuantizer):
     """Sign of a tanh dense layer, guided by its continuous value while training."""
 
     def __init__(
-        self,
-        dim: int,
-        segments: tuple[int, ...],
-        generator: torch.Generator,
-        *,
-        bits: OneBit = 1,
-        width: Annotated[int, Field(ge=0, le=4096, description="bits a row; 0: the encoder's width")] = 0,
-        growth: Annotated[float, Field(gt=0, le=1, description="step by which beta grows")] = GROWTH,
-        magnitude: Magnitude = 1.0,
-        ramp: Annotated[float, Field(gt=0, le=1, description="share of training over which beta grows to 1")] = 0.8,
+        self, dim: int, segments: tuple[int, ...], generator: torch.Generator, settings: HashGNNSettings
     ) -> None:
-        super().__init__(dim, (width or dim,), bits=bits)
+        super().__init__(dim, (settings.width or dim,), settings)
         self.generator = generator
-        self.growth, self.ramp, self.scale = growth, ramp, magnitude
+        self.growth, self.ramp, self.scale = settings.growth, settings.ramp, settings.magnitude
         self.layer = HashLayer(dim, self.width, generator)
 
     def calibrate(self, x: Tensor) -> None:

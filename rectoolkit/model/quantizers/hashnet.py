@@ -18,33 +18,25 @@ the recipe's, not the weighted likelihood of pairs of images. ``magnitude`` is a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import torch
-from pydantic import Field
 
-from rectoolkit.model.quantizers.base import Magnitude, OneBit, SignQuantizer
+from rectoolkit.model.quantizers.base import SignQuantizer
+from rectoolkit.model.quantizers.settings import HashNetSettings
 from rectoolkit.recipe.registry import quantizers
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@quantizers.register("hashnet")
+@quantizers.register("hashnet", HashNetSettings)
 class HashNet(SignQuantizer):
     """tanh(s x) with s growing over training; sign at test."""
 
-    def __init__(
-        self,
-        dim: int,
-        segments: tuple[int, ...],
-        *,
-        bits: OneBit = 1,
-        sharpness: Annotated[float, Field(ge=1, description="slope of tanh at the end of training, from 1")] = 7.1,
-        magnitude: Magnitude = 1.0,
-    ) -> None:
-        super().__init__(dim, segments, bits=bits)
-        self.sharpness, self.scale = sharpness, magnitude
+    def __init__(self, dim: int, segments: tuple[int, ...], settings: HashNetSettings) -> None:
+        super().__init__(dim, segments, settings)
+        self.sharpness, self.scale = settings.sharpness, settings.magnitude
         self.unit: Tensor
         self.register_buffer("unit", torch.ones(1, len(self.segments)))
 

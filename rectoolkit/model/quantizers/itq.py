@@ -18,36 +18,26 @@ a run was evaluated on its way changes nothing. ``scale = "row"`` keeps each row
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
 import torch
-from pydantic import Field
 
-from rectoolkit.model.quantizers.base import OneBit, signs, two_bytes
+from rectoolkit.model.quantizers.base import signs, two_bytes
 from rectoolkit.model.quantizers.rotated import Rotated
+from rectoolkit.model.quantizers.settings import ITQSettings
 from rectoolkit.recipe.registry import quantizers
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@quantizers.register("itq")
+@quantizers.register("itq", ITQSettings)
 class ITQ(Rotated):
     """Signs of rows under a rotation fitted to them."""
 
-    def __init__(
-        self,
-        dim: int,
-        segments: tuple[int, ...],
-        generator: torch.Generator,
-        *,
-        bits: OneBit = 1,
-        iterations: Annotated[int, Field(ge=1, le=1000, description="turns of codes and rotation")] = 50,
-        rows: Annotated[int, Field(ge=1, description="most rows that the rotation is fitted on")] = 65536,
-        **settings: Any,
-    ) -> None:
-        super().__init__(dim, segments, generator, bits=bits, **settings)
-        self.iterations, self.rows = iterations, rows
+    def __init__(self, dim: int, segments: tuple[int, ...], generator: torch.Generator, settings: ITQSettings) -> None:
+        super().__init__(dim, segments, generator, settings)
+        self.iterations, self.rows = settings.iterations, settings.rows
         self.start: Tensor
         self.mean: Tensor
         self.register_buffer("start", self.rotation.clone())

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from rectoolkit.model.quantizers.base import Bits, Quantizer, signs, straight_through
+from rectoolkit.model.quantizers.base import Quantizer, signs, straight_through
+from rectoolkit.model.quantizers.settings import LSQSettings
 from rectoolkit.recipe.registry import quantizers
 
 if TYPE_CHECKING:
@@ -46,13 +47,13 @@ class _ScaleGradient(torch.autograd.Function):
         return gradients[0] * factor, None
 
 
-@quantizers.register("lsq")
+@quantizers.register("lsq", LSQSettings)
 class LSQ(Quantizer):
     """Uniform grid through zero whose step is a parameter."""
 
-    def __init__(self, dim: int, segments: tuple[int, ...], *, bits: Bits = 1) -> None:
-        super().__init__(dim, segments, bits=bits)
-        self.negative = 1 << (bits - 1)  # Qn
+    def __init__(self, dim: int, segments: tuple[int, ...], settings: LSQSettings) -> None:
+        super().__init__(dim, segments, settings)
+        self.negative = 1 << (settings.bits - 1)  # Qn
         self.positive = max(1, self.negative - 1)  # Qp
         self.step = nn.Parameter(torch.ones(1, len(self.segments)))
 

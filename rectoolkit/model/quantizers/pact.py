@@ -19,13 +19,13 @@ ours.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field
 from torch import nn
 
-from rectoolkit.model.quantizers.base import Bits, Quantizer, straight_through
+from rectoolkit.model.quantizers.base import Quantizer, straight_through
+from rectoolkit.model.quantizers.settings import PACTSettings
 from rectoolkit.recipe.registry import quantizers
 
 if TYPE_CHECKING:
@@ -49,23 +49,13 @@ class _Decay(torch.autograd.Function):
         return gradients[0] + ctx.decay * alpha, None
 
 
-@quantizers.register("pact")
+@quantizers.register("pact", PACTSettings)
 class PACT(Quantizer):
     """Uniform grid between -alpha and alpha, alpha a parameter moved by what it clips."""
 
-    def __init__(
-        self,
-        dim: int,
-        segments: tuple[int, ...],
-        *,
-        bits: Bits = 1,
-        deviations: Annotated[
-            float, Field(gt=0, le=20, description="standard deviations of the rows at which the clip starts")
-        ] = 3.0,
-        decay: Annotated[float, Field(ge=0, description="weight of the penalty decay / 2 alpha^2 on the clip")] = 1e-4,
-    ) -> None:
-        super().__init__(dim, segments, bits=bits)
-        self.deviations, self.decay = deviations, decay
+    def __init__(self, dim: int, segments: tuple[int, ...], settings: PACTSettings) -> None:
+        super().__init__(dim, segments, settings)
+        self.deviations, self.decay = settings.deviations, settings.decay
         self.alpha = nn.Parameter(torch.ones(1, len(self.segments)))
 
     @torch.no_grad()

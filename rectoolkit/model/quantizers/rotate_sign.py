@@ -18,12 +18,13 @@ one segment.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from rectoolkit.model.quantizers.base import two_bytes
 from rectoolkit.model.quantizers.rotated import Rotated
+from rectoolkit.model.quantizers.settings import RotateSignSettings
 from rectoolkit.recipe.registry import quantizers
 
 if TYPE_CHECKING:
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
 GAUSSIAN_STEPS = (1.596, 0.9957, 0.5860, 0.3352, 0.1881, 0.1041, 0.0569, 0.0308)
 
 
-@quantizers.register("rotate_sign")
+@quantizers.register("rotate_sign", RotateSignSettings)
 class RotateSign(Rotated):
     """Codes of randomly rotated rows on a symmetric grid; at one bit their sign."""
 
-    def __init__(self, dim: int, segments: tuple[int, ...], generator: torch.Generator, **settings: Any) -> None:
-        super().__init__(dim, segments, generator, **settings)
+    def __init__(
+        self, dim: int, segments: tuple[int, ...], generator: torch.Generator, settings: RotateSignSettings
+    ) -> None:
+        super().__init__(dim, segments, generator, settings)
         self.deviation: Tensor
         self.register_buffer("deviation", torch.ones(1, 1))
 

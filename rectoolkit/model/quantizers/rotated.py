@@ -6,30 +6,24 @@ rotated row is one segment, whatever blocks the encoder's rows had.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from rectoolkit.model.quantizers.base import Bits, Quantizer, Scale, random_rotation
+from rectoolkit.model.quantizers.base import Quantizer, random_rotation
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from rectoolkit.model.quantizers.settings import RotatedSettings
+
 
 class Rotated(Quantizer):
     """Rows under a rotation that begins at random; subclasses say how they are coded."""
 
-    trained: ClassVar[bool] = False
-
     def __init__(
-        self,
-        dim: int,
-        segments: tuple[int, ...],
-        generator: torch.Generator,
-        *,
-        bits: Bits = 1,
-        scale: Scale = "table",
+        self, dim: int, segments: tuple[int, ...], generator: torch.Generator, settings: RotatedSettings
     ) -> None:
-        super().__init__(dim, (dim,), bits=bits)
-        self.scale = scale
+        super().__init__(dim, (dim,), settings)
+        self.scale = settings.scale
         self.rotation: Tensor
         self.register_buffer("rotation", random_rotation(dim, generator))

@@ -11,13 +11,12 @@ There is no gradient: training goes on in float32. Source: common practice; noth
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from pydantic import Field
 
-from rectoolkit.model.quantizers.base import Bits, Scale
+from rectoolkit.model.quantizers.settings import RoundSettings, UniformSettings
 from rectoolkit.model.quantizers.uniform import UniformQuantizer
 from rectoolkit.recipe.registry import quantizers
 
@@ -25,28 +24,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@quantizers.register("round")
+@quantizers.register("round", RoundSettings)
 class Round(UniformQuantizer):
     """Uniform grid laid over the final rows of a float model."""
 
-    trained: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        dim: int,
-        segments: tuple[int, ...],
-        *,
-        bits: Bits = 8,
-        extent: Annotated[
-            Literal["minmax", "percentile"], Field(description="bounds: the rows' extremes, or percentiles of them")
-        ] = "minmax",
-        percentile: Annotated[
-            float, Field(gt=0, le=100, description="central share of values, in percent, where extent = 'percentile'")
-        ] = 99.9,
-        scale: Scale = "table",
-    ) -> None:
-        super().__init__(dim, segments, bits=bits, scale=scale)
-        self.share = percentile if extent == "percentile" else 100.0
+    def __init__(self, dim: int, segments: tuple[int, ...], settings: RoundSettings) -> None:
+        super().__init__(dim, segments, None, UniformSettings(bits=settings.bits, scale=settings.scale))
+        self.settings = settings
+        self.share = settings.percentile if settings.extent == "percentile" else 100.0
 
     def calibrate(self, x: Tensor) -> None:
         """Nothing: the untrained rows are not what is rounded."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rectoolkit.model.quantizers.base import straight_through
+from rectoolkit.model.quantizers.settings import STESettings
 from rectoolkit.model.quantizers.uniform import UniformQuantizer
 from rectoolkit.recipe.registry import quantizers
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@quantizers.register("ste")
+@quantizers.register("ste", STESettings)
 class STE(UniformQuantizer):
     """Uniform grid, identity gradient."""
 

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from rectoolkit.model.quantizers.base import Bits, Momentum, Quantizer, Scale, in_scales, two_bytes
+from rectoolkit.model.quantizers.base import Quantizer, in_scales, two_bytes
 from rectoolkit.model.quantizers.hash_layer import HashLayer, coded_rows, guidance
 from rectoolkit.search.fold_in import LEAST_ALONG, SMALLEST_SQUARE, RowGrid
 
-Bounds = Annotated[
-    Literal["average", "learned"],
-    Field(description="clip bounds: a moving average of the data's range, or parameters trained with the rest"),
-]
-Extent = Annotated[
-    Literal["minmax", "deviation"],
-    Field(description="the data's range: its extremes, or so many standard deviations around its mean"),
-]
-Deviations = Annotated[float, Field(gt=0, le=20, description="half-width of the range where extent = 'deviation'")]
-Clip = Annotated[
-    Literal["nothing", "inward"],
-    Field(description="gradient of values outside the bounds: nothing, or what pulls them back inside"),
-]
-HasLayer = Annotated[bool, Field(description="a dense layer and tanh before the grid, as HashGNN's")]
-Guidance = Annotated[
-    float,
-    Field(ge=0, le=1, description="share of training over which rows also enter the loss uncoded, ever fewer of them"),
-]
+if TYPE_CHECKING:
+    from rectoolkit.model.quantizers.settings import UniformSettings
 
 
 class _Inward(torch.autograd.Function):
@@ -72,31 +55,18 @@ class UniformQuantizer(Quantizer):
     """
 
     def __init__(
-        self,
-        dim: int,
-        segments: tuple[int, ...] = (),
-        generator: torch.Generator | None = None,
-        *,
-        bits: Bits = 1,
-        bounds: Bounds = "average",
-        extent: Extent = "minmax",
-        deviations: Deviations = 3.0,
-        momentum: Momentum = 0.99,
-        clip: Clip = "nothing",
-        scale: Scale = "table",
-        hash_layer: HasLayer = False,
-        guidance: Guidance = 0.0,
+        self, dim: int, segments: tuple[int, ...], generator: torch.Generator | None, settings: UniformSettings
     ) -> None:
-        super().__init__(dim, (dim,) if hash_layer else segments, bits=bits)
-        self.generator, self.ramp = generator, guidance
+        super().__init__(dim, (dim,) if settings.hash_layer else segments, settings)
+        self.generator, self.ramp = generator, settings.guidance
         self.coded: Tensor | None = None  # which rows of the batch are their codes, (N,); None: all
-        self.layer = HashLayer(dim, dim, generator or torch.Generator()) if hash_layer else None
+        self.layer = HashLayer(dim, dim, generator or torch.Generator()) if settings.hash_layer else None
         self.low: Tensor
         self.high: Tensor
-        self.scale, self.clip = scale, clip
-        self.bounds, self.extent, self.deviations, self.momentum = bounds, extent, deviations, momentum
+        self.scale, self.clip, self.bounds = settings.scale, settings.clip, settings.bounds
+        self.extent, self.deviations, self.momentum = settings.extent, settings.deviations, settings.momentum
         low, high = -torch.ones(1, len(self.segments)), torch.ones(1, len(self.segments))
-        if bounds == "learned":
+        if settings.bounds == "learned":
             self.low, self.high = nn.Parameter(low), nn.Parameter(high)
         else:
             self.register_buffer("low", low)

@@ -14,18 +14,17 @@ Samplers that share K negatives across a batch cannot avoid seen items: they nam
 leave these pairs out. They are found from the negatives' side: the users of each negative that are in the batch,
 which over Gowalla touches 20 k interactions for 1024 even negatives, where the users' side touches 400 k.
 
-A run supplies, before the ``*``: ``train`` (Interactions) and ``generator`` (numpy Generator).
+A run supplies ``train`` (Interactions) and ``generator`` (numpy Generator).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from rectoolkit.errors import TrainingError
@@ -36,15 +35,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from rectoolkit.data import Interactions
+    from rectoolkit.model.samplers.settings import SamplerSettings
 
     Ids = npt.NDArray[np.int64]
 
 BLOCK = 1 << 22  # interactions at a time, where whole arrays would be held twice
 MOST_TICKETS = 2**52  # of all items; fewer where users * tickets would pass 2**62
-
-BatchSize = Annotated[int, Field(ge=1, description="interactions in a batch")]
-Negatives = Annotated[int, Field(ge=1, le=65536, description="negatives for each interaction")]
-Power = Annotated[float, Field(ge=0, le=4, description="items are drawn by their number of users to this power")]
 
 
 @dataclass(frozen=True)
@@ -124,10 +120,8 @@ def log_odds(tickets: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
 class Sampler:
     """Base of every sampler: shuffles the interactions and cuts batches. Subclasses implement ``complete``."""
 
-    def __init__(
-        self, train: Interactions, generator: np.random.Generator, *, batch: BatchSize = 2048, negatives: Negatives = 1
-    ) -> None:
-        self.train, self.generator, self.batch, self.negatives = train, generator, batch, negatives
+    def __init__(self, train: Interactions, generator: np.random.Generator, settings: SamplerSettings) -> None:
+        self.train, self.generator, self.settings = train, generator, settings
         self._users, self._items = train.users, train.items
         usable = train.user_degrees < train.num_items
         if not usable.all():
@@ -141,14 +135,14 @@ class Sampler:
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        return -(-len(self._users) // self.batch)
+        return -(-len(self._users) // self.settings.batch)
 
     def __iter__(self) -> Iterator[Batch]:
         """One epoch: every usable interaction once."""
         order = np.arange(len(self._users), dtype=np.int32)
         self.generator.shuffle(order)
-        for start in range(0, len(order), self.batch):
-            chosen = order[start : start + self.batch]
+        for start in range(0, len(order), self.settings.batch):
+            chosen = order[start : start + self.settings.batch]
             yield self.complete(self._users[chosen].astype(np.int64), self._items[chosen].astype(np.int64))
 
     def complete(self, users: Ids, positives: Ids) -> Batch:

@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from pydantic import Field
 
+from rectoolkit.model.samplers.base import Batch
+from rectoolkit.model.samplers.settings import HardSettings
+from rectoolkit.model.samplers.uniform import Uniform
 from rectoolkit.recipe.registry import samplers
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from rectoolkit.data import Interactions
-
-    Ids = npt.NDArray[np.int64]
+    from rectoolkit.model.samplers.base import Ids
 
 
-from rectoolkit.model.samplers.base import Batch
-from rectoolkit.model.samplers.uniform import Uniform
-
-
-@samplers.register("hard")
+@samplers.register("hard", HardSettings)
 class Hard(Uniform):
-    """Dynamic negatives (Zhang et al., SIGIR 2013): of n even draws from the unseen, the one that now scores best.
+    """Dynamic negative sampling (Zhang et al., SIGIR 2013): of n uniform draws from the unseen items, the best scored.
 
-    The sampler draws the candidates; the model, which has the scores at hand, keeps the best (``Views.hardest``):
-    only those enter the loss and the gradient. Codes tie often; the first drawn of the best is kept.
+    The sampler draws the candidates. The model, which computes the scores, keeps the best (``Views.hardest``), and only
+    those enter the loss and the gradient. Codes often tie; of the best candidates the one drawn first is kept.
     """
 
-    def __init__(
-        self,
-        train: Interactions,
-        generator: np.random.Generator,
-        *,
-        candidates: Annotated[int, Field(ge=2, le=1024, description="draws that each negative is the best of")] = 8,
-        **settings: Any,
-    ) -> None:
-        super().__init__(train, generator, **settings)
-        self.candidates = candidates
+    settings: HardSettings
 
     def complete(self, users: Ids, positives: Ids) -> Batch:
-        negatives = self.unseen.draw(users, self.negatives * self.candidates, self.generator)
+        candidates = self.settings.candidates
+        negatives = self.unseen.draw(users, self.settings.negatives * candidates, self.generator)
         rows = torch.from_numpy(users), torch.from_numpy(positives), torch.from_numpy(negatives)
-        return Batch(*rows, best_of=self.candidates)
+        return Batch(*rows, best_of=candidates)

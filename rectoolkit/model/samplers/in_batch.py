@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from pydantic import Field
 
+from rectoolkit.model.samplers.base import Batch, Sampler, log_odds
+from rectoolkit.model.samplers.settings import InBatchSettings
 from rectoolkit.recipe.registry import samplers
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from rectoolkit.data import Interactions
-
-    Ids = npt.NDArray[np.int64]
-
-
-from rectoolkit.model.samplers.base import Batch, Sampler, log_odds
+    from rectoolkit.model.samplers.base import Ids
 
 
-@samplers.register("in_batch")
+@samplers.register("in_batch", InBatchSettings)
 class InBatch(Sampler):
-    """The batch's positives as everyone's negatives, without a draw: K = B.
+    """The batch's positives are the negatives of all its rows: K = B, and nothing is drawn.
 
-    They come by popularity, which ``log_odds`` states (Yi et al., RecSys 2019). Pairs that are in train are
-    ``collisions``, each row's own positive among them.
+    Items occur in proportion to their popularity, which ``log_odds`` states (Yi et al., RecSys 2019). Pairs that are in
+    train are ``collisions``, and so is each row's own positive.
     """
 
-    def __init__(
-        self,
-        train: Interactions,
-        generator: np.random.Generator,
-        *,
-        batch: Annotated[int, Field(ge=2, description="interactions in a batch, and negatives of each")] = 2048,
-    ) -> None:
-        super().__init__(train, generator, batch=batch, negatives=batch)
+    def __init__(self, train: Interactions, generator: np.random.Generator, settings: InBatchSettings) -> None:
+        super().__init__(train, generator, settings)
         self._log_odds = torch.from_numpy(log_odds(np.asarray(train.item_degrees, np.int64)))
 
     def complete(self, users: Ids, positives: Ids) -> Batch:

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
+from rectoolkit.model.samplers.base import Batch, Sampler, Unseen
+from rectoolkit.model.samplers.settings import UniformSettings
 from rectoolkit.recipe.registry import samplers
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
+    import numpy as np
 
     from rectoolkit.data import Interactions
-
-    Ids = npt.NDArray[np.int64]
-
-
-from rectoolkit.model.samplers.base import Batch, Sampler, Unseen
+    from rectoolkit.model.samplers.base import Ids
 
 
-@samplers.register("uniform")
+@samplers.register("uniform", UniformSettings)
 class Uniform(Sampler):
-    """Negatives drawn evenly from the items that the user has not in train, K for each interaction."""
+    """K negatives per interaction, drawn uniformly from the items that the user does not have in train."""
 
-    def __init__(self, train: Interactions, generator: np.random.Generator, **settings: Any) -> None:
-        super().__init__(train, generator, **settings)
+    settings: UniformSettings
+
+    def __init__(self, train: Interactions, generator: np.random.Generator, settings: UniformSettings) -> None:
+        super().__init__(train, generator, settings)
         self.unseen = Unseen(train)
 
     def complete(self, users: Ids, positives: Ids) -> Batch:
-        negatives = self.unseen.draw(users, self.negatives, self.generator)
+        negatives = self.unseen.draw(users, self.settings.negatives, self.generator)
         return Batch(torch.from_numpy(users), torch.from_numpy(positives), torch.from_numpy(negatives))
