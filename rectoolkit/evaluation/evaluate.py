@@ -127,7 +127,8 @@ def take(table: Table, rows: npt.NDArray[np.int64]) -> Table:
 
 def rows_of(interactions: Interactions, users: npt.NDArray[np.int64]) -> tuple[Any, Any]:
     """The items of these users as CSR (indptr (n + 1), items), one row for each of ``users``."""
-    degrees = interactions.user_degrees[users]
+    starts = interactions.indptr[users]
+    degrees = interactions.indptr[users + 1] - starts
     indptr = np.concatenate([[0], np.cumsum(degrees)])
-    places = np.arange(indptr[-1]) + np.repeat(interactions.indptr[users] - indptr[:-1], degrees)
+    places = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], degrees)
     return indptr, interactions.items[places]

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -39,7 +39,6 @@ from rectoolkit.search.float32 import open_embeddings, share_dims
 from rectoolkit.search.fold_in import FoldIn
 from rectoolkit.search.index import Rescore, check_count
 from rectoolkit.search.neighbours import neighbours
-from rectoolkit.search.packed import Index
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +47,8 @@ if TYPE_CHECKING:
 
     from rectoolkit.data.ids import Id
     from rectoolkit.search.codes import CodeTable
-    from rectoolkit.search.index import Hits
+    from rectoolkit.search.index import Hits, SearchIndex
+    from rectoolkit.search.packed import Index
 
     Table = PackedTable | npt.NDArray[np.float32]
 
@@ -108,6 +108,11 @@ class Run:
         seen = Interactions.load(self.path / SEEN)
         self._check(SEEN)
         return seen
+
+    @cached_property
+    def index(self) -> SearchIndex:
+        """The index over the items, made once for all requests."""
+        return open_index(self.items)
 
     def per_user(self) -> Evaluation:
         """The test metrics of every user with test items: users (Q,), values metric -> (Q,)."""
@@ -174,7 +179,7 @@ class Run:
         k = min(k, self.seen.num_items)
         mask = None if include_seen else rows_of(self.seen, rows)
         if not float_query and rescore is None:
-            return open_index(self.items).search(take(self.users, rows), k, seen=mask)
+            return self.index.search(take(self.users, rows), k, seen=mask)
         (coded, coded_items), (real, real_items) = self.tables(), self.float_rows()
         if float_query and not share_dims(coded_items, real_items):
             raise UserError(
@@ -185,7 +190,7 @@ class Run:
             raise UserError(f"rescore ({rescore}) is how many items to rank again, at least k ({k})")
         again = None if rescore is None else Rescore(real[rows], real_items, rescore)
         queries = real[rows] if float_query else coded.take(rows)
-        return Index(coded_items).search(queries, k, seen=mask, rescore=again)
+        return cast("Index", self.index).search(queries, k, seen=mask, rescore=again)
 
     def _rank_new(self, lists: Sequence[Sequence[Id]], k: int, include_seen: bool, float_query: bool) -> Hits:
         check_count("k", k)
@@ -195,7 +200,7 @@ class Run:
         if not include_seen:
             mask = (np.concatenate([[0], np.cumsum([len(row) for row in rows])]), np.concatenate(rows))
         queries = self._embed(rows, float_query)
-        return open_index(self.items).search(queries, min(k, self.seen.num_items), seen=mask)
+        return self.index.search(queries, min(k, self.seen.num_items), seen=mask)
 
     def named(self, hits: Hits) -> Hits:
         """``hits`` of row numbers with what the data calls these items."""

@@ -15,10 +15,12 @@ import pytest
 from click.testing import CliRunner
 
 from rectoolkit.cli import main
+from rectoolkit.data import Interactions
 from rectoolkit.errors import UserError
 from rectoolkit.runs import lists
+from rectoolkit.runs import run as module
 from rectoolkit.runs.run import Run
-from rectoolkit.search import codes
+from rectoolkit.search import codes, open_index
 from rectoolkit.search.codes import CodeTable, PackedTable
 from rectoolkit.search.kernels.order import mix
 
@@ -51,6 +53,20 @@ def test_rescoring_ranks_the_best_by_codes_again_by_floats(small_run: Path) -> N
     assert hits.ids[0].tolist() == candidates[np.argsort(-exact)[:6]].tolist()
     both = run.recommend(3, 6, rescore=90, float_query=True, include_seen=True)
     assert both.ids[0].tolist() == np.argsort(-(items @ users[3]))[:6].tolist()
+
+
+def test_a_request_reads_the_rows_of_its_users_alone_and_the_index_is_kept(
+    small_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, made = Run.open(small_run), []
+    expected = Run.open(small_run).recommend([3, 5], 10)
+    monkeypatch.setattr(Interactions, "user_degrees", property(lambda self: pytest.fail("all users were read")))
+    monkeypatch.setattr(module, "open_index", lambda items: made.append(items) or open_index(items))
+    for settings in ({}, {}, {"float_query": True}, {"rescore": 20}):
+        assert run.recommend([3, 5], 10, **settings).ids.shape == (2, 10)
+    assert np.array_equal(run.recommend([3, 5], 10).ids, expected.ids)
+    run.recommend(items=[1, 2])
+    assert len(made) == 1
 
 
 def test_the_command_asks_the_same(small_run: Path) -> None:
