@@ -20,8 +20,8 @@ from rectoolkit.cli.group import main
 from rectoolkit.search.index import available_cores
 
 REQUIRED = {
-    "torch": "torch", "dgl": "dgl", "numpy": "numpy", "numba": "numba", "pandas": "pandas",
-    "pyarrow": "pyarrow", "scikit-learn": "sklearn", "pydantic": "pydantic", "rich": "rich",
+    "torch": "torch", "dgl": "dgl", "numpy": "numpy", "scipy": "scipy", "numba": "numba",
+    "pandas": "pandas", "pyarrow": "pyarrow", "scikit-learn": "sklearn", "pydantic": "pydantic", "rich": "rich",
 }  # fmt: skip
 OPTIONAL = {  # package: (module, what for, extra)
     "optuna": ("optuna", "rectool tune", "tune"),
