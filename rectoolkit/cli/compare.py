@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,8 +15,12 @@ from rectoolkit.cli.group import choose_device, device_option, main, runs_option
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from typing_extensions import Self
 
-PIPED_WIDTH = 100  # of a table that goes into a file or another program
+    from rectoolkit.compare.jobs import Job
+
+
+PIPED_WIDTH = 100  # columns of a table that goes into a file or another program
 
 
 @main.command()
@@ -25,19 +30,25 @@ PIPED_WIDTH = 100  # of a table that goes into a file or another program
     "--vary",
     multiple=True,
     metavar="SECTION.KEY=VALUE,VALUE",
-    help="A row for each value, such as quantizer.bits=1,2,4; repeatable.",
+    help="Make a row for each value, such as quantizer.bits=1,2,4; repeatable.",
 )
 @click.option(
-    "--seeds", type=click.IntRange(1, 1000), default=1, show_default=True, help="Seeds, from each recipe's own on."
+    "--seeds",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="Number of seeds, counted up from each recipe's own.",
 )
-@click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Runs at once.")
+@click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Number of runs at a time.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of each run; the cores over --jobs by default.")
 @runs_option
 @device_option
-@click.option("--baseline", metavar="NAME", help="Test the others' difference from this recipe.")
-@click.option("--sort", default="", metavar="COLUMN", help="A metric or a cost, such as bytes_per_item; first metric.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write csv, Markdown and an HTML report here.")
-@click.option("--wide", is_flag=True, help="All columns, however wide the table becomes.")
+@click.option("--baseline", metavar="NAME", help="Test the other recipes against this one.")
+@click.option(
+    "--sort", default="", metavar="COLUMN", help="Sort by a metric or a cost, such as bytes_per_item; first metric."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Write csv, Markdown, charts and an HTML report here.")
+@click.option("--wide", is_flag=True, help="Show all columns, even if the table is wider than the terminal.")
 def compare(
     recipes: Sequence[Path],
     overrides: Sequence[str],
@@ -54,10 +65,13 @@ def compare(
 ) -> None:
     """Run RECIPES (.toml files or run folders) over several seeds and print them as one table.
 
-    Every recipe is checked before any runs; finished runs are reused, unfinished ones go on. Overrides are for all.
+    All recipes are checked before any runs. Finished runs are reused, and unfinished ones resume. --set applies to
+    every recipe.
     """
-    from rectoolkit.compare import compare, make_folder, make_plan, missing, write
-    from rectoolkit.compare.board import Board
+    from rectoolkit.compare.figures import compare_runs
+    from rectoolkit.compare.jobs import missing, run_jobs
+    from rectoolkit.compare.plan import make_plan
+    from rectoolkit.compare.report import make_folder, write
     from rectoolkit.compare.tables import as_rich, fitted, remarks, table_width
     from rectoolkit.runs.execute import RunOptions
     from rectoolkit.terminal import console, print_notes
@@ -67,22 +81,76 @@ def compare(
     print_notes((*plan.notes, *([why] if why else [])))
     if out:
         make_folder(out)
-    todo, total = len(missing(plan, runs)), sum(len(row.recipes) for row in plan.rows)
+    todo, total = missing(plan, runs), sum(len(row.recipes) for row in plan.rows)
     of = f"{total} run{'s'[: total > 1]} of {len(plan.rows)} recipe{'s'[: len(plan.rows) > 1]}"
-    console.print(f"{of}: {total - todo} finished before, {todo} to do")
+    console.print(f"{of}: {total - len(todo)} finished before, {len(todo)} to do")
     options = RunOptions(runs, chosen, threads or max(1, (os.cpu_count() or 1) // jobs))
-    with Board(console, todo) as board:
-        compared = compare(plan, options, jobs, board)
+    with JobProgress(todo) as progress:
+        failures = run_jobs(todo, options, jobs, progress)
+    why_missing = {str(job): why for job, why in failures.items()}
+    compared = compare_runs(plan, runs, why_missing, min(jobs, len(todo)) or 1)
     room = console.width if console.is_terminal else PIPED_WIDTH
     heads, rows, left_out = fitted(compared, 10_000 if wide else room)
-    title = f"{compared.plan.dataset.name}, by {compared.plan.sort}"
-    page = type(console)(highlight=False, width=max(room, len(title), table_width(heads, rows)))
-    page.print(as_rich(compared, heads, rows))
+    title = f"{plan.dataset.name}, sorted by {plan.sort}"
+    page = type(console)(highlight=False, markup=False, width=max(room, len(title), table_width(heads, rows)))
+    page.print(as_rich(title, heads, rows))
     if left_out:
-        console.print(f"left out to fit {room} columns: {', '.join(left_out)}; --wide has them", soft_wrap=True)
+        console.print(f"left out to fit {room} columns: {', '.join(left_out)}; --wide shows them", soft_wrap=True)
     for remark in remarks(compared):
-        console.print(remark, markup=False, soft_wrap=True)
-    for path in write(compared, out) if out else ():
-        console.print(f"wrote {path}", markup=False, soft_wrap=True)
-    if compared.failures:
+        console.print(remark, soft_wrap=True)
+    if out:
+        written, absent = write(compared, out)
+        console.print(f"wrote into {out}: {', '.join(written)}", soft_wrap=True)
+        print_notes([absent] if absent else [])
+    if failures:
         sys.exit(1)
+
+
+class JobProgress:
+    """Progress of the jobs: a line for each that ended, and on a terminal a bar for each that runs and one for all."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        from rectoolkit.terminal import console
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            "epochs",
+            TimeRemainingColumn(),
+        )
+        self.bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal or not jobs)
+        self.count, self.ended_count = len(jobs), 0
+        self.whole = self.bars.add_task("all runs", total=sum(job.recipe["train"]["epochs"] for job in jobs))
+        self.running: dict[Job, Any] = {}
+        self.rows: dict[Job, dict[str, Any]] = {}
+        self.lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bars.stop()
+
+    def began(self, job: Job) -> None:
+        self.running[job] = self.bars.add_task(str(job), total=job.recipe["train"]["epochs"])
+
+    def epoch(self, job: Job, row: dict[str, Any]) -> None:
+        with self.lock:
+            before = self.rows.get(job, {}).get("epoch", 0)
+            self.rows[job] = row
+            self.bars.advance(self.whole, row["epoch"] - before)
+            self.bars.update(self.running[job], completed=row["epoch"])
+
+    def ended(self, job: Job, failure: str | None) -> None:
+        with self.lock:
+            row = self.rows.get(job, {})
+            self.ended_count += 1
+            self.bars.advance(self.whole, job.recipe["train"]["epochs"] - row.get("epoch", 0))
+            self.bars.remove_task(self.running[job])
+            how = f"failed: {failure}" if failure else f"trained {row.get('seconds', 0.0):.1f} s"
+            line = f"[{self.ended_count}/{self.count}] {job}: {how}"
+            self.bars.console.print(line, style="red" if failure else "", soft_wrap=True)

@@ -1,224 +1,288 @@
-"""Charts as inline SVG: a few functions in place of a library, so that a report is one file of some kilobytes.
+"""Charts of a comparison, drawn with matplotlib: accuracy against memory, learning curves, accuracy by group.
 
-Every chart is drawn on the same canvas of 440 by 320 units, small enough that its text of 12 units is still read
-on a phone, where the canvas is scaled to about 0.8. Colours are the page's: ``style="--c:var(--s3)"`` names a series,
-``class="line"`` and the like say how it is drawn. Labels stand at the end of what they name, pushed apart where
-they would overlap, so that no legend has to be matched by colour.
+A recipe has the same colour and marker in every chart. Colours have names (``COLOURS``), each with a light and a dark
+shade: a chart is drawn in the light ones, and in the SVG for a page they become CSS variables.
 """
 
 from __future__ import annotations
 
+import io
 import math
-from dataclasses import dataclass, replace
-from html import escape
-from itertools import pairwise
-from typing import TYPE_CHECKING
+import re
+import textwrap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from rectoolkit.compare.tables import leading
+from rectoolkit.evaluation.evaluate import USER_BLOCK
+from rectoolkit.evaluation.metrics import parse
+from rectoolkit.runs.layout import read_log
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-WIDTH, HEIGHT = 440, 320
-LEFT, TOP, BOTTOM = 62, 14, 44  # room for ticks, nothing, axis title; at the right, for the labels that there are
-LINE_HEIGHT = 13
-LETTER = 7  # the width of one in a label
-LABEL_LETTERS = 22
-COLOURS = 8
-DASHES = ("", "6 3", "2 3")  # after each round of colours
+    import numpy.typing as npt
+    from matplotlib.axes import Axes
+
+    from rectoolkit.compare.figures import Comparison
+    from rectoolkit.data import Dataset
+    from rectoolkit.runs.run import Run
+
+    Points = list[tuple[float, float]]
+
+COLOURS = {  # name: (light, dark)
+    "ink": ("#1d2126", "#e6e9ec"),
+    "soft": ("#5b636b", "#a0a8b0"),
+    "rule": ("#d9dde1", "#343a40"),
+    "series-0": ("#1f6fb4", "#6cb2f0"),
+    "series-1": ("#c4501b", "#f4915e"),
+    "series-2": ("#2e8540", "#6fca82"),
+    "series-3": ("#8e44ad", "#c792ea"),
+    "series-4": ("#a67c00", "#e0bb4a"),
+    "series-5": ("#c2185b", "#f57fb0"),
+    "series-6": ("#00808a", "#4fd0d8"),
+    "series-7": ("#4d565e", "#c3ccd4"),
+}
+INK, SOFT, RULE, *SERIES = (light for light, _ in COLOURS.values())
+MARKERS, DASHES = "osD^vP*", ("-", "--", ":")  # DASHES: one for each round of colours
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "text.color": INK,
+    "text.parse_math": False,  # a label may hold dollar signs
+    "axes.labelcolor": INK,
+    "axes.edgecolor": SOFT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "svg.hashsalt": "rectoolkit",  # the same chart is the same file
+    "pdf.fonttype": 42,
+}
+WIDTH, HEIGHT, LEGEND_ROW = 4.2, 2.7, 0.18  # inches
+LEGEND_LETTERS, KEY_LETTERS = 50, 6  # letters in a row of the legend, and as many as a key takes
+MARKED = 6  # of a line's points
+GROUPS = 5
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart under a ``heading``, explained by a ``caption``; ``name`` begins the names of its files."""
+
+    name: str
+    heading: str
+    caption: str
+    figure: Figure
+
+    def inline_svg(self) -> str:
+        """The chart as an ``<svg>`` element of an HTML page, in the page's fonts and CSS variables."""
+        svg = self._drawn("svg", {"svg.fonttype": "none"}).decode()
+        svg = re.sub(r"<metadata>.*?</metadata>| xmlns(:xlink)?=\"[^\"]*\"", "", svg[svg.index("<svg") :], flags=re.S)
+        svg = re.sub(r'(id="|url\(#|href="#)', rf"\1{self.name}-", svg)  # several charts share the page's ids
+        for name, (light, _) in COLOURS.items():
+            svg = svg.replace(light, f"var(--{name})")
+        return svg.replace("<svg", f'<svg role="img" aria-labelledby="{self.name}"', 1)
+
+    def files(self) -> dict[str, bytes]:
+        """The chart as an SVG and a PDF file, by their names."""
+        return {
+            f"{self.name}.svg": self._drawn("svg", {}, Date=None),
+            f"{self.name}.pdf": self._drawn("pdf", {}, CreationDate=None),
+        }
+
+    def _drawn(self, kind: str, style: dict[Any, Any], **metadata: None) -> bytes:
+        file = io.BytesIO()
+        with mpl.rc_context({**STYLE, **style}):
+            self.figure.savefig(file, format=kind, metadata=metadata)
+        return file.getvalue()
 
 
 @dataclass(frozen=True)
 class Series:
-    """A named sequence of points (x, y); ``place`` picks its colour and dashes."""
+    """The points (x, y) of one recipe; ``place`` chooses its colour and marker."""
 
-    name: str
+    label: str
     place: int
-    points: tuple[tuple[float, float], ...]
-    label: str = ""  # the name, as short as a chart has room for
+    points: Points
 
 
 @dataclass(frozen=True)
-class Axes:
-    """How data become places on the canvas."""
+class Groups:
+    """Users or items grouped by training interactions: ``group`` int64 (N,) of each, and the groups' ``names``."""
 
-    x: tuple[float, float]
-    y: tuple[float, float]
-    right: float
-    log_x: bool = False
-
-    @classmethod
-    def around(cls, series: Sequence[Series], log_x: bool = False, zero: bool = False) -> Axes:
-        """Axes that hold all points, with a little room; from 0 on where ``zero``."""
-        xs = [x for one in series for x, _ in one.points]
-        ys = [y for one in series for _, y in one.points]
-        low, high = min(ys), max(ys)
-        room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
-        bottom = 0.0 if zero else low - room
-        right = WIDTH - 18 - LETTER * max(5, _longest(series))
-        if log_x:
-            return cls((min(xs) / 1.3, max(xs) * 1.3), (bottom, high + room), right, True)
-        return cls((min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1), (bottom, high + room), right)
-
-    def at(self, x: float, y: float) -> tuple[float, float]:
-        """The place of a point, in units of the canvas."""
-        return self._across(x), HEIGHT - BOTTOM - (y - self.y[0]) / (self.y[1] - self.y[0]) * (HEIGHT - TOP - BOTTOM)
-
-    def _across(self, x: float) -> float:
-        low, high = self.x
-        share = math.log(x / low) / math.log(high / low) if self.log_x else (x - low) / (high - low)
-        return LEFT + share * (self.right - LEFT)
+    group: npt.NDArray[np.int64]
+    names: tuple[str, ...]
 
 
-def scatter(series: Sequence[Series], front: Sequence[tuple[float, float]], x_title: str, y_title: str) -> str:
-    """One labelled dot a series on a logarithmic x axis, and the ``front`` as a line of steps."""
-    series = _labelled(series)
-    axes = Axes.around(series, log_x=True)
-    parts = [_frame(axes, _powers(axes.x), x_title, y_title)]
+def draw(comparison: Comparison) -> list[Chart]:
+    """Every chart that the runs have data for."""
+    with mpl.rc_context(STYLE):
+        return [_accuracy(comparison), *_learning(comparison), *_by_group(comparison)]
+
+
+def pareto_front(points: Points) -> Points:
+    """The points (cost, value) that no other beats, by rising cost: none as cheap or cheaper is better."""
+    front: Points = []
+    for cost, value in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or value > front[-1][1]:
+            front.append((cost, value))
+    return front
+
+
+def groups_of(train_degrees: npt.NDArray[np.int64], test_degrees: npt.NDArray[np.int64]) -> Groups:
+    """At most ``GROUPS`` ranges of training interactions, with about equal shares of the test interactions."""
+    weight = np.bincount(train_degrees, weights=test_degrees)
+    shares = np.cumsum(weight) / weight.sum()
+    ends = np.unique(np.searchsorted(shares, np.arange(1, GROUPS) / GROUPS))
+    group = np.searchsorted(ends, train_degrees)
+    kept, group = np.unique(group, return_inverse=True)
+    spans = [train_degrees[group == number] for number in range(len(kept))]
+    names = (f"{span.min()}-{span.max()}" if span.min() < span.max() else f"{span.min()}" for span in spans)
+    return Groups(group.astype(np.int64), tuple(names))
+
+
+def by_activity(runs: Sequence[Run], metric: str, groups: Groups) -> list[float]:
+    """The mean of ``metric`` over each group's users, averaged over the runs; NaN for a group without test users."""
+    evaluations = [run.per_user() for run in runs]
+    values = np.mean([evaluation.values[metric] for evaluation in evaluations], axis=0)
+    return _ratios(groups, groups.group[evaluations[0].users], values)
+
+
+def by_popularity(run: Run, dataset: Dataset, k: int, groups: Groups) -> list[float]:
+    """The share of each item group's test interactions that are found among the user's best ``k``."""
+    asked = np.flatnonzero(dataset.test.user_degrees)
+    _, wanted = dataset.test.pairs()
+    found = np.zeros(dataset.num_items)
+    for start in range(0, len(asked), USER_BLOCK):
+        block = asked[start : start + USER_BLOCK]
+        ids = run.rank(block, k).ids
+        found += np.bincount(ids[dataset.test.contains(block[:, None], ids)], minlength=dataset.num_items)
+    times = np.bincount(wanted, minlength=dataset.num_items)
+    return _ratios(groups, groups.group, found, times)
+
+
+def _ratios(groups: Groups, group: npt.NDArray[np.int64], values: Any, weights: Any = None) -> list[float]:
+    """The sum of ``values`` over that of ``weights`` (1 each by default) in each group."""
+    sums, sizes = (np.bincount(group, weights=of, minlength=len(groups.names)) for of in (values, weights))
+    return [float(s / n) if n else math.nan for s, n in zip(sums, sizes, strict=True)]
+
+
+def _accuracy(comparison: Comparison) -> Chart:
+    metric = leading(comparison)
+    points = [(row.bits_per_node, row.accuracy[metric].mean) for row in comparison.rows]
+    series = [Series(row.label, place, [points[place]]) for place, row in enumerate(comparison.rows)]
+    figure, axes = _plot(series, "bits per user or item", metric, joined=False)
+    front = pareto_front(points)
     if len(front) > 1:
-        corners = [corner for (_, before), (x, y) in pairwise(front) for corner in ((x, before), (x, y))]
-        parts.append(f'<polyline class="front" points="{_path([axes.at(*p) for p in [front[0], *corners]])}"/>')
-    for column in _columns(series, axes):
-        heights = spread([axes.at(*one.points[0])[1] for one in column])
-        for one, height in zip(column, heights, strict=True):
-            x, y = axes.at(*one.points[0])
-            parts.append(f'<circle class="dot" {_colour(one)} cx="{x:.1f}" cy="{y:.1f}" r="4.5">{_hint(one)}</circle>')
-            parts.append(_label(one, x + 5, y, x + 14, height))
-    return _svg(parts, f"{y_title} against {x_title}")
+        axes.step(*zip(*front, strict=True), where="post", color=SOFT, linestyle="--", linewidth=1, zorder=1)
+    axes.set_xscale("log", base=2)
+    axes.margins(0.08)
+    axes.xaxis.set_major_locator(LogLocator(base=2, numticks=7))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter("{x:g}")
+    caption = "Bits count everything stored, scales and offsets included."
+    if len(front) > 1:
+        caption += " The dashed line is the Pareto front."
+    return Chart("accuracy-memory", f"{metric} against memory", caption, figure)
 
 
-def lines(series: Sequence[Series], x_title: str, y_title: str, names: Sequence[str] = (), zero: bool = False) -> str:
-    """One line a series, its name at its end; ``names`` stand at x = 0, 1, ... where x is a category."""
-    series = _labelled(series)
-    axes = Axes.around(series, zero=zero)
-    ticks = [(float(place), name) for place, name in enumerate(names)] or [
-        (t, f"{t:g}") for t in _round(*axes.x, 5, least=1)
+def _learning(comparison: Comparison) -> list[Chart]:
+    """The validation curve, if all recipes have the same monitor, and the training loss."""
+    monitors = {recipe["train"]["monitor"] for row in comparison.plan.rows for recipe in row.recipes}
+    monitor = monitors.pop() if len(monitors) == 1 else None
+    charts = []
+    if monitor and (series := _curves(comparison, monitor)):
+        figure, _ = _plot(series, "epoch", f"validation {monitor}")
+        caption = "On the held-out part of the training set, ranked from the packed codes. Mean over seeds."
+        charts.append(Chart("validation", f"Validation {monitor}", caption, figure))
+    if series := _curves(comparison, None):
+        figure, _ = _plot(series, "epoch", "loss / first loss")
+        caption = "Relative to the first epoch, since different losses have different scales. Mean over seeds."
+        charts.append(Chart("loss", "Training loss", caption, figure))
+    return charts
+
+
+def _curves(comparison: Comparison, monitor: str | None) -> list[Series]:
+    """Each row's curve over the epochs that all its runs logged: of ``monitor``, or without one of the loss."""
+    series = []
+    for place, row in enumerate(comparison.rows):
+        curves: dict[int, list[float]] = {}
+        for run in row.runs:
+            log = read_log(run.path)
+            for entry in log:
+                value = entry["loss"] / log[0]["loss"] if monitor is None else entry.get("validation", {}).get(monitor)
+                if value is not None and math.isfinite(value):
+                    curves.setdefault(entry["epoch"], []).append(value)
+        points = [(float(e), float(np.mean(curves[e]))) for e in sorted(curves) if len(curves[e]) == len(row.runs)]
+        if points:
+            series.append(Series(row.label, place, points))
+    return series
+
+
+def _by_group(comparison: Comparison) -> list[Chart]:
+    metric, dataset = leading(comparison), comparison.plan.dataset
+    k = parse(metric).k
+    users = groups_of(dataset.train.user_degrees, dataset.test.user_degrees)
+    items = groups_of(dataset.train.item_degrees, dataset.test.item_degrees)
+    active = {row.label: by_activity(row.runs, metric, users) for row in comparison.rows}
+    popular = {row.label: by_popularity(row.runs[0], dataset, k, items) for row in comparison.rows}
+    return [
+        Chart(
+            "user-activity",
+            f"{metric} by user activity",
+            "Users grouped by training interactions, with about as many test interactions each. Mean over seeds.",
+            _grouped(active, users, "training interactions of the user", metric),
+        ),
+        Chart(
+            "item-popularity",
+            f"Recall at {k} by item popularity",
+            f"Share of an item group's test interactions that are in their user's top {k}. First seed of each recipe.",
+            _grouped(popular, items, "training interactions of the item", f"share in the top {k}"),
+        ),
     ]
-    parts = [_frame(axes, ticks, x_title, y_title)]
-    ends = [axes.at(*one.points[-1]) for one in series]
-    for one, (end_x, end_y), height in zip(series, ends, spread([y for _, y in ends]), strict=True):
-        dash = DASHES[one.place // COLOURS % len(DASHES)]
-        points = [axes.at(*point) for point in one.points]
-        dashed = f' stroke-dasharray="{dash}"' if dash else ""
-        parts.append(f'<polyline class="line" {_colour(one)}{dashed} points="{_path(points)}">{_hint(one)}</polyline>')
-        if names or len(points) == 1:
-            parts += [f'<circle class="dot" {_colour(one)} cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in points]
-        parts.append(_label(one, end_x, end_y, axes.right + 14, height))
-    return _svg(parts, f"{y_title} by {x_title}")
 
 
-def spread(heights: Sequence[float], gap: float = LINE_HEIGHT) -> list[float]:
-    """Places near ``heights``, in the same order from top to bottom, ``gap`` apart and on the canvas."""
-    order = sorted(range(len(heights)), key=lambda index: heights[index])
-    gap = min(gap, (HEIGHT - TOP - BOTTOM) / max(1, len(heights) - 1))
-    placed = [0.0] * len(heights)
-    floor = float(TOP)
-    for index in order:
-        placed[index] = max(heights[index], floor)
-        floor = placed[index] + gap
-    ceiling = float(HEIGHT - BOTTOM)
-    for index in reversed(order):
-        placed[index] = min(placed[index], ceiling)
-        ceiling = placed[index] - gap
-    return placed
-
-
-def labels(names: Sequence[str]) -> list[str]:
-    """The names as they are, or where one is too long, without the words that all share; cut so that they differ."""
-    if max(map(len, names)) > LABEL_LETTERS and len(names) > 1:
-        words = [name.split(" ") for name in names]
-        shared = {word for word in words[0] if all(word in others for others in words)}
-        shorter = [" ".join(word for word in one if word not in shared) for one in words]
-        names = shorter if all(shorter) and len(set(shorter)) == len(set(names)) else names
-    kept = LABEL_LETTERS - 1
-    cuts = [
-        [name if len(name) <= LABEL_LETTERS else name[:head] + "…" + name[len(name) - kept + head :] for name in names]
-        for head in (kept, 0, kept // 2)  # of the end, of the beginning, of the middle
+def _grouped(values: dict[str, list[float]], groups: Groups, x_title: str, y_title: str) -> Figure:
+    series = [
+        Series(label, place, [(float(x), y) for x, y in enumerate(heights) if math.isfinite(y)])
+        for place, (label, heights) in enumerate(values.items())
     ]
-    return max(cuts, key=lambda cut: len(set(cut)))  # the first of those that tell the most apart
+    figure, axes = _plot(series, x_title, y_title)
+    axes.set_xticks(range(len(groups.names)), groups.names)
+    axes.set_ylim(bottom=0)
+    return figure
 
 
-def _labelled(series: Sequence[Series]) -> list[Series]:
-    named = labels([one.name for one in series])
-    return [replace(one, label=label) for one, label in zip(series, named, strict=True)]
-
-
-def _longest(series: Sequence[Series]) -> int:
-    return max(len(one.label) for one in series)
-
-
-def _columns(series: Sequence[Series], axes: Axes) -> list[list[Series]]:
-    """The series whose labels would meet: dots less than a label apart in x."""
-    columns: list[list[Series]] = []
-    room = 14 + LETTER * _longest(series)
-    last = -math.inf
-    for one in sorted(series, key=lambda one: one.points[0]):
-        x = axes.at(*one.points[0])[0]
-        if x - last > room:
-            columns.append([])
-            last = x
-        columns[-1].append(one)
-    return columns
-
-
-def _frame(axes: Axes, x_ticks: Sequence[tuple[float, str]], x_title: str, y_title: str) -> str:
-    """Grid, ticks and titles."""
-    bottom, right, parts = HEIGHT - BOTTOM, axes.right, []
-    heights = _round(*axes.y, 5)
-    for tick, written in zip(heights, _written(heights), strict=True):
-        y = axes.at(axes.x[0], tick)[1]
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{written}</text>')
-    for tick, name in x_ticks:
-        x = axes.at(tick, axes.y[0])[0]
-        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{escape(name)}</text>')
-    parts.append(f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
-    middle = (LEFT + right) / 2
-    parts.append(f'<text class="title" x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_title)}</text>')
-    across = f'x="12" y="{(TOP + bottom) / 2}" text-anchor="middle" transform="rotate(-90 12 {(TOP + bottom) / 2})"'
-    return "".join(parts) + f'<text class="title" {across}>{escape(y_title)}</text>'
-
-
-def _label(one: Series, from_x: float, from_y: float, x: float, y: float) -> str:
-    """The name at (x, y), with a thin line to what it names."""
-    lead = f'<line class="lead" {_colour(one)} x1="{from_x:.1f}" y1="{from_y:.1f}" x2="{x - 2:.1f}" y2="{y:.1f}"/>'
-    return f'{lead}<text class="label" {_colour(one)} x="{x:.1f}" y="{y + 4:.1f}">{escape(one.label)}</text>'
-
-
-def _hint(one: Series) -> str:
-    x, y = one.points[-1]
-    return f"<title>{escape(one.name)}: {y:.4g} at {x:.4g}</title>"
-
-
-def _colour(one: Series) -> str:
-    return f'style="--c:var(--s{one.place % COLOURS})"'
-
-
-def _path(points: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-
-
-def _svg(parts: Sequence[str], title: str) -> str:
-    head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title, quote=True)}">'
-    return head + "".join(parts) + "</svg>"
-
-
-def _round(low: float, high: float, count: int, least: float = 0.0) -> list[float]:
-    """At most ``count`` + 1 round numbers within [low, high], no closer than ``least``."""
-    rough = max((high - low) / count, least)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
-    first = math.ceil(low / step - 1e-9)
-    return [index * step for index in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def _written(ticks: Sequence[float]) -> list[str]:
-    """Ticks with the same number of decimals, where a few are enough to tell them apart."""
-    decimals = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9)) if len(ticks) > 1 else 4
-    return [f"{tick:.{decimals}f}" if decimals < 4 else f"{tick:.4g}" for tick in ticks]
-
-
-def _powers(bounds: tuple[float, float]) -> list[tuple[float, str]]:
-    """Powers of two within the bounds, every second or third one where they are many."""
-    exponents = range(math.ceil(math.log2(bounds[0])), math.floor(math.log2(bounds[1])) + 1)
-    chosen = exponents[:: max(1, -(-len(exponents) // 7))]
-    return [(2.0**exponent, f"{2**exponent}" if exponent >= 0 else f"{2.0**exponent:g}") for exponent in chosen]
+def _plot(series: Sequence[Series], x_title: str, y_title: str, *, joined: bool = True) -> tuple[Figure, Axes]:
+    """The series as lines, or as single markers unless ``joined``, above a legend that makes the figure higher."""
+    labels = [textwrap.fill(one.label, LEGEND_LETTERS) for one in series]
+    columns = max(1, min(3, len(labels), LEGEND_LETTERS // (max(map(len, labels)) + KEY_LETTERS)))
+    rows = sum(label.count("\n") + 1 for label in labels[::columns])
+    figure = Figure(figsize=(WIDTH, HEIGHT + LEGEND_ROW * rows), layout="constrained")
+    axes = figure.subplots()
+    for one, label in zip(series, labels, strict=True):
+        axes.plot(
+            *zip(*one.points, strict=True),
+            label=label,
+            color=SERIES[one.place % len(SERIES)],
+            marker=MARKERS[one.place % len(MARKERS)],
+            markersize=4 if joined else 6,
+            markevery=max(1, len(one.points) // MARKED),
+            linestyle=DASHES[one.place // len(SERIES) % len(DASHES)] if joined else "none",
+        )
+    axes.set(xlabel=x_title, ylabel=y_title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside lower left", ncols=columns)
+    return figure, axes

@@ -1,10 +1,10 @@
-"""Runs in processes of their own, some at once, and word of how they go.
+"""Jobs: each missing run of a comparison in a process of its own, several at a time.
 
-A run has its own process because torch's threads and random streams are the process's, because its memory goes
-back when it ends, and because a run that dies takes nobody along. The parent writes the order (one line of JSON)
-to the child's standard input and keeps it open: when the parent ends, however it ends, the child reads the end of
-it and stops, so that no orphan holds a run folder's lock when the same command is given again. The child answers
-in lines of JSON: ``epoch`` rows, then ``done`` or ``failed``.
+Every run has its own process because torch's threads and random streams belong to the process, because its memory is
+freed when it ends, and because a crash does not take the other runs along. The parent writes the order (one line of
+JSON) to the child's standard input and keeps it open. When the parent ends, in whatever way, the child reads the end
+of its input and stops, so that no orphan holds a run folder's lock. The child answers in lines of JSON: ``epoch``
+rows, then ``done`` or ``failed``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rectoolkit.runs.layout import METRICS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rectoolkit.compare.plan import Plan
     from rectoolkit.recipe.recipe import Recipe
     from rectoolkit.runs.execute import RunOptions
 
@@ -42,7 +45,7 @@ class Job:
 
 
 class Observer(Protocol):
-    """Who is told how the jobs go; called from several threads."""
+    """Is told how the jobs go, from several threads."""
 
     def began(self, job: Job) -> None: ...
 
@@ -51,10 +54,18 @@ class Observer(Protocol):
     def ended(self, job: Job, failure: str | None) -> None: ...
 
 
-def run_jobs(jobs: Sequence[Job], options: RunOptions, at_once: int, observer: Observer) -> dict[Job, str]:
-    """Do all ``jobs``, ``at_once`` at a time; job -> message of those that failed.
+def missing(plan: Plan, runs: Path) -> list[Job]:
+    """The runs of ``plan`` that are not finished in the folder ``runs``: every row's first seed, then every second."""
+    rounds = max(len(row.recipes) for row in plan.rows)
+    jobs = [Job(row.label, row.recipes[turn]) for turn in range(rounds) for row in plan.rows if turn < len(row.recipes)]
+    return [job for job in jobs if not (runs / job.recipe.folder_name / METRICS).exists()]
 
-    Whatever ends the wait early (an interrupt, say) ends the children too and is raised again.
+
+def run_jobs(jobs: Sequence[Job], options: RunOptions, at_once: int, observer: Observer) -> dict[Job, str]:
+    """Do all ``jobs``, ``at_once`` at a time; the messages of those that failed.
+
+    A failed job leaves the others running. Whatever ends the wait early, such as an interrupt, also ends the children
+    and is raised again.
     """
     pool = _Pool(options, observer)
     with ThreadPoolExecutor(at_once) as executor:
@@ -103,7 +114,7 @@ class _Pool:
                 child.kill()
                 child.wait()
         if self.stopped and failure is not None:
-            return "stopped"  # by us, or by what stopped us: no failure of its own
+            return "stopped"  # by the parent: not a failure of its own
         self.observer.ended(job, failure)
         return failure
 
@@ -111,10 +122,15 @@ class _Pool:
         """Give the order and follow the answers: None when done, a message when failed, "" when they break off."""
         assert child.stdin is not None
         assert child.stdout is not None
-        order = {"recipe": job.recipe.as_dict(), "runs": str(self.options.runs), "device": self.options.device}
-        order["path"] = sys.path  # plugins beside their recipe were found there
+        order = {
+            "recipe": job.recipe.as_dict(),
+            "runs": str(self.options.runs),
+            "device": self.options.device,
+            "threads": self.options.threads,
+            "path": sys.path,  # plugins beside their recipe were found there
+        }
         try:
-            child.stdin.write(json.dumps({**order, "threads": self.options.threads}) + "\n")
+            child.stdin.write(json.dumps(order) + "\n")
             child.stdin.flush()
         except BrokenPipeError:
             return ""
@@ -141,7 +157,7 @@ def _start(threads: int, errors: Any) -> subprocess.Popen[str]:
 
 
 def _last_words(code: int, errors: Any) -> str:
-    """Why a child that broke off did so: its signal, and the last line that it wrote."""
+    """Why a child stopped without an answer: its signal, or its exit code and the last line that it wrote."""
     errors.seek(0)
     lines = [line.strip() for line in errors.read().splitlines() if line.strip()]
     if code < 0:
@@ -152,10 +168,10 @@ def _last_words(code: int, errors: Any) -> str:
 
 
 def work() -> None:
-    """What a child does: one run, as its standard input orders."""
+    """The program of a child: one run, as its standard input orders."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # libraries print to standard output too, and that is not an answer
     order = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""A comparison as text: the table of the terminal and of Markdown, and csv with every figure in full."""
+"""A comparison as text: the table for the terminal and Markdown, and csv files with unrounded figures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -17,12 +16,12 @@ SIGNIFICANT = 0.05
 
 
 def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """The heads and the rows of the table, as text; differences are those of the metric that leads."""
+    """The column titles and the rows of the table, as text; differences are those of the leading metric."""
     metrics, lead = comparison.plan.metrics, leading(comparison)
     heads = ["recipe", "seeds", "bits", *metrics]
     if comparison.has_baseline:
-        heads += [f"{lead} - {comparison.plan.baseline}", "p (t)", "p (Wilcoxon)", "effect"]
-    heads += ["bytes/user", "bytes/item", "queries/s", "train s"]
+        heads += [f"{lead} - {comparison.plan.baseline}", "p (t)", "p (Wilcoxon)", "Cohen's d"]
+    heads += ["bytes/user", "bytes/item", "queries/s", "training (s)"]
     rows = []
     for row in comparison.rows:
         line = [row.label, row.seeds, str(row.bits), *(_spread(row.accuracy[metric]) for metric in metrics)]
@@ -33,44 +32,45 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def leading(comparison: Comparison) -> str:
-    """The metric sorted by, else the first."""
+    """The metric that the rows are sorted by, or the first one if they are sorted by a cost."""
     sort = comparison.plan.sort
     return sort if sort in comparison.plan.metrics else comparison.plan.metrics[0]
 
 
 def remarks(comparison: Comparison) -> list[str]:
-    """What a reader of the table must know: the data, what stands after ±, the tests, what is missing."""
+    """Notes on the table: the data, the meaning of ±, the tests, and the runs that are missing."""
     dataset = comparison.plan.dataset
     test_users = int((dataset.test.user_degrees > 0).sum())
     several = max(len(row.recipes) for row in comparison.plan.rows) > 1
     lines = [
         f"data: {dataset.name} (digest {dataset.digest[:12]}), {dataset.num_users:,} users, "
-        f"{dataset.num_items:,} items, {dataset.train.num_interactions:,} train interactions, "
+        f"{dataset.num_items:,} items, {dataset.train.num_interactions:,} training interactions, "
         f"{test_users:,} test users",
-        f"accuracy: ranked from the packed codes; {'mean ± standard deviation over seeds' if several else 'one seed'}",
+        f"accuracy: ranked from the packed codes, {'mean ± standard deviation over seeds' if several else 'one seed'}",
     ]
     if comparison.has_baseline:
         lines.append(
-            f"differences from {comparison.plan.baseline}: paired over users"
-            f"{', whose values are averaged over seeds' if several else ''}; "
-            "p-values two-sided, Holm's correction over the recipes; * where both are below "
-            f"{SIGNIFICANT}; effect: Cohen's d of the paired differences"
+            f"difference from {comparison.plan.baseline}: paired over users"
+            f"{', with values averaged over seeds' if several else ''}. "
+            "p-values of the t-test and Wilcoxon's test are two-sided, with Holm's correction over the recipes. "
+            f"* if both are below {SIGNIFICANT}. "
+            "Cohen's d is that of the paired differences"
         )
     if comparison.at_once > 1:
-        lines.append(f"speeds and times: {comparison.at_once} runs shared the machine, so they are slower than alone")
+        lines.append(f"speeds and times: {comparison.at_once} runs shared the machine, so each was slower than alone")
     lines += [f"note: {note}" for note in comparison.plan.notes]
     return lines + [f"failed: {job}: {why}" for job, why in comparison.failures.items()]
 
 
 def fitted(comparison: Comparison, width: int) -> tuple[list[str], list[list[str]], list[str]]:
-    """The heads and rows of ``cells`` that go into ``width`` columns of a terminal, and the heads left out.
+    """The columns of ``cells`` that fit into a terminal of ``width``, and the titles of those left out.
 
-    Costs go first, then the second test, then the metrics after the leading one, the last of them first.
+    Costs are left out first, then the second test, then the metrics other than the leading one, from the last on.
     """
     heads, rows = cells(comparison)
     lead = leading(comparison)
     others = [metric for metric in reversed(comparison.plan.metrics) if metric != lead]
-    droppable = ["train s", "bytes/user", "p (Wilcoxon)", "queries/s", *others, "p (t)", "seeds", "effect"]
+    droppable = ["training (s)", "bytes/user", "p (Wilcoxon)", "queries/s", *others, "p (t)", "seeds", "Cohen's d"]
     left_out: list[str] = []
     for head in [head for head in droppable if head in heads]:
         if table_width(heads, rows) <= width:
@@ -82,7 +82,7 @@ def fitted(comparison: Comparison, width: int) -> tuple[list[str], list[list[str
 
 
 def table_width(heads: list[str], rows: list[list[str]]) -> int:
-    """How many columns of a terminal a table takes: its cells, and a border and two spaces each."""
+    """The width of a table on a terminal: its cells, each with a border and two spaces."""
     return 1 + sum(3 + max(map(len, column)) for column in zip(heads, *rows, strict=True))
 
 
@@ -90,13 +90,13 @@ def _without(cells: list[str], place: int) -> list[str]:
     return cells[:place] + cells[place + 1 :]
 
 
-def as_rich(comparison: Comparison, heads: list[str], rows: list[list[str]]) -> Table:
+def as_rich(title: str, heads: list[str], rows: list[list[str]]) -> Table:
     """The table for the terminal."""
-    table = Table(title=f"{comparison.plan.dataset.name}, by {comparison.plan.sort}", title_justify="left")
+    table = Table(title=title, title_justify="left")
     for place, head in enumerate(heads):
-        table.add_column(escape(head), justify="right" if place else "left", overflow="fold")
+        table.add_column(head, justify="right" if place else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*row)
     return table
 
 
@@ -110,7 +110,7 @@ def as_markdown(comparison: Comparison) -> str:
 
 
 def as_csv(comparison: Comparison) -> str:
-    """A line a recipe with every figure unrounded; a figure that does not exist is empty."""
+    """One line per recipe, unrounded; a figure that does not exist is empty."""
     metrics = comparison.plan.metrics
     records = []
     for row in comparison.rows:
@@ -128,7 +128,7 @@ def as_csv(comparison: Comparison) -> str:
 
 
 def as_csv_of_runs(comparison: Comparison) -> str:
-    """A line a run: what the means are of."""
+    """One line per run."""
     records = []
     for row in comparison.rows:
         recipes = {recipe.folder_name: recipe for plan in comparison.plan.rows for recipe in plan.recipes}
@@ -155,7 +155,7 @@ def _spread(spread: Spread) -> str:
 
 
 def _against(row: Figures, metric: str) -> list[str]:
-    """Difference, p-values and effect; * where both tests find the difference significant."""
+    """Difference, p-values and effect size, with * if both tests find the difference significant."""
     test = row.against.get(metric)
     if test is None:
         return ["", "", "", ""]

@@ -1,4 +1,4 @@
-"""Many runs in one table: the plan, the tests of significance, the files, kill -9, and the folder of runs."""
+"""Many runs in one table: the plan, the table, csv and Markdown, kill -9, and the folder of runs."""
 
 from __future__ import annotations
 
@@ -12,125 +12,18 @@ import signal
 import subprocess
 import sys
 import time
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import rectool
-from scipy.stats import t as student
 
-from rectoolkit.compare import Comparison, compare_runs, make_plan
-from rectoolkit.compare.breakdown import by_activity, by_popularity, groups_of
-from rectoolkit.compare.charts import LINE_HEIGHT, spread
-from rectoolkit.compare.page import pareto_front
+from rectoolkit.compare.figures import Comparison, compare_runs
+from rectoolkit.compare.plan import make_plan
 from rectoolkit.compare.tables import cells, fitted, table_width
-from rectoolkit.data.planted import Planted, generate
 from rectoolkit.errors import UserError
-from rectoolkit.evaluation.significance import holm, paired
 from rectoolkit.runs import execute
 from rectoolkit.runs.run import Run
-
-RECIPE = """
-name = "{name}"
-seed = 5
-[dataset]
-path = "{data}"
-[encoder]
-name = "lightgcn"
-dim = 8
-layers = 1
-[quantizer]
-name = "{quantizer}"
-[loss]
-name = "bpr"
-[sampler]
-name = "uniform"
-batch = 256
-[train]
-rate = 0.02
-epochs = 2
-[evaluate]
-metrics = ["recall@10", "ndcg@10"]
-"""
-
-
-def write_adjacency(folder: Path, seed: int = 2023) -> Path:
-    folder.mkdir()
-    data = generate(Planted(users=120, items=70, interactions=2400, communities=8, communities_per_user=2, seed=seed))
-    for name, part in (("train", data.train), ("test", data.test)):
-        rows = (" ".join(map(str, (user, *part.row(user).tolist()))) for user in range(part.num_users))
-        (folder / f"{name}.txt").write_text("\n".join(rows) + "\n")
-    return folder
-
-
-def write_recipe(place: Path, name: str, quantizer: str, data: Path) -> Path:
-    path = place / f"{name}.toml"
-    path.write_text(RECIPE.format(name=name, quantizer=quantizer, data=data))
-    return path
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data, two recipes on it, and their runs over two seeds, made by one command with its files in ``out``."""
-    place = tmp_path_factory.mktemp("compare")
-    data = write_adjacency(place / "data")
-    recipes = [write_recipe(place, "coded", "ste", data), write_recipe(place, "floats", "float32", data)]
-    result = rectool(
-        *("compare", *recipes, "--seeds", 2, "--jobs", 2, "--threads", 1, "--device", "cpu"),
-        *("--baseline", "coded", "--runs", place / "runs", "--out", place / "out"),
-    )
-    assert result.exit_code == 0, result.output
-    assert "4 runs of 2 recipes: 0 finished before, 4 to do" in result.output
-    return place
-
-
-@pytest.fixture(scope="module")
-def compared(place: Path) -> Comparison:
-    plan = make_plan([place / "coded.toml", place / "floats.toml"], seeds=2, baseline="coded", runs=place / "runs")
-    return compare_runs(plan, place / "runs")
-
-
-# Significance
-
-
-def test_t_and_effect_against_their_formulas() -> None:
-    draws = np.random.default_rng(3)
-    one, other = draws.random(37), draws.random(37)
-    found, d = paired(one, other), one - other
-    statistic = d.mean() / (d.std(ddof=1) / np.sqrt(37))
-    assert found.difference == pytest.approx(d.mean())
-    assert found.effect == pytest.approx(d.mean() / d.std(ddof=1))
-    assert found.t_p == pytest.approx(2 * student.sf(abs(statistic), 36))
-
-
-def test_wilcoxon_against_all_signs() -> None:
-    d = np.array([0.3, -0.1, 0.45, 0.8, 0.22, -0.05, 0.61, 0.37, 0.9])
-    ranks = np.argsort(np.argsort(abs(d))) + 1
-    sums = [
-        sum(r for r, s in zip(ranks, signs, strict=True) if s) for signs in itertools.product((0, 1), repeat=len(d))
-    ]
-    least = min(ranks[d > 0].sum(), ranks[d < 0].sum())
-    assert paired(d, np.zeros(9)).wilcoxon_p == pytest.approx(2 * np.mean([s <= least for s in sums]))
-
-
-def test_the_same_rankings_are_no_difference() -> None:
-    one, other, third = np.random.default_rng(0).random((3, 50))
-    same = paired((one + other + third) / 3, (third + other + one) / 3)  # unequal by 1e-17 for some users
-    assert (same.difference, same.t_p, same.wilcoxon_p, same.effect) == (0, 1, 1, 0)
-    constant = paired(np.full(9, 0.5), np.zeros(9))
-    assert constant.t_p == 0
-    assert constant.effect == np.inf
-    with pytest.raises(ValueError, match="paired"):
-        paired(np.zeros(3), np.zeros(4))
-
-
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.001, 0.6, 0.02]) == pytest.approx([1.0, 0.004, 1.0, 0.06])
-    assert holm([0.7]) == [0.7]
-    assert holm([]) == []
-
 
 # The plan
 
@@ -198,8 +91,10 @@ def test_metrics_are_those_that_all_measure(place: Path, tmp_path: Path) -> None
         make_plan([place / "floats.toml", other])
 
 
-def test_recipes_on_different_data_are_refused(place: Path, tmp_path: Path) -> None:
-    elsewhere = write_recipe(tmp_path, "elsewhere", "ste", write_adjacency(tmp_path / "data", seed=1))
+def test_recipes_on_different_data_are_refused(place: Path, small_data: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere.toml"
+    text = (place / "coded.toml").read_text().replace('"coded"', '"elsewhere"')
+    elsewhere.write_text(text.replace(str(place / "data"), str(small_data)))
     result = rectool("compare", place / "coded.toml", elsewhere, "--runs", tmp_path / "runs")
     assert result.exit_code == 2
     assert re.search(r"digest \w{12}; 120 users, 70 items.*: coded\n.*digest \w{12}; .*: elsewhere", result.output)
@@ -277,7 +172,7 @@ def test_a_piped_table_fits_and_keeps_what_was_asked_for(place: Path, compared: 
     table = [line for line in narrow.splitlines() if line[:1] in "┏┃┡│└"]
     assert max(map(len, table)) <= 100
     assert "recall@10 - coded" in narrow
-    assert "left out to fit 100 columns: train s" in narrow
+    assert "left out to fit 100 columns: training (s)" in narrow
     wide = rectool("compare", place / "coded.toml", place / "floats.toml", *options, "--wide").output
     for head in cells(compared)[0]:
         assert head in wide
@@ -326,130 +221,6 @@ def test_sorted_as_asked(place: Path) -> None:
     plan = make_plan([place / "floats.toml", place / "coded.toml"], seeds=2, sort="ndcg@10")
     values = [row.accuracy["ndcg@10"].mean for row in compare_runs(plan, place / "runs").rows]
     assert values == sorted(values, reverse=True)
-
-
-class Page(HTMLParser):
-    """Fails where a tag closes that is not open; counts tags, keeps text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.counts: dict[str, int] = {}
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.counts[tag] = self.counts.get(tag, 0) + 1
-        assert not {"src", "href"} & {name for name, _ in attrs}
-        if tag != "meta":
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.counts[tag] = self.counts.get(tag, 0) + 1
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def test_the_page_is_whole_and_loads_nothing(place: Path, compared: Comparison) -> None:
-    html = (place / "out" / "report.html").read_text()
-    page = Page()
-    page.feed(html)
-    page.close()
-    assert page.open == []
-    assert page.counts["svg"] == page.counts["figure"] == 5
-    assert not re.search(r"https?:|@import|url\(|<script|nan", html)
-    assert "prefers-color-scheme: dark" in html
-    assert ("The dashed line is" in html) == ('class="front"' in html)
-    assert "* where both are below 0.05" in html
-    for cell in itertools.chain(*cells(compared)[1]):
-        assert cell in page.text
-
-
-def test_names_are_escaped_in_the_charts() -> None:
-    from rectoolkit.compare.charts import Series, lines, scatter
-
-    series = [Series("a<b&c", 0, ((64.0, 0.5),)), Series("d", 1, ((64.0, 0.5),))]
-    for chart in (scatter(series, [], "x", "y"), lines(series, "x", "y")):
-        assert "a<b" not in chart
-        assert "a&lt;b&amp;c" in chart
-
-
-@pytest.mark.parametrize(
-    ("names", "short"),
-    [
-        (["ste", "hqgnn"], ["ste", "hqgnn"]),
-        (["ste bits=1 layers=1", "ste bits=1 layers=2"], ["ste bits=1 layers=1", "ste bits=1 layers=2"]),
-        (["my-long-recipe-name bits=1 rate=1", "my-long-recipe-name bits=2 rate=1"], ["bits=1", "bits=2"]),
-        (
-            ["a-recipe-of-a-very-long-name-1", "a-recipe-of-a-very-long-name-2"],
-            ["…of-a-very-long-name-1", "…of-a-very-long-name-2"],
-        ),
-        (
-            ["a-recipe-of-a-very-long-name", "a-recipe-of-a-very-long-name x"],
-            ["…e-of-a-very-long-name", "…of-a-very-long-name x"],
-        ),
-        (
-            ["1-recipe-of-a-very-long-name", "2-recipe-of-a-very-long-name"],
-            ["1-recipe-of-a-very-lo…", "2-recipe-of-a-very-lo…"],
-        ),
-    ],
-)
-def test_labels_of_a_chart_differ_however_short(names: list[str], short: list[str]) -> None:
-    from rectoolkit.compare.charts import LABEL_LETTERS, labels
-
-    assert labels(names) == short
-    assert max(map(len, short)) <= LABEL_LETTERS
-
-
-def test_ticks_of_an_axis_have_the_same_decimals_and_labels_their_room() -> None:
-    from rectoolkit.compare.charts import WIDTH, Series, lines
-
-    chart = lines([Series("short", 0, ((0.0, 0.97), (1.0, 1.0)))], "x", "y")
-    assert re.findall(r'text-anchor="end">([^<]+)<', chart) == ["0.97", "0.98", "0.99", "1.00"]
-    for name in ("short", "a-recipe-of-22-letters"):
-        (label,) = re.findall(
-            r'<text class="label"[^>]* x="([0-9.]+)"', lines([Series(name, 0, ((0.0, 1.0),))], "", "")
-        )
-        assert WIDTH - 8 * len(name) - 8 < float(label) < WIDTH - 7 * len(name)
-
-
-def test_labels_are_spread_in_order() -> None:
-    placed = spread([100.0, 101.0, 20.0, 99.0])
-    assert sorted(range(4), key=placed.__getitem__) == [2, 3, 0, 1]
-    assert np.diff(sorted(placed)).min() >= LINE_HEIGHT - 1e-9
-    assert len({round(height, 6) for height in spread([50.0] * 60)}) == 60
-
-
-def test_pareto_front_against_all_pairs() -> None:
-    draws = np.random.default_rng(1).integers(0, 8, (40, 2))
-    points = [(float(x), float(y)) for x, y in draws]
-    beaten = [any((x <= a and y >= b) and (x, y) != (a, b) for x, y in points) for a, b in points]
-    assert pareto_front(points) == sorted({p for p, out in zip(points, beaten, strict=True) if not out})
-
-
-def test_breakdowns_against_loops(compared: Comparison) -> None:
-    dataset, run = compared.plan.dataset, compared.rows[0].runs[0]
-    items = groups_of(dataset.train.item_degrees, dataset.test.item_degrees)
-    users = groups_of(dataset.train.user_degrees, dataset.test.user_degrees)
-    assert 2 <= len(items.names) <= 5
-    assert all(np.diff(items.group[np.argsort(dataset.train.item_degrees, kind="stable")]) >= 0)
-    found, total = np.zeros(len(items.names)), np.zeros(len(items.names))
-    for user in range(dataset.num_users):
-        best = set(run.recommend(user, 10).ids[0].tolist())
-        for item in dataset.test.row(user).tolist():
-            total[items.group[item]] += 1
-            found[items.group[item]] += item in best
-    assert by_popularity(run, dataset, 10, items) == pytest.approx(found / total)
-    evaluation = run.per_user()
-    means = by_activity([run], "recall@10", users)
-    for number in range(len(users.names)):
-        chosen = [
-            v for u, v in zip(evaluation.users, evaluation.values["recall@10"], strict=True) if users.group[u] == number
-        ]
-        assert means[number] == pytest.approx(np.mean(chosen))
 
 
 # Interrupts and failures

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from rectoolkit import Estimator
 from rectoolkit.cli import main
-from rectoolkit.compare.breakdown import by_popularity, groups_of
+from rectoolkit.compare.charts import by_popularity, groups_of
 from rectoolkit.data import Dataset, Ids
 from rectoolkit.data.planted import Planted, generate
 from rectoolkit.errors import UserError
