@@ -65,7 +65,7 @@ def test_a_saved_one_opened_elsewhere_answers_the_same(model: Estimator, tmp_pat
     assert model.recommend(items=ids[0], k=3).ids.shape == (1, 3)
     for asked in (np.array(["u3", "u4"], dtype=object), pd.Series(["u3", "u4"])):
         assert model.recommend(asked, 7).ids.tolist() == ids.tolist()
-    assert opened.recipe["quantizer"]["bits"] == 4
+    assert opened.filled_recipe["quantizer"]["bits"] == 4
     assert Run.open(tmp_path / "moved").items.bits == 4
     assert model.save(tmp_path / "moved") == tmp_path / "moved"  # the same run, so nothing is to do
     with pytest.raises(FormatError, match="no such run folder"):
@@ -189,9 +189,11 @@ def test_the_same_fit_again_is_reused_and_other_data_is_not(tmp_path: Path) -> N
 
 def test_what_cannot_be_done_is_told(model: Estimator) -> None:
     with pytest.raises(RecipeError, match=r"quantizer\.bits"):
-        Estimator("hqgnn", {"quantizer.bits": 9})
+        Estimator("hqgnn", {"quantizer.bits": 9}).fit(checkerboard(names=True))
     with pytest.raises(UserError, match="did you mean 'hqgnn'"):
-        Estimator("hqgn")
+        Estimator("hqgn").fit(checkerboard(names=True))
+    with pytest.raises(UserError, match="settings must be a dictionary"):
+        Estimator("mf", ["encoder.dim=8"]).fit(checkerboard(names=True))  # type: ignore[arg-type]
     with pytest.raises(UserError, match="not fitted"):
         Estimator("mf").recommend(1)
     with pytest.raises(UserError, match="user 'u400' is unknown: there are 40, such as u"):
@@ -228,20 +230,53 @@ def test_what_cannot_be_done_is_told(model: Estimator) -> None:
         Estimator("mf").fit(Interactions.from_pairs([], [], 3, 3))
 
 
-def test_it_is_cloned_as_scikit_learn_clones() -> None:
-    from sklearn.base import clone
+@pytest.mark.parametrize(
+    "check",
+    [
+        "check_do_not_raise_errors_in_init_or_set_params",
+        "check_estimator_cloneable",
+        "check_estimator_repr",
+        "check_get_params_invariance",
+        "check_no_attributes_set_in_init",
+        "check_parameters_default_constructible",
+        "check_set_params",
+        "check_valid_tag_types",
+    ],
+)
+def test_it_passes_the_checks_of_scikit_learn_that_need_no_matrix(check: str) -> None:
+    from sklearn.utils import estimator_checks
 
-    model = Estimator("hqgnn", {"quantizer.bits": 2}, threads=1)
-    assert clone(model).recipe.digest == model.recipe.digest
-    changed = clone(model).set_params(quantizer__bits=4, threads=2)
-    assert (changed.recipe["quantizer"]["bits"], changed.threads, model.recipe["quantizer"]["bits"]) == (4, 2, 2)
-    assert repr(model) == "Estimator('hqgnn', not fitted)"
+    getattr(estimator_checks, check)("Estimator", Estimator())
+
+
+def test_a_clone_has_the_same_arguments_and_is_not_fitted(model: Estimator, tmp_path: Path) -> None:
+    from sklearn.base import clone
+    from sklearn.utils.validation import check_is_fitted
+
+    check_is_fitted(model)
+    copy = clone(model)
+    assert not hasattr(copy, "run_")
+    assert copy.get_params() == model.get_params()
+    assert copy.filled_recipe.digest == model.filled_recipe.digest
+    for named in (Estimator(folder=tmp_path), Estimator(folder=str(tmp_path)), Estimator.open(model.run.path)):
+        assert clone(named).get_params() == named.get_params()
+
+
+def test_settings_are_parameters() -> None:
+    model = Estimator("hqgnn", {"quantizer.bits": 2, "seed": 5}, threads=1)
+    assert model.get_params() == {**model.get_params(deep=False), "quantizer__bits": 2, "seed": 5}
+    changed = Estimator().set_params(**model.get_params()).set_params(quantizer__bits=4, threads=2, seed=6)
+    assert (changed.filled_recipe["quantizer"]["bits"], changed.filled_recipe.seed, changed.threads) == (4, 6, 2)
+    assert (model.filled_recipe["quantizer"]["bits"], model.filled_recipe.seed) == (2, 5)
+    with pytest.raises(ValueError, match="Invalid parameter 'thread'"):
+        model.set_params(thread=1)
+    assert repr(model) == "Estimator(settings={'quantizer.bits': 2, 'seed': 5}, threads=1)"
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = "import sys, rectoolkit; dir(rectoolkit); sys.exit(bool({'numpy', 'torch', 'pydantic'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    code = "import sys; from rectoolkit import Run, Index; sys.exit(bool({'torch', 'dgl'} & set(sys.modules)))"
+    code = "import sys; from rectoolkit import Run, Index; sys.exit(bool({'torch', 'dgl', 'sklearn'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -1,28 +1,33 @@
-"""Estimator: a recipe as an object that is fitted to data in memory, asked, saved and opened again.
+"""Estimator: a recipe as a scikit-learn estimator, fitted to data in memory.
 
     Estimator("hqgnn", {"quantizer.bits": 2}).fit(frame).recommend("ada", k=10)
 
-It is a run under another roof: ``fit`` makes a run folder (in a temporary folder unless one is named), everything else
-asks that. What the data calls its users and items is what it is asked by and answers with.
+``fit`` makes a run folder, in a temporary folder unless one is named, and everything else asks that run. Users and
+items are named by their ids in the data.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sklearn.base import BaseEstimator
+
 from rectoolkit.data import Dataset, Imported, Interactions
 from rectoolkit.data.importing import read_frames
 from rectoolkit.errors import DataError, UserError, nearest
-from rectoolkit.recipe.recipe import Recipe
+from rectoolkit.recipe.recipe import HeadSettings, Recipe
 from rectoolkit.runs.execute import RunOptions, execute
 from rectoolkit.runs.layout import RECIPE
 from rectoolkit.runs.run import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+
+    from typing_extensions import Self
 
     from rectoolkit.data.ids import Id
     from rectoolkit.search.index import Hits
@@ -34,13 +39,31 @@ class Frame(Protocol):
     def __getitem__(self, key: str, /) -> Any: ...
 
 
-class Estimator:
-    """A recommender with the usual methods: ``fit``, ``recommend``, ``similar_items``, ``save``, ``open``.
+class Estimator(BaseEstimator):  # type: ignore[misc]
+    """A recommender that is fitted, asked, saved and opened.
 
-    ``recipe``: the name of a recipe that comes with the package, a file, or a Recipe; ``settings`` are put into it
-    (``{"quantizer.bits": 2}``). ``folder``: where run folders go, so that fitting the same again costs nothing and a
-    fit that was cut short goes on; without one they are temporary until ``save``. ``threads`` and ``device`` as of
-    ``rectool run``. Constructing checks nothing but the recipe, and raises RecipeError.
+    It follows scikit-learn's conventions for estimators: the constructor checks nothing and keeps its arguments as
+    they are, ``get_params``, ``set_params`` and ``sklearn.base.clone`` work, and attributes that ``fit`` sets end in
+    an underscore.
+
+    Parameters
+    ----------
+    recipe
+        The name of a shipped recipe (``"hqgnn"``), the path of a recipe file, or a ``Recipe``.
+    settings
+        Settings to change in the recipe, by ``section.key``: ``{"quantizer.bits": 2}``.
+    folder
+        Where run folders go. With it, the same fit again is reused, and an interrupted one resumes. Without it the
+        run folder is temporary, until ``save``.
+    threads
+        The number of threads; all cores by default.
+    device
+        The torch device: ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Attributes
+    ----------
+    run_
+        The ``Run`` that ``fit`` made.
     """
 
     def __init__(
@@ -52,10 +75,11 @@ class Estimator:
         threads: int | None = None,
         device: str = "cpu",
     ) -> None:
-        self.recipe = (recipe if isinstance(recipe, Recipe) else _load(recipe)).with_settings(settings or {})
-        self.folder = None if folder is None else Path(folder)
-        self.threads, self.device = threads, device
-        self._run: Run | None = None
+        self.recipe = recipe
+        self.settings = settings
+        self.folder = folder
+        self.threads = threads
+        self.device = device
 
     def fit(
         self,
@@ -64,14 +88,34 @@ class Estimator:
         user: str = "user",
         item: str = "item",
         test: Interactions | Frame | None = None,
-    ) -> Estimator:
-        """Train on all of ``data``: Interactions, or a frame whose columns ``user`` and ``item`` hold ids.
+    ) -> Self:
+        """Train on all of ``data``. ``train.validation`` of it picks the best epoch.
 
-        A share of it (``train.validation``) picks the best epoch. ``test`` is measured: ``run.metrics["accuracy"]``. It
-        is a frame of the same columns, or Interactions over the same rows; what it says again of ``data`` is left out
-        of a frame, and an id that only it has gets a row that nothing trains. Frames are read as
-        ``data.from_frame`` reads them. Returns self. Raises DataError for ids that are no integers or strings.
+        Parameters
+        ----------
+        data
+            Interactions, or a frame (pandas, polars, a dictionary of columns) with a row for each interaction. Frames
+            are read as ``data.from_frame`` reads them.
+        user, item
+            The columns of the frame that hold the ids: integers or strings.
+        test
+            Interactions to measure on; ``run_.metrics["accuracy"]`` then holds the accuracy. If ``data`` is a frame,
+            this is a frame of the same columns. Its pairs that are also in ``data`` are left out, and ids that only it
+            has get an untrained row. If ``data`` is Interactions, this is Interactions with the same rows.
+
+        Returns
+        -------
+        Estimator
+            This estimator.
+
+        Raises
+        ------
+        RecipeError
+            If the recipe or a setting is wrong.
+        DataError
+            If the data is empty, a column is missing, or ids are not integers or strings.
         """
+        recipe = self.filled_recipe
         user_ids = item_ids = None
         if not isinstance(data, Interactions):
             more = None if test is None or isinstance(test, Interactions) else _pandas(test, user, item)
@@ -83,19 +127,27 @@ class Estimator:
             raise DataError("the data holds no interactions, so there is nothing to fit")
         held = test or Interactions.from_pairs([], [], data.num_users, data.num_items)
         dataset = Dataset("fitted", data, held, user_ids=user_ids, item_ids=item_ids)
+        recipe = recipe.with_settings({"dataset.path": f"given to fit, digest {dataset.digest[:12]}"})
         temporary = None if self.folder else tempfile.TemporaryDirectory(prefix="rectoolkit-")
-        runs = self.folder or Path(temporary.name if temporary else ".")
-        recipe = self.recipe.with_settings({"dataset.path": f"given to fit, digest {dataset.digest[:12]}"})
+        runs = Path(temporary.name if temporary else self.folder or "")
         run = execute(recipe, RunOptions(runs, self.device, self.threads), dataset)
-        self._run = replace(run, keeper=temporary)  # the folder goes with the last that asks it
+        self.run_ = replace(run, keeper=temporary)  # the folder is removed with the last reference to the run
         return self
 
     @property
+    def filled_recipe(self) -> Recipe:
+        """The recipe with ``settings`` applied and every default filled in. Raises RecipeError if it is wrong."""
+        recipe = self.recipe if isinstance(self.recipe, Recipe) else _load(self.recipe)
+        if not isinstance(self.settings, Mapping | None):
+            raise UserError(f"settings must be a dictionary such as {{'quantizer.bits': 2}}, got {self.settings!r:.80}")
+        return recipe.with_settings(self.settings or {})
+
+    @property
     def run(self) -> Run:
-        """The run behind it: codes, metrics, export. Raises UserError before ``fit``."""
-        if self._run is None:
+        """The run: codes, metrics, export. Raises UserError before ``fit``."""
+        if not hasattr(self, "run_"):
             raise UserError("this estimator is not fitted yet: call fit, or open a saved one")
-        return self._run
+        return self.run_
 
     def recommend(
         self,
@@ -105,46 +157,59 @@ class Estimator:
         items: Sequence[Id] | Sequence[Sequence[Id]] | None = None,
         include_seen: bool = False,
     ) -> Hits:
-        """The best items for each user, or for new users known by ``items`` alone, by the data's ids.
-
-        As ``Run.recommend``. Where ids are strings, ``Hits.ids`` holds strings, and None where nothing is left to rank.
-        """
+        """The best items for each user, or for new users given by ``items``; see ``Run.recommend``."""
         return self.run.recommend(users, k, items=items, include_seen=include_seen)
 
     def similar_items(self, items: Id | Sequence[Id], k: int = 10) -> Hits:
-        """The items most alike to each of ``items``, by the data's ids; as ``Run.similar_items``."""
+        """The items most similar to each of ``items``; see ``Run.similar_items``."""
         return self.run.similar_items(items, k)
 
     def save(self, path: str | Path) -> Path:
-        """Copy the fitted run to the folder ``path``, as ``Run.save``; what ``open`` and ``rectool`` take."""
+        """Copy the fitted run to the folder ``path``, for ``open`` and ``rectool``; see ``Run.save``."""
         return self.run.save(path)
 
     @classmethod
-    def open(cls, path: str | Path) -> Estimator:
-        """A saved estimator, ready to be asked. Raises FormatError where ``path`` is no finished run."""
+    def open(cls, path: str | Path) -> Self:
+        """Open a saved estimator.
+
+        Parameters
+        ----------
+        path
+            A folder that ``save`` wrote, or any finished run folder.
+
+        Returns
+        -------
+        Estimator
+            An estimator that is fitted, with the recipe of the run.
+
+        Raises
+        ------
+        FormatError
+            If ``path`` is not a finished run folder.
+        """
         run = Run.open(path)
         opened = cls(Recipe.load(run.path / RECIPE))
-        opened._run = run
+        opened.run_ = run
         return opened
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's arguments, as scikit-learn asks for them."""
-        return {"recipe": self.recipe, "folder": self.folder, "threads": self.threads, "device": self.device}
+        """The arguments of the constructor; with ``deep`` also each setting, as ``section__key``."""
+        own: dict[str, Any] = super().get_params(deep=False)
+        settings = self.settings if deep and isinstance(self.settings, Mapping) else {}
+        return own | {key.replace(".", "__", 1): value for key, value in settings.items()}
 
-    def set_params(self, **settings: Any) -> Estimator:
-        """Change the recipe by ``section__key=value`` (``quantizer__bits=2``), or a constructor's argument."""
-        own = {name: settings.pop(name) for name in ("recipe", "folder", "threads", "device") if name in settings}
-        keys = {name.replace("__", ".", 1): value for name, value in settings.items()}
-        arguments: dict[str, Any] = self.get_params() | own
-        self.__init__(arguments.pop("recipe"), keys, **arguments)  # type: ignore[misc]
+    def set_params(self, **params: Any) -> Self:
+        """Change arguments of the constructor, or settings: ``section__key`` (``quantizer__bits=2``) or ``seed``."""
+        names = [name for name in params if "__" in name or name in HeadSettings.model_fields]
+        settings = {name.replace("__", ".", 1): params.pop(name) for name in names}
+        super().set_params(**params)
+        if settings:
+            self.settings = {**(self.settings or {}), **settings}
         return self
-
-    def __repr__(self) -> str:
-        return f"Estimator({self.recipe.name!r}, {'fitted: ' + str(self._run.path) if self._run else 'not fitted'})"
 
 
 def _pandas(frame: Frame, user: str, item: str) -> Any:
-    """The two columns of a frame of any library as a pandas frame. Raises DataError where they are no columns."""
+    """Two columns of a frame of any library as a pandas frame. Raises DataError if they cannot be used as columns."""
     import pandas
 
     if frame is None or isinstance(frame, int | float | str | list | tuple):
@@ -171,7 +236,7 @@ def _column(frame: Frame, name: str) -> Any:
 
 
 def _load(recipe: str | Path) -> Recipe:
-    """A recipe file, or one that comes with the package by its name."""
+    """A recipe by its file, or a shipped one by its name."""
     if isinstance(recipe, str) and not recipe.endswith(".toml"):
         package = Path(__file__).parents[1]
         places = [package / "shipped" / "recipes", package.parent / "recipes"]
