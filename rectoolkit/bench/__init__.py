@@ -3,7 +3,7 @@
 Every contestant answers the same queries in turn, round after round, so that whatever else the machine does falls on
 all alike. Medians are reported, and two ratios, which are what carries from machine to machine: to faiss
 ``IndexFlatIP`` in float32 at its best number of threads, and to the fastest float32 of the same run. Beside each of
-ours stands what the machine allows, measured without any search (``kernels.probes``). Recall is the share of
+ours stands what the machine allows, measured without any search (``probes``). Recall is the share of
 float32's top k that a contestant's top k holds: it judges the codes, not the search, which is exact. Random vectors
 are the hardest case; ``bench_tables`` takes trained ones.
 
@@ -222,8 +222,8 @@ def _compare(rows: Sequence[Row]) -> None:
 
 def _limit(report: Report, vectors: Vectors) -> None:
     """What the machine allows, and from it the limit of each of ours: instructions in a batch, bytes for one query."""
+    from rectoolkit.bench import probes
     from rectoolkit.search.codes import Integers
-    from rectoolkit.search.kernels import probes
 
     rates = probes.instructions(report.threads)
     report.limits = {"bytes": probes.bandwidth(report.threads), **rates}

@@ -86,7 +86,7 @@ def _compute() -> list[Finding]:
         found.append(Finding("compute", "torch threads", str(torch.get_num_threads())))
         found.append(Finding("compute", "devices", ", ".join(["cpu", *names]) + ("" if names else " (no GPU seen)")))
     if not _fault("numba"):
-        from rectoolkit.search.kernels.machine import INSTRUCTION_SET
+        from rectoolkit.search.kernels.compiling import INSTRUCTION_SET
 
         found.append(Finding("compute", "search kernels", SETS.get(INSTRUCTION_SET, INSTRUCTION_SET)))
     if not _fault("dgl") and not _fault("torch"):

@@ -31,8 +31,7 @@ import numpy as np
 
 from rectoolkit.errors import UserError, nearest
 from rectoolkit.files import atomic_write, write_text
-from rectoolkit.search.codes import PackedTable, check_comparable
-from rectoolkit.search.kernels.hamming import ranks_by_hamming
+from rectoolkit.search.codes import PackedTable, check_comparable, ranks_by_hamming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -308,6 +308,17 @@ def check_comparable(queries: CodeTable | PackedTable, items: CodeTable | Packed
         )
 
 
+def ranks_by_hamming(scale: npt.NDArray[Any], offset: npt.NDArray[Any], items: PackedTable) -> bool:
+    """Whether one-bit queries on the grids ``scale`` and ``offset`` (Q or 1, S) rank items by Hamming distance.
+
+    They do if there is one segment, the queries' grids are symmetric about 0 and the items share one scale > 0.
+    """
+    if items.bits > 1 or len(items.segments) > 1 or not items.one_grid:
+        return False
+    symmetric = bool((offset * 2 == -scale).all() and (scale > 0).all())
+    return symmetric and float(items.scale[0, 0]) > 0
+
+
 def _rows(rows: npt.ArrayLike | slice) -> Any:
     if isinstance(rows, slice):
         return rows

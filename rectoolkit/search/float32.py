@@ -14,16 +14,15 @@ from threadpoolctl import threadpool_limits
 
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.search.codes import CodeTable, PackedTable
-from rectoolkit.search.index import Hits, check_asked, checked_rows, item_filter
-from rectoolkit.search.kernels.order import mix, order_keys
-from rectoolkit.search.kernels.plain import blocks_of
+from rectoolkit.search.index import Hits, blocks_of, check_asked, checked_masks, checked_rows
+from rectoolkit.search.keys import mix, order_keys
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
 
-    from rectoolkit.search.index import ItemFilter, PerQuery, Queries
+    from rectoolkit.search.index import Masks, PerQuery, Queries
 
     Floats = npt.NDArray[np.float32]
     Ints = npt.NDArray[np.int64]
@@ -68,9 +67,9 @@ class FloatIndex:
         """
         check_asked(k, threads)
         rows = self._rows(queries)
-        permitted = item_filter(len(rows), len(self), seen, allow, deny)
+        masks = checked_masks(len(rows), len(self), seen, allow, deny)
         with threadpool_limits(threads, "blas"):
-            return self._search(rows, k, permitted)
+            return self._search(rows, k, masks)
 
     def _rows(self, queries: Queries) -> Floats:
         dim = self.items.shape[1]
@@ -82,13 +81,13 @@ class FloatIndex:
             raise UserError(f"queries of {queries.dim} dims cannot be compared with items of {dim} dims")
         return queries.decode()
 
-    def _search(self, queries: Floats, k: int, permitted: ItemFilter) -> Hits:
+    def _search(self, queries: Floats, k: int, masks: Masks) -> Hits:
         ids = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)
         block = max(1, BLOCK_SCORES // max(1, len(self)))
         for rows in blocks_of(len(queries), block):
             product = queries[rows] @ self.items.T
-            excluded, allowed, banned = permitted.part(rows)
+            excluded, allowed, banned = masks.part(rows)
             if banned is not None:
                 product[:, banned] = -np.inf
             if allowed is not None:

@@ -1,7 +1,7 @@
 """The interface of every search: ``SearchIndex`` and the ``Hits`` it returns.
 
 Three classes implement it: ``Index`` over packed codes, ``FloatIndex`` over float32 rows, and ``InvertedLists``, which
-is approximate. What they are asked (k, threads, float queries, and the item filters seen, allow and deny) is checked
+is approximate. What they are asked (k, threads, float queries, and the masks seen, allow and deny) is checked
 here, once for all of them.
 """
 
@@ -89,8 +89,7 @@ class SearchIndex(Protocol):
         """Find the k items with the largest inner product for each query.
 
         Items with equal scores are ordered by a hash of their id, so that ids numbered by popularity do not leak into
-        the ranking. The filters never change this order: the hits are those of a search without filters, less what is
-        filtered out.
+        the ranking. The hits are those of a search without masks, less the items that the masks leave out.
 
         Parameters
         ----------
@@ -115,7 +114,7 @@ class SearchIndex(Protocol):
         ------
         UserError
             If k or threads is not a whole number of at least 1, the queries do not fit the items, a query holds NaN or
-            infinity, or a filter names an item outside 0..N-1.
+            infinity, or a mask names an item outside 0..N-1.
 
         Notes
         -----
@@ -141,7 +140,7 @@ class Lists(NamedTuple):
         return owner, self.items[self.indptr[0] : self.indptr[-1]]
 
 
-class ItemFilter(NamedTuple):
+class Masks(NamedTuple):
     """Checked ``seen``, ``allow`` and ``deny`` of a search.
 
     ``excluded``: items each query must not get. ``allowed``: the only items each query may get, each once.
@@ -152,20 +151,20 @@ class ItemFilter(NamedTuple):
     allowed: Lists | None
     banned: npt.NDArray[np.bool_] | None
 
-    def part(self, rows: slice) -> ItemFilter:
-        """The filter of some of the queries."""
+    def part(self, rows: slice) -> Masks:
+        """The masks of some of the queries."""
         excluded, allowed = (None if lists is None else lists.part(rows) for lists in (self.excluded, self.allowed))
-        return ItemFilter(excluded, allowed, self.banned)
+        return Masks(excluded, allowed, self.banned)
 
 
-def item_filter(
+def checked_masks(
     num_queries: int,
     num_items: int,
     seen: PerQuery | None = None,
     allow: npt.ArrayLike | PerQuery | None = None,
     deny: npt.ArrayLike | PerQuery | None = None,
-) -> ItemFilter:
-    """Check what ``SearchIndex.search`` is given as filters. Raises UserError."""
+) -> Masks:
+    """Check what ``SearchIndex.search`` is given as masks. Raises UserError."""
     excluded = None if seen is None else _lists(seen, num_queries, num_items, "seen")
     allowed, banned = None, None
     if _is_per_query(allow):
@@ -178,7 +177,12 @@ def item_filter(
     elif deny is not None:
         denied_by_all = _mask(deny, num_items, "deny")
         banned = denied_by_all if banned is None else banned | denied_by_all
-    return ItemFilter(excluded, allowed, banned)
+    return Masks(excluded, allowed, banned)
+
+
+def blocks_of(total: int, size: int) -> list[slice]:
+    """0 to ``total`` in slices of ``size``."""
+    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
 
 def check_count(name: str, value: object) -> None:

@@ -26,8 +26,7 @@ import numpy as np
 from rectoolkit.errors import UserError
 from rectoolkit.files import open_arrays, refuse, save_arrays
 from rectoolkit.search.codes import PackedTable
-from rectoolkit.search.index import ItemFilter, check_count
-from rectoolkit.search.kernels import plain
+from rectoolkit.search.index import Masks, blocks_of, check_count
 from rectoolkit.search.packed import Index, answered, best_of_allowed, check_packed
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
     from rectoolkit.search.codes import Integers
     from rectoolkit.search.index import Hits, PerQuery, Queries
-    from rectoolkit.search.kernels.plain import Question
+    from rectoolkit.search.kernels.numpy_search import Question
 
     Floats = npt.NDArray[np.float32]
     Ints = npt.NDArray[np.int64]
@@ -79,7 +78,7 @@ class ApproximateIndex:
         sample = np.sort(generator.choice(num, min(num, SAMPLED * lists), replace=False))
         centroids = _cluster(items.take(sample).unpack().decode(), lists, generator)
         owner = np.concatenate(
-            [_nearest(items.take(rows).unpack().decode(), centroids) for rows in plain.blocks_of(num, 1 << 17)]
+            [_nearest(items.take(rows).unpack().decode(), centroids) for rows in blocks_of(num, 1 << 17)]
         )
         counts = np.bincount(owner, minlength=lists)
         ids = np.argsort(owner, kind="stable").astype(np.uint32)
@@ -135,8 +134,8 @@ class ApproximateIndex:
             As ``SearchIndex.search``, and if ``probe`` is not a whole number of at least 1.
         """
         check_count("probe", probe)
-        filters = {"seen": seen, "allow": allow, "deny": deny}
-        return answered(self.items, lambda asked: self._best(asked, probe), queries, k, filters, threads)
+        masks = {"seen": seen, "allow": allow, "deny": deny}
+        return answered(self.items, lambda asked: self._best(asked, probe), queries, k, masks, threads)
 
     def recall(self, queries: Queries, k: int, *, probe: int = 8, threads: int | None = None) -> float:
         """The share of the exact top k that is found, averaged over the queries; measured, against all lists."""
@@ -171,13 +170,13 @@ class ApproximateIndex:
         return cls(items, ids, starts, centroids)
 
     def _best(self, question: Question, probe: int) -> Keys:
-        excluded, allowed, banned = question.filter
+        excluded, allowed, banned = question.masks
         if allowed is not None:
             return best_of_allowed(question, self._exact, places=self._places)
-        permitted = ItemFilter(excluded, None, None if banned is None else banned[self.ids])
-        question = replace(question, ids=self.ids, filter=permitted)
+        permitted = Masks(excluded, None, None if banned is None else banned[self.ids])
+        question = replace(question, ids=self.ids, masks=permitted)
         size = max(1, BLOCK_PROMISES // self.lists)  # however many queries come at once, memory is that of a block
-        blocks = plain.blocks_of(len(question.queries.values), size)
+        blocks = blocks_of(len(question.queries.values), size)
         none = np.zeros((0, question.k), np.uint64)
         return np.concatenate([none, *(self._best_of(question.part(rows), probe) for rows in blocks)])
 
@@ -221,5 +220,5 @@ def _nearest(rows: Floats, centroids: Floats) -> Ints:
     """The number of the centroid nearest to each row."""
     half = np.square(centroids).sum(axis=1) / 2
     block = max(1, BLOCK_SCORES // len(centroids))
-    parts = [(rows[part] @ centroids.T - half).argmax(axis=1) for part in plain.blocks_of(len(rows), block)]
+    parts = [(rows[part] @ centroids.T - half).argmax(axis=1) for part in blocks_of(len(rows), block)]
     return np.concatenate(parts)

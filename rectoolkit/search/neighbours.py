@@ -14,7 +14,7 @@ import numpy as np
 
 from rectoolkit.search.codes import PackedTable
 from rectoolkit.search.index import Hits, check_count
-from rectoolkit.search.kernels.order import ids_of, mix, order_keys, scores_of
+from rectoolkit.search.keys import ids_of, mix, order_keys, scores_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -1,21 +1,14 @@
-"""Top-k by inner product over packed codes: exact, in bounded memory, the same whichever method runs.
+"""Index: exact top-k search by inner product over packed codes.
 
-The score of a query and an item is ``codes.dot`` (float64 in its stated order) rounded to float32, and the ranking
-compares the *rounded* scores, so that what a caller sees as equal is treated as equal. Among equal scores the
-lower ``mix(item id)`` comes first, mix being the 32-bit finaliser of MurmurHash3. Ties are everywhere (64 one-bit
-dims have 65 distinct scores) and data sets often number items by popularity or by time: ties broken by the id
-itself would let that leak into the metrics. Being a bijection, the mix leaves no tie undecided.
+Scores are those of ``codes.dot``, rounded to float32. Three methods give the same hits, bit for bit:
 
-Score and mix together are one unsigned 64-bit *key*: the high half orders as the score does, the low half holds
-the complement of the mix. Better is simply larger, and 0 is kept for "not rankable". Three methods give the same
-keys, bit for bit:
-
-- ``reference``: unpack a block of items, ``codes.dot``, keep the k largest keys. Slow and plain.
-- ``numpy``: the same with products straight from the planes; answers a query at once, with nothing to compile.
+- ``reference``: unpack a block of items, multiply by ``codes.dot``, keep the k best. Slow and simple.
+- ``numpy``: the same with products straight from the bit-planes. It answers a query at once, with nothing to compile.
 - ``fast``: the compiled kernels of ``search.kernels``, loaded once there is enough work to repay loading them.
 
-Float queries against coded items (asymmetric) are put on a fixed-point grid first (``codes.Integers.of_floats``).
-This module imports neither torch nor dgl, and numba only with the kernels.
+Float queries against coded items (asymmetric search) are put on a fixed-point grid first
+(``codes.Integers.of_floats``). Memory is bounded: queries and items go through in blocks. This module imports neither
+torch nor dgl, and numba only with the kernels.
 """
 
 from __future__ import annotations
@@ -33,18 +26,18 @@ from rectoolkit.search.codes import CodeTable, Integers, PackedTable
 from rectoolkit.search.index import (
     MOST_ITEMS,
     Hits,
-    ItemFilter,
+    Masks,
     Rescore,
     available_cores,
     check_asked,
     check_count,
     check_finite,
+    checked_masks,
     checked_rows,
-    item_filter,
 )  # fmt: skip
-from rectoolkit.search.kernels import plain
-from rectoolkit.search.kernels.order import ids_of, mix, order_keys, scores_of, unmix
-from rectoolkit.search.kernels.plain import Question
+from rectoolkit.search.kernels import numpy_search
+from rectoolkit.search.kernels.numpy_search import Question
+from rectoolkit.search.keys import ids_of, mix, order_keys, scores_of, unmix
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +57,18 @@ ROWS_AT_ONCE = 1 << 20  # allowed by query, copied: 64 MB of 8-bit codes of 64 d
 
 
 class Index:
-    """Search over the packed codes of N items; item ids are row numbers 0..N-1."""
+    """Exact search over the packed codes of N items. Item ids are row numbers 0..N-1.
+
+    Parameters
+    ----------
+    items : PackedTable
+        The codes to search, N rows of D dims.
+
+    Raises
+    ------
+    UserError
+        If ``items`` is not a PackedTable or holds 2^32 rows or more.
+    """
 
     def __init__(self, items: PackedTable) -> None:
         check_packed(items)
@@ -75,9 +79,21 @@ class Index:
 
     @classmethod
     def open(cls, path: str | Path) -> Index:
-        """The index of a saved table, memory-mapped: processes on one machine share its pages.
+        """Open the index of a saved table by memory map, so that processes on one machine share its pages.
 
-        Raises FormatError where the file is missing, cut short, damaged, or of another kind or version.
+        Parameters
+        ----------
+        path : str or Path
+            A file written by ``PackedTable.save``.
+
+        Returns
+        -------
+        Index
+
+        Raises
+        ------
+        FormatError
+            If the file is missing, cut short, damaged, or of another kind or version.
         """
         return cls(PackedTable.load(path))
 
@@ -126,17 +142,17 @@ class Index:
         """
         if method not in METHODS:
             raise UserError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-        filters = {"seen": seen, "allow": allow, "deny": deny}
+        masks = {"seen": seen, "allow": allow, "deny": deny}
         if rescore is not None:
-            return self._rescored(queries, k, rescore, **filters, threads=threads, method=method)
-        return answered(self.items, lambda asked: self._best(asked, method), queries, k, filters, threads)
+            return self._rescored(queries, k, rescore, **masks, threads=threads, method=method)
+        return answered(self.items, lambda asked: self._best(asked, method), queries, k, masks, threads)
 
     def _best(self, question: Question, method: Method) -> Keys:
-        if question.filter.allowed is not None:
+        if question.masks.allowed is not None:
             return best_of_allowed(question, self, method)
         kernels = self._kernels(question, len(question.queries.values) * len(self), method)
         if kernels is None:
-            return plain.best_keys(question, _product(method))
+            return numpy_search.best_keys(question, _product(method))
         keys: Keys = kernels.best_keys(_allowed_only(question), self._bounds)
         return keys
 
@@ -147,7 +163,7 @@ class Index:
         """
         kernels = self._kernels(question, int(np.diff(ranges).sum()), method)
         if kernels is None:
-            return plain.best_keys_in_ranges(question, ranges, _product(method))
+            return numpy_search.best_keys_in_ranges(question, ranges, _product(method))
         keys: Keys = kernels.keys_in_ranges(question, self._bounds, ranges)
         return keys
 
@@ -175,19 +191,19 @@ def answered(
     answer: Callable[[Question], Keys],
     queries: Queries,
     k: int,
-    filters: dict[str, Any],
+    given: dict[str, Any],
     threads: int | None,
 ) -> Hits:
     """Check what is asked of ``items`` (see ``SearchIndex.search``) and let ``answer`` find the keys of each block."""
     check_asked(k, threads)
     asked, num = _checked(queries, items)
     kept = min(int(k), max(1, items.num_rows))
-    permitted = item_filter(num, items.num_rows, **filters)
+    masks = checked_masks(num, items.num_rows, **given)
     keys = np.zeros((num, kept), np.uint64)
-    for rows in _blocks(num, permitted.allowed):
+    for rows in _blocks(num, masks.allowed):
         integers = _integers(asked, rows, items.segments)
         cores = int(threads or available_cores())
-        keys[rows] = answer(Question(integers, items, None, kept, permitted.part(rows), cores))
+        keys[rows] = answer(Question(integers, items, None, kept, masks.part(rows), cores))
     ids, scores = np.full((num, int(k)), -1), np.full((num, int(k)), -np.inf, np.float32)
     ids[:, :kept], scores[:, :kept] = ids_of(keys), scores_of(keys)
     return Hits(ids, scores)
@@ -207,15 +223,15 @@ def best_of_allowed(question: Question, index: Index, method: Method = "fast", p
 
     The rows of all lists are copied one after another, and each query ranks its own range of them.
     """
-    excluded, allowed, banned = question.filter
+    excluded, allowed, banned = question.masks
     assert allowed is not None
     ids, ends = allowed.pairs()[1].astype(np.uint32), allowed.indptr - allowed.indptr[0]
     if not len(ids):
         return np.zeros((len(ends) - 1, question.k), np.uint64)
-    permitted = ItemFilter(excluded, None, None if banned is None else banned[ids])
+    masks = Masks(excluded, None, None if banned is None else banned[ids])
     items = index.items.take(ids if places is None else places[ids])
     ranges = np.stack((ends[:-1], ends[1:]), axis=1)[:, None]
-    return index.best_in_ranges(replace(question, items=items, ids=ids, filter=permitted), ranges, method)
+    return index.best_in_ranges(replace(question, items=items, ids=ids, masks=masks), ranges, method)
 
 
 @dataclass
@@ -232,11 +248,11 @@ ENOUGH_WORK = 3e9  # bits of items times queries: about as long in numpy (0.6 s)
 
 
 def compiled_kernels(work: float) -> Any:
-    """The kernels' module, or None while numpy is quicker or where numba is not installed."""
+    """The module of compiled kernels, or None while numpy is quicker or if numba is not installed."""
     _LOADED.work += work
     if _LOADED.module is None and not _LOADED.absent and _LOADED.work >= ENOUGH_WORK:
         try:
-            from rectoolkit.search.kernels import search
+            from rectoolkit.search.kernels import compiled_search
         except ImportError as error:
             _LOADED.absent = True
             warnings.warn(
@@ -245,17 +261,17 @@ def compiled_kernels(work: float) -> Any:
                 stacklevel=7,
             )
         else:
-            _LOADED.module = search
+            _LOADED.module = compiled_search
     return _LOADED.module
 
 
 def _allowed_only(question: Question) -> Question:
-    """The same question of the items not banned alone, where they are few enough to copy (an eighth at most)."""
-    banned = question.filter.banned
+    """The same question about only the items that are not banned, if they are few enough to copy (an eighth)."""
+    banned = question.masks.banned
     if banned is None or (len(banned) - int(banned.sum())) * 8 > len(banned):
         return question
     ids = np.flatnonzero(~banned)
-    return replace(question, items=question.items.take(ids), ids=ids, filter=question.filter._replace(banned=None))
+    return replace(question, items=question.items.take(ids), ids=ids, masks=question.masks._replace(banned=None))
 
 
 def _rescore(found: Hits, rescore: Rescore, num_items: int, k: int) -> Hits:
@@ -278,7 +294,7 @@ def _rescore(found: Hits, rescore: Rescore, num_items: int, k: int) -> Hits:
 
 
 def _checked(queries: Queries, items: PackedTable) -> tuple[Queries, int]:
-    """The queries, which fit the items, and how many they are."""
+    """Check that the queries fit the items. Returns them and their number."""
     if isinstance(queries, (PackedTable, CodeTable)):
         try:
             codes.check_comparable(queries, items)
@@ -302,5 +318,5 @@ def check_packed(items: object) -> None:
         raise UserError(f"an index is made of a PackedTable, got {type(items).__name__}; FloatIndex takes float rows")
 
 
-def _product(method: Method) -> plain.Product:
-    return plain.unpacked if method == "reference" else plain.without_unpacking
+def _product(method: Method) -> numpy_search.Product:
+    return numpy_search.unpacked if method == "reference" else numpy_search.without_unpacking

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from rectoolkit.cli import main
 from rectoolkit.cli.doctor import OPTIONAL, examine
-from rectoolkit.search.kernels.machine import INSTRUCTION_SET
+from rectoolkit.search.kernels.compiling import INSTRUCTION_SET
 
 
 def test_the_report_names_versions_threads_devices_and_instructions() -> None:

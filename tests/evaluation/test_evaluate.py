@@ -11,7 +11,7 @@ from rectoolkit.evaluation import evaluate as module
 from rectoolkit.evaluation.evaluate import evaluate, queries_per_second, rows_of
 from rectoolkit.search.codes import CodeTable, PackedTable, dot
 from rectoolkit.search.float32 import FloatIndex
-from rectoolkit.search.kernels.order import mix
+from rectoolkit.search.keys import mix
 
 DRAWS = np.random.default_rng(3)
 

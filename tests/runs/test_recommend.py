@@ -22,7 +22,7 @@ from rectoolkit.runs import run as module
 from rectoolkit.runs.run import Run
 from rectoolkit.search import codes, open_index
 from rectoolkit.search.codes import CodeTable, PackedTable
-from rectoolkit.search.kernels.order import mix
+from rectoolkit.search.keys import mix
 
 
 def rectool_recommend(run: Path, *arguments: object) -> tuple[int, str]:

@@ -15,7 +15,7 @@ from rectoolkit.search.codes import CodeTable, PackedTable, dot
 from rectoolkit.search.float32 import FloatIndex
 from rectoolkit.search.index import Hits, SearchIndex
 from rectoolkit.search.inverted_lists import ApproximateIndex
-from rectoolkit.search.kernels.order import mix
+from rectoolkit.search.keys import mix
 from rectoolkit.search.packed import Index
 
 
@@ -111,7 +111,7 @@ def test_long_allow_lists_go_through_in_blocks(monkeypatch: pytest.MonkeyPatch) 
     sizes, best = [], packed.best_of_allowed
 
     def counted(question: Any, *rest: Any) -> Any:
-        sizes.append(len(question.filter.allowed.pairs()[1]))
+        sizes.append(len(question.masks.allowed.pairs()[1]))
         return best(question, *rest)
 
     monkeypatch.setattr(packed, "ROWS_AT_ONCE", 200)

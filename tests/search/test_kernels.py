@@ -21,7 +21,8 @@ pytest.importorskip("numba")
 
 import llvmlite.binding
 
-from rectoolkit.search.kernels import compiling, plan, scan, search, small, tables
+from rectoolkit.search.kernels import compiled_search, compiling, lookup, matrices, scan
+from rectoolkit.search.kernels.queries import Bounds
 
 FORMS = {
     "rows": (scan.scan_rows, "small"),
@@ -72,10 +73,10 @@ def test_every_filter_is_exact(form: str, bits: int, kind: str, monkeypatch: pyt
     random = np.random.default_rng(bits)
     items, queries = PackedTable.pack(coded(random, 5003, bits)), queries_of(kind, random, 21, bits)
     integers = Integers.of_floats(queries, (64,)) if kind == "floats" else Integers.of(queries)
-    serves = {"tables": tables.has_tables, "small": small.has_matrices}.get(FORMS[form][1])
+    serves = {"tables": lookup.has_tables, "small": matrices.has_matrices}.get(FORMS[form][1])
     if serves is not None and not serves(integers, items):
         pytest.skip("not for this width, or this processor")
-    monkeypatch.setattr(search, "choose", lambda *_: FORMS[form])
+    monkeypatch.setattr(compiled_search, "choose", lambda *_: FORMS[form])
     seen = (np.arange(22) * 3, random.integers(0, 5003, 63))
     assert_exact(items, queries, deny=[3, 5, 8], seen=seen)
 
@@ -86,9 +87,9 @@ def test_every_filter_is_exact(form: str, bits: int, kind: str, monkeypatch: pyt
 def test_tables_of_several_words_are_exact(dim: int, kind: str, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(dim)
     items, queries = PackedTable.pack(coded(random, 3000, bits, dim)), queries_of(kind, random, 17, bits, dim)
-    if not tables.HAS_LOOKUP:
+    if not lookup.HAS_LOOKUP:
         pytest.skip("not for this processor")
-    monkeypatch.setattr(search, "choose", lambda *_: FORMS["tables"])
+    monkeypatch.setattr(compiled_search, "choose", lambda *_: FORMS["tables"])
     assert_exact(items, queries)
 
 
@@ -115,7 +116,7 @@ def test_scales_of_any_size_that_the_kernels_serve(size: float, bits: int) -> No
     items = PackedTable.pack(coded(random, 4000, bits, scale=size))
     for queries in (coded(random, 6, bits, scale=size), queries_of("floats", random, 6, bits)):
         integers = Integers.of_floats(queries, (64,)) if isinstance(queries, np.ndarray) else Integers.of(queries)
-        assert search.serves(integers, search.Bounds(items))
+        assert compiled_search.serves(integers, Bounds(items))
         scores = assert_exact(items, queries).scores
         assert (scores[:, 0] > scores[:, -1]).all()
         assert (scores[:, 0] > 0).all()
@@ -130,12 +131,12 @@ def test_what_is_looked_up_or_multiplied_bounds_the_score(bits: int, kind: str) 
     items = PackedTable.pack(table)
     integers = Integers.of_floats(queries, (64,)) if kind == "floats" else Integers.of(queries)
     exact = codes.dot_integers(integers, Integers.of(table))
-    small_ones, line, margin = small.line_of(integers, items, plan.Bounds(items).sums)
+    small_ones, line, margin = matrices.line_of(integers, items, Bounds(items).sums)
     sums = small_ones.astype(np.int64) @ table.codes.astype(np.int64).T
     assert (line[:, :1] * sums + line[:, 1:] + margin[:, None] >= exact).all()
     if bits > 2:
         return
-    looked_up, line, margin = tables.tables_of(integers, items)
+    looked_up, line, margin = lookup.tables_of(integers, items)
     group = 6 // bits
     padded = np.pad(table.codes, ((0, 0), (0, looked_up.shape[1] * group - 64))).reshape(3000, -1, group)
     index = sum(((padded >> bit) & 1).astype(np.int64) @ (1 << np.arange(group)) << group * bit for bit in range(bits))
@@ -146,7 +147,7 @@ def test_what_is_looked_up_or_multiplied_bounds_the_score(bits: int, kind: str) 
 def test_the_range_of_sums_is_that_of_the_codes() -> None:
     table = coded(np.random.default_rng(0), 700, 5)
     sums = table.codes.sum(axis=1, dtype=np.int64)
-    assert plan.Bounds(PackedTable.pack(table)).sums == (sums.min(), sums.max())
+    assert Bounds(PackedTable.pack(table)).sums == (sums.min(), sums.max())
 
 
 def test_kept_kernels_belong_to_all_of_their_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,9 @@ from rectoolkit.errors import UserError
 from rectoolkit.search import codes
 from rectoolkit.search import packed as index
 from rectoolkit.search.codes import CodeTable, PackedTable
-from rectoolkit.search.index import Hits, ItemFilter, Rescore
-from rectoolkit.search.kernels.order import mix, unmix
-from rectoolkit.search.kernels.plain import Question
+from rectoolkit.search.index import Hits, Masks, Rescore
+from rectoolkit.search.kernels.numpy_search import Question
+from rectoolkit.search.keys import mix, unmix
 from rectoolkit.search.packed import METHODS, Index, compiled_kernels
 
 pytest.importorskip("numba")
@@ -225,7 +225,7 @@ def test_huge_and_tiny_scales(method: index.Method) -> None:
 @pytest.mark.parametrize("bits", [1, 3, 8])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_an_estimate_and_its_margin_never_fall_short(planes: bool, bits: int, sign: int) -> None:
-    from rectoolkit.search.kernels.plan import Bounds, ask, layout_of
+    from rectoolkit.search.kernels.queries import Bounds, ask, layout_of
 
     random = np.random.default_rng(bits)
     queries = random.standard_normal((20, 64)).astype(np.float32)
@@ -235,7 +235,7 @@ def test_an_estimate_and_its_margin_never_fall_short(planes: bool, bits: int, si
 
     def asked_of(items: CodeTable) -> Any:
         packed = PackedTable.pack(items)
-        question = Question(integers, packed, None, 1, ItemFilter(None, None, None), 1)
+        question = Question(integers, packed, None, 1, Masks(None, None, None), 1)
         return ask(question, layout, Bounds(packed), "planes" if planes else "bytes")
 
     asked = asked_of(CodeTable(np.zeros((1, 64), np.uint8), scale, offset, bits))
@@ -337,8 +337,8 @@ def test_a_single_query_is_answered_without_numba(tmp_path: Any) -> None:
 
 def test_missing_numba_falls_back_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index, "_LOADED", index._Kernels())
-    monkeypatch.setitem(sys.modules, "rectoolkit.search.kernels.search", None)
-    monkeypatch.delattr("rectoolkit.search.kernels.search", raising=False)
+    monkeypatch.setitem(sys.modules, "rectoolkit.search.kernels.compiled_search", None)
+    monkeypatch.delattr("rectoolkit.search.kernels.compiled_search", raising=False)
     searched = Index(PackedTable.pack(table(np.random.default_rng(0), 50, 8, 2, (8,), "rows", False)))
     queries = np.ones((2, 8), np.float32)
     with pytest.warns(UserWarning, match="pip install numba"):

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from rectoolkit.search.kernels.compiling import part
+from rectoolkit.search.kernels.compiling import LANES, part
 from rectoolkit.search.kernels.products import dot_bytes
-from rectoolkit.search.kernels.tiles import grid_of, unpack_lane
-from rectoolkit.search.kernels.vectors import (
-    LANES,
+from rectoolkit.search.kernels.tiles import (
     bits_float,
     count_bits,
     float_bits,
+    grid_of,
     lowest_bit,
+    unpack_lane,
     unpack_word,
     word_at,
 )
@@ -52,7 +52,7 @@ def exact_score(
 
 @part
 def key_of(items: Any, item: int, score: float) -> Any:
-    """``index.order_keys`` of one pair."""
+    """``keys.order_keys`` of one pair."""
     raw = float_bits(np.float32(score) + np.float32(0))
     ordered = raw ^ (np.uint32(0xFFFFFFFF) if raw >> np.uint32(31) else np.uint32(0x80000000))
     h = np.uint32(items.ids[item] if len(items.ids) else item)

@@ -1,9 +1,17 @@
-"""Products by table: six bits of an item's codes choose one of 64 sums held in a vector register (vpermb, AVX512-VBMI).
+"""Products by table lookup for 1 and 2 bits: the tables of a query, and the loops that look 64 items up in them.
 
-Three 2-bit codes, or six 1-bit ones, are an index of six bits; a query has a table of 64 bytes for each, and a lookup
-does for 64 items at once what three or six multiplications do. 64 dims of 2 bits take 22 lookups and 22 additions for
-64 items, where byte products take 64 instructions. The bytes are rounded up (``plan.tables_of``), so that their sum
-bounds the product from above.
+Three 2-bit codes, or six 1-bit ones, are an index of six bits. A query has a table of 64 bytes for each such group, and
+one instruction (vpermb, AVX512-VBMI) looks up a group of 64 items at once, where byte products take three or six.
+64 dims of 2 bits take 22 lookups and 22 additions for 64 items; byte products take 64 instructions.
+
+Let all items share one scale si > 0 and one offset oi. A query decoded to w then scores si <w, c> + oi (su sum + D ou).
+A group of c has 64 values, whose sums of w c become bytes T = ceil((w c - least) / step). With S the sum of all L
+lookups,
+
+    score <= slope * S + start,   slope = si step,   start = si (all least) + oi (su sum + D ou)
+
+The step is the lattice of the query where it fits (su / 2, for codes on symmetric grids: nothing is rounded then), else
+the widest range of a lookup divided by the share of a byte that each lookup may take.
 """
 
 from __future__ import annotations
@@ -11,65 +19,83 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 
-from rectoolkit.search.kernels.machine import (
+from rectoolkit.search.kernels.compiling import (
     FEATURES,
     I8,
     I16,
-    I32,
     I64,
+    LANES,
+    aligned,
     call,
+    cases,
     inlined,
     load,
     pointer,
+    shuffle,
     splat,
     store,
+    transposed,
     vector,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import numpy.typing as npt
 
-LANES = 64
+    from rectoolkit.search.codes import Integers, PackedTable
+
+    Array = npt.NDArray[Any]
+
 HAS_LOOKUP = {"avx512vbmi", "avx512bw"} <= FEATURES
 LOOKUPS = {1: 11, 2: 22}  # of a word of 64 dims, by bits
 SUMS = 3  # of bytes, each over a third of the lookups
 LOOKUP_WORDS = (1, 2, 4)  # the rows that have a loop: 64, 128 and 256 dims
+ROUNDED = 1e-5  # of a step, granted to what a grid's float32 offset is off its lattice
 
 
-def shuffle(builder: Any, first: Any, second: Any, places: list[int]) -> Any:
-    return builder.shuffle_vector(first, second, ir.Constant(vector(I32, len(places)), places))
+def has_tables(queries: Integers, items: PackedTable) -> bool:
+    """Whether the items can be looked up: rows of that many dims, one positive scale and one offset."""
+    whole = items.bits in LOOKUPS and items.dim in [64 * words for words in LOOKUP_WORDS]
+    if not (HAS_LOOKUP and whole and len(queries.segments) == 1 and items.one_grid):
+        return False
+    return float(items.scale[0, 0]) > 0
 
 
-def transposed(builder: Any, rows: list[Any]) -> list[Any]:
-    """Vectors of as many elements as there are vectors, transposed."""
-    size, step = len(rows), len(rows) // 2
-    while step:  # swap blocks of step x step across the diagonal
-        low = [n if not n & step else size + n - step for n in range(size)]
-        high = [n + step if not n & step else size + n for n in range(size)]
-        following = list(rows)
-        for n in range(size):
-            if not n & step:
-                pair = rows[n], rows[n + step]
-                following[n], following[n + step] = shuffle(builder, *pair, low), shuffle(builder, *pair, high)
-        rows, step = following, step // 2
-    return rows
-
-
-def cases(builder: Any, value: Any, chosen: dict[int, Callable[[], None]]) -> None:
-    """The code of the case that ``value`` is, or of none."""
-    done = builder.append_basic_block("done")
-    for case, generate in chosen.items():
-        matching, following = builder.append_basic_block("case"), builder.append_basic_block("next")
-        builder.cbranch(builder.icmp_signed("==", value, I64(case)), matching, following)
-        builder.position_at_end(matching)
-        generate()
-        builder.branch(done)
-        builder.position_at_end(following)
-    builder.branch(done)
-    builder.position_at_end(done)
+def tables_of(queries: Integers, items: PackedTable) -> tuple[Array, Array, Array]:
+    """The tables uint8 (Q, L, 64), ``slope`` and ``start`` float64 (Q, 2), and the margin float64 (Q) of rounding."""
+    num, dim, bits = len(queries.values), items.dim, items.bits
+    words, lookups, group = dim // 64, LOOKUPS[bits], 6 // bits
+    most, top = 255 // -(-lookups // SUMS), (1 << bits) - 1
+    weights = np.zeros((num, words, lookups * group))
+    decoded = queries.scale * queries.values + queries.offset
+    weights[:, :, :64] = decoded.reshape(num, words, 64)
+    groups = weights.reshape(num, words * lookups, group)
+    index = np.arange(64)
+    bit = np.arange(bits)
+    taken = (index >> (group * bit[:, None] + np.arange(group))[:, :, None]) & 1
+    levels = np.tensordot(1 << bit, taken, 1)
+    least = top * np.minimum(groups, 0).sum(axis=2, keepdims=True)
+    widest = top * np.abs(groups).sum(axis=2).max(axis=1, initial=0.0)
+    lattice = np.broadcast_to(np.abs(queries.scale[:, 0]) / 2, num)
+    doubled = 2 * np.broadcast_to(queries.offset[:, 0], num)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        steps = doubled / (2 * lattice)
+        fits = (np.abs(steps - np.rint(steps)) < ROUNDED / 64) & (widest <= lattice * most * (1 + ROUNDED / 2))
+    step = np.where(fits, lattice, widest / most)
+    step = np.where(step > 0, step, 1.0)[:, None, None]
+    sums = groups @ levels.astype(np.float64)
+    tables = aligned(sums.shape, np.uint8)
+    tables[:] = np.ceil((sums - least) / step - ROUNDED)
+    scale, offset = float(items.scale[0, 0]), float(items.offset[0, 0])
+    su, ou = queries.scale[:, 0], queries.offset[:, 0]
+    rounding = words * lookups * ROUNDED * step[:, 0, 0]
+    start = scale * (least.sum(axis=(1, 2)) + rounding) + offset * (su * queries.sums[:, 0] + dim * ou)
+    magnitudes = np.abs(su) * np.abs(queries.values).sum(axis=1) + dim * np.abs(ou)
+    margin = (scale * top + abs(offset)) * magnitudes * 2.0**-40
+    return tables, np.stack((scale * step[:, 0, 0], start), axis=1), margin
 
 
 @inlined

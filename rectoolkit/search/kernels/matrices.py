@@ -1,44 +1,109 @@
-"""Codes from bit-planes by 8 x 8 bit matrices (GFNI), multiplied as bytes (AVX512-VNNI): rows of 64 dims, one scale.
+"""Products by bit matrices for 2 to 8 bits and 64 dims: codes from bit-planes (GFNI), multiplied as bytes (VNNI).
 
 A word of 64 dims has ``bits`` planes of eight bytes. Byte j of all planes is a matrix of 8 x 8 bits, whose transpose
-is the codes of dims 8j to 8j + 7: so one permutation of bytes (vpermb) and one vgf2p8affineqb make 64 codes from their
-planes, where masks and additions need two or three instructions a plane.
+is the codes of dims 8j to 8j + 7. So one permutation of bytes (vpermb) and one vgf2p8affineqb make 64 codes from their
+planes, where masks and additions need two or three instructions for each plane.
 
-For one query the products are summed as they come: two or four items share a vector (``near_rows``). For many, the
-codes are written out and reused (``unpack_rows``, ``near_tile``). Both compare integers with a limit of the query, so
-nothing is scaled (``plan.line_of``).
+For one query the products are summed as they come, and two or four items share a vector (``near_rows``). For many
+queries the codes are written out and reused (``unpack_rows``, ``near_tile``). Both compare integers with one limit for
+each query, so nothing is scaled:
+
+A query decoded to w is step * q + centre + error, with q of signed bytes and |error| <= e. Let all items share one
+scale si > 0 and one offset oi. With C the sum of an item's codes, between the least and the largest of the catalogue
+(``Bounds.sums``), and P = <q, c>,
+
+    score <= si (step P + (centre + e) C) + oi (su sum + D ou) <= slope * P + start
+
+Codes on a grid that is symmetric about 0 are odd multiples of su / 2. Up to 7 bits neither centre nor error is left. At
+8 bits a centre of su / 2 is left, which takes half the spread of C.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 
-from rectoolkit.search.kernels.lookup import cases, shuffle
-from rectoolkit.search.kernels.machine import (
+from rectoolkit.search.kernels.compiling import (
     FEATURES,
     I8,
     I32,
     I64,
     INSTRUCTION_SET,
+    LANES,
     Loop,
     call,
+    cases,
     inlined,
     load,
     pointer,
+    shuffle,
     splat,
     store,
     vector,
 )
 
-LANES = 64
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from rectoolkit.search.codes import Integers, PackedTable
+
+    Array = npt.NDArray[Any]
+
 HAS_MATRICES = INSTRUCTION_SET == "vnni512" and {"gfni", "avx512vbmi"} <= FEATURES
 MATRIX_QUERIES = 4  # a batch is multiplied four queries at a time
 MATRIX_BITS = range(2, 9)
 BYTES, SUMS = vector(I8, LANES), vector(I32, 16)
+
+
+def has_matrices(queries: Integers, items: PackedTable) -> bool:
+    """Whether the items can be multiplied so: 64 dims, one positive scale and one offset."""
+    whole = items.dim == 64 and items.bits in MATRIX_BITS
+    if not (HAS_MATRICES and whole and len(queries.segments) == 1 and items.one_grid):
+        return False
+    return float(items.scale[0, 0]) > 0
+
+
+def line_of(queries: Integers, items: PackedTable, sums: tuple[int, int]) -> tuple[Array, Array, Array]:
+    """q int8 (Q, D), ``slope`` and ``start`` float64 (Q, 2), and the margin float64 (Q) of rounding.
+
+    ``sums`` are the least and the largest sum of an item's codes.
+    """
+    num, dim = queries.values.shape
+    su, ou = (np.broadcast_to(a[:, 0], num) for a in (queries.scale, queries.offset))
+    decoded = su[:, None] * queries.values + ou[:, None]
+    largest = np.abs(decoded).max(axis=1, initial=0.0)
+    size = np.where(su == 0, 1.0, np.abs(su))
+    best = np.zeros((num, dim), np.int8)
+    step, start, slack = np.ones(num), np.zeros(num), np.full(num, np.inf)
+    for candidate, centre in (
+        (size / 2, np.zeros(num)),
+        (size, ou + su * 128),
+        (np.where(largest > 0, largest / 127, 1.0), np.zeros(num)),
+    ):
+        if (slack <= step).all():
+            break  # a unit of the product at most: nothing to better
+        if (largest > 128 * candidate + np.abs(centre)).all():
+            continue
+        near = np.rint((decoded - centre[:, None]) / candidate[:, None])
+        error = np.abs(decoded - centre[:, None] - near * candidate[:, None]).max(axis=1, initial=0.0) * (1 + 1e-9)
+        low, high = centre - error, centre + error
+        loose = np.maximum(high * sums[0], high * sums[1])
+        loose[np.abs(near + 0.5).max(axis=1, initial=0.0) > 127.5] = np.inf
+        lost = loose - np.minimum(low * sums[0], low * sums[1])
+        better = lost < slack
+        best[better] = near[better].astype(np.int8)
+        step, start, slack = (
+            np.where(better, new, old) for new, old in ((candidate, step), (loose, start), (lost, slack))
+        )
+    scale, offset = float(items.scale[0, 0]), float(items.offset[0, 0])
+    start = scale * start + offset * (su * queries.sums[:, 0] + dim * ou)
+    magnitudes = np.abs(su) * np.abs(queries.values).sum(axis=1) + dim * np.abs(ou)
+    margin = (scale * ((1 << items.bits) - 1) + abs(offset)) * magnitudes * 2.0**-40
+    return best, np.stack((scale * step, start), axis=1), margin
 
 
 def _transposed(builder: Any, matrices: Any) -> Any:

@@ -10,13 +10,14 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from rectoolkit.search.kernels.machine import (
+from rectoolkit.search.kernels.compiling import (
     F32,
     I8,
     I16,
     I32,
     I64,
     INSTRUCTION_SET,
+    LANES,
     Loop,
     call,
     inlined,
@@ -26,7 +27,7 @@ from rectoolkit.search.kernels.machine import (
     store,
     vector,
 )
-from rectoolkit.search.kernels.vectors import LANES, PLANE_LANES
+from rectoolkit.search.kernels.tiles import PLANE_LANES
 
 QUERY_TILE = 4
 FMA = ("contract",)

@@ -1,11 +1,11 @@
 """The compiled inner loops: filters over tiles of 64 items, and the exact scoring of what passes them.
 
 A *filter* computes, for 64 items at once, a float32 upper estimate of the score and gives back a 64-bit mask of the
-items whose estimate reaches the query's threshold. Its error is bounded beforehand (``plan.margin``), so nothing
+items whose estimate reaches the query's threshold. Its error is bounded beforehand (``queries.Asked``), so nothing
 that belongs in the answer is ever dropped; what passes (about k ln(N / k) of N items) is scored exactly by the
 formula of ``codes.dot`` and kept in a heap of the k best keys, whose smallest entry raises the threshold.
 
-The filters, chosen by ``search.choose``:
+The filters, chosen by ``compiled_search.choose``:
 
 - ``scan_hamming``: 1-bit codes on symmetric grids: XOR, popcount and compare, all in integers.
 - ``scan_tables``: 1 and 2 bits, one scale and offset: six bits at a time are looked up (``lookup``, AVX512-VBMI).
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from rectoolkit.search.kernels.compiling import compiled, part
+from rectoolkit.search.kernels.compiling import LANES, compiled, part
 from rectoolkit.search.kernels.exact import (
     consider,
     consider_rows,
@@ -34,10 +34,9 @@ from rectoolkit.search.kernels.exact import (
 )
 from rectoolkit.search.kernels.lookup import index_tile, lookup_tile
 from rectoolkit.search.kernels.matrices import MATRIX_QUERIES, near_rows, near_tile, unpack_rows
-from rectoolkit.search.kernels.plan import TABLE_QUERIES, TABLE_TILES
 from rectoolkit.search.kernels.products import QUERY_TILE, dot_tile, near, planes_tile, reached
-from rectoolkit.search.kernels.tiles import load_side, load_tile, padded_tile, unpack_lane
-from rectoolkit.search.kernels.vectors import LANES, interleave
+from rectoolkit.search.kernels.queries import TABLE_QUERIES, TABLE_TILES
+from rectoolkit.search.kernels.tiles import interleave, load_side, load_tile, padded_tile, unpack_lane
 
 
 @compiled

@@ -1,7 +1,7 @@
-"""What the machine can do, measured apart from any search: instructions a second and bytes a second.
+"""The limits of the machine, measured without any search: vector instructions and bytes read per second.
 
-The instruction that decides is the one of which a filter needs most for 64 items and a query: a vector of 64 bytes of
-it is done once a cycle at best, by each core. Loads, additions and comparisons run beside it.
+A search kernel is limited by the instruction it needs most of for 64 items and a query. A core completes one vector of
+64 bytes of it per cycle at best. Loads, additions and comparisons run beside it.
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 
 from rectoolkit.search.kernels import scan
-from rectoolkit.search.kernels.compiling import compiled
+from rectoolkit.search.kernels.compiled_search import choose
+from rectoolkit.search.kernels.compiling import FEATURES, I32, I64, INSTRUCTION_SET, Loop, call, inlined, splat, vector
 from rectoolkit.search.kernels.lookup import HAS_LOOKUP, LOOKUPS
-from rectoolkit.search.kernels.machine import FEATURES, I32, I64, INSTRUCTION_SET, Loop, call, inlined, splat, vector
-from rectoolkit.search.kernels.search import choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rectoolkit.search.codes import Integers, PackedTable
 
+COMPILER: Any = numba.njit
 CHAINS, TURNS, ROUNDS = 16, 200_000, 12
 PROBES = {  # its name in LLVM, the vector it works on, how often it takes the chain as an argument, where it is found
     "vpdpbusd": ("llvm.x86.avx512.vpdpbusd.512", vector(I32, 16), 3, INSTRUCTION_SET == "vnni512"),
@@ -58,13 +59,10 @@ def _chains(name: str) -> Any:
     def probe(turns: int) -> Any:
         return chained(turns)
 
-    import numba
-
-    compiler: Any = numba.njit
-    return compiler(nogil=True)(probe)
+    return COMPILER(nogil=True)(probe)
 
 
-@compiled
+@COMPILER(nogil=True)  # type: ignore[untyped-decorator]
 def _summed(words: Any) -> Any:
     total = np.int64(0)
     for word in words:

@@ -18,20 +18,18 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from rectoolkit.search.kernels.hamming import ranks_by_hamming
-from rectoolkit.search.kernels.lookup import LOOKUPS
-from rectoolkit.search.kernels.machine import INSTRUCTION_SET
+from rectoolkit.search.codes import ranks_by_hamming
+from rectoolkit.search.kernels.compiling import INSTRUCTION_SET, LANES, aligned
+from rectoolkit.search.kernels.lookup import LOOKUPS, tables_of
+from rectoolkit.search.kernels.matrices import line_of
 from rectoolkit.search.kernels.products import QUERY_TILE
-from rectoolkit.search.kernels.small import line_of
-from rectoolkit.search.kernels.sums import sum_range
-from rectoolkit.search.kernels.tables import aligned, tables_of
-from rectoolkit.search.kernels.vectors import LANES
+from rectoolkit.search.kernels.tiles import sum_range
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from rectoolkit.search.codes import Integers, PackedTable
-    from rectoolkit.search.kernels.plain import Question
+    from rectoolkit.search.kernels.numpy_search import Question
 
     Array = npt.NDArray[Any]
 
@@ -174,7 +172,7 @@ def small_integers(values: Array, limit: int) -> tuple[Array, Array, Array, Arra
 
 def ask(question: Question, layout: Layout, bounds: Bounds, form: Form) -> Asked:
     """The queries as the filters take them."""
-    queries, items, excluded = question.queries, question.items, question.filter.excluded
+    queries, items, excluded = question.queries, question.items, question.masks.excluded
     num, segments = len(queries.values), len(queries.segments)
     padded = -(-num // QUERY_TILE) * QUERY_TILE
     near, step, centre, error = small_integers(queries.values, _most_signed(items) if form == "bytes" else 128)

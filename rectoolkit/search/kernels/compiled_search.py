@@ -14,17 +14,17 @@ import numpy as np
 
 from rectoolkit.search.codes import Integers
 from rectoolkit.search.kernels import scan
-from rectoolkit.search.kernels.plan import Asked, Bounds, Form, Items, Layout, Work, ask, is_hamming, layout_of, tame
+from rectoolkit.search.kernels.compiling import LANES
+from rectoolkit.search.kernels.lookup import has_tables
+from rectoolkit.search.kernels.matrices import has_matrices
 from rectoolkit.search.kernels.products import QUERY_TILE
-from rectoolkit.search.kernels.small import has_matrices
-from rectoolkit.search.kernels.tables import has_tables
-from rectoolkit.search.kernels.vectors import LANES
+from rectoolkit.search.kernels.queries import Asked, Bounds, Form, Items, Layout, Work, ask, is_hamming, layout_of, tame
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from rectoolkit.search.codes import PackedTable
-    from rectoolkit.search.kernels.plain import Question
+    from rectoolkit.search.kernels.numpy_search import Question
 
     Keys = npt.NDArray[np.uint64]
 
@@ -153,7 +153,7 @@ def _items(question: Question) -> Items:
         _fixed(question.items.scale if question.items.halved else np.zeros((0, 1), np.uint16)),
         _fixed(question.items.offset),
         np.zeros(0, np.int64) if question.ids is None else question.ids,
-        np.zeros(0, bool) if question.filter.banned is None else question.filter.banned,
+        np.zeros(0, bool) if question.masks.banned is None else question.masks.banned,
     )
 
 

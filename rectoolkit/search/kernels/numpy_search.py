@@ -9,8 +9,8 @@ import numpy as np
 
 from rectoolkit.search import codes
 from rectoolkit.search.codes import Integers, PackedTable
-from rectoolkit.search.index import ItemFilter
-from rectoolkit.search.kernels.order import mix, order_keys
+from rectoolkit.search.index import Masks, blocks_of
+from rectoolkit.search.keys import mix, order_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ QUERY_BLOCK, ITEM_BLOCK = 256, 4096  # 8 MB per float64 temporary
 class Question:
     """Checked queries and what to rank for them, for every method.
 
-    ``ids`` are those of the rows of ``items``, None where they are the row numbers. ``filter`` names items by their
+    ``ids`` are those of the rows of ``items``, None where they are the row numbers. ``masks`` name items by their
     ids, but for ``banned``, which has an entry for each row of ``items``.
     """
 
@@ -36,12 +36,12 @@ class Question:
     items: PackedTable
     ids: Ints | npt.NDArray[np.uint32] | None
     k: int
-    filter: ItemFilter
+    masks: Masks
     threads: int
 
     def part(self, rows: slice) -> Question:
         """The same question for some of its queries."""
-        return replace(self, queries=self.queries.take(rows), filter=self.filter.part(rows))
+        return replace(self, queries=self.queries.take(rows), masks=self.masks.part(rows))
 
 
 def best_keys(question: Question, product: Product) -> Keys:
@@ -63,17 +63,17 @@ def best_keys_in_ranges(question: Question, ranges: Ints, product: Product) -> K
     for query, opened in enumerate(ranges):
         rows = np.concatenate([np.arange(first, last) for first, last in opened])
         ids = rows if question.ids is None else question.ids[rows]
-        excluded, _, banned = question.filter.part(slice(query, query + 1))
+        excluded, _, banned = question.masks.part(slice(query, query + 1))
         left_out = np.zeros(len(rows), bool) if banned is None else banned[rows]
         if excluded is not None:
             left_out |= np.isin(ids, excluded.pairs()[1])
         one = replace(question.part(slice(query, query + 1)), items=question.items.take(rows), ids=ids)
-        best[query] = best_keys(replace(one, filter=ItemFilter(None, None, left_out)), product)[0]
+        best[query] = best_keys(replace(one, masks=Masks(None, None, left_out)), product)[0]
     return best
 
 
 def _block_keys(block: Question, product: Product) -> Iterator[Keys]:
-    excluded, _, banned = block.filter
+    excluded, _, banned = block.masks
     if excluded is not None:
         assert block.ids is None, "excluded items are looked for by row number"
         owner, items = excluded.pairs()
@@ -151,8 +151,3 @@ def _largest(keys: Keys, k: int) -> Keys:
     if keys.shape[1] <= k:
         return keys
     return np.partition(keys, keys.shape[1] - k, axis=1)[:, keys.shape[1] - k :]
-
-
-def blocks_of(total: int, size: int) -> list[slice]:
-    """0 to ``total`` in slices of ``size``."""
-    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
