@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from rectoolkit.data import Dataset, Interactions
     from rectoolkit.errors import DataError, FormatError, RecipeError, TrainingError, UserError
-    from rectoolkit.recipe.recipe import Recipe
+    from rectoolkit.recipe import Recipe
     from rectoolkit.runs.estimator import Estimator
     from rectoolkit.runs.execute import RunOptions
     from rectoolkit.runs.run import Run
@@ -51,7 +51,7 @@ _MODULES = {
     "runs.execute": ("RunOptions",),
     "search.index": ("Hits",),
     "search.packed": ("Index",),
-    "recipe.recipe": ("Recipe",),
+    "recipe": ("Recipe",),
     "runs.run": ("Run",),
 }
 

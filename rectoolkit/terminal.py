@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from rectoolkit.recipe.registry import settings_of
+from rectoolkit.recipe.schema import settings_of
 from rectoolkit.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from rectoolkit.data import Card, Dataset
-    from rectoolkit.recipe.registry import Registry, Setting
+    from rectoolkit.recipe.registry import Registry
+    from rectoolkit.recipe.schema import Setting
     from rectoolkit.runs.lists import Ranked
     from rectoolkit.runs.run import Run
     from rectoolkit.tune.store import Trial

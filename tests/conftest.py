@@ -11,7 +11,7 @@ import torch
 
 from rectoolkit.data import Interactions
 from rectoolkit.data.planted import Planted, generate
-from rectoolkit.recipe.recipe import tomllib
+from rectoolkit.recipe.files import tomllib
 
 torch.set_num_threads(1)  # the tensors here are tiny: threads that wait for one another cost more than they give
 
@@ -70,7 +70,7 @@ def small_float_run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def _run(data: Path, factory: pytest.TempPathFactory, recipe: str, *settings: str) -> Path:
-    from rectoolkit.recipe.recipe import Recipe
+    from rectoolkit.recipe import Recipe
     from rectoolkit.runs.execute import RunOptions, execute
 
     sizes = ["encoder.dim=16", "encoder.layers=2", "sampler.batch=256", "train.epochs=1"]

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from rectoolkit.cli import main
 from rectoolkit.errors import RecipeError
-from rectoolkit.recipe.recipe import Recipe
+from rectoolkit.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])

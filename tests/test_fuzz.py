@@ -18,7 +18,8 @@ from rectoolkit.data import Dataset, load_dataset
 from rectoolkit.data.card import read_card
 from rectoolkit.data.formats import READERS
 from rectoolkit.errors import UserError
-from rectoolkit.recipe.recipe import Recipe, read_toml, tomllib
+from rectoolkit.recipe import Recipe
+from rectoolkit.recipe.files import read_toml, tomllib
 from rectoolkit.recipe.registry import REGISTRIES
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "rectoolkit"
 LEVELS = [
     {"__init__", "errors", "files", "runs.layout", "runs.__init__"},
-    {"recipe.registry", "recipe.settings"},
+    {"recipe"},
     {"data", "evaluation.metrics"},
-    {"recipe.recipe", "recipe.__init__", "search", "evaluation.significance"},
+    {"search", "evaluation.significance"},
     {"model"},
     {"evaluation"},
     {"training"},
@@ -87,7 +87,7 @@ TORCH_FREE = [
     "search.fold_in",
     "runs.run",
     "data",
-    "recipe.recipe",
+    "recipe",
     "model.encoders.settings",
     "model.quantizers.settings",
     "model.losses.settings",

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from rectoolkit.recipe.recipe import Recipe, tomllib
+from rectoolkit.recipe import Recipe
+from rectoolkit.recipe.files import tomllib
 from rectoolkit.runs.execute import RunOptions, execute
 
 RECIPES = Path(__file__).parent.parent / "recipes"

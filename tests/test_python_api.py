@@ -190,7 +190,7 @@ def test_the_same_fit_again_is_reused_and_other_data_is_not(tmp_path: Path) -> N
 def test_what_cannot_be_done_is_told(model: Estimator) -> None:
     with pytest.raises(RecipeError, match=r"quantizer\.bits"):
         Estimator("hqgnn", {"quantizer.bits": 9}).fit(checkerboard(names=True))
-    with pytest.raises(UserError, match="did you mean 'hqgnn'"):
+    with pytest.raises(UserError, match="Did you mean 'hqgnn'"):
         Estimator("hqgn").fit(checkerboard(names=True))
     with pytest.raises(UserError, match="settings must be a dictionary"):
         Estimator("mf", ["encoder.dim=8"]).fit(checkerboard(names=True))  # type: ignore[arg-type]
@@ -262,6 +262,11 @@ def test_a_clone_has_the_same_arguments_and_is_not_fitted(model: Estimator, tmp_
         assert clone(named).get_params() == named.get_params()
 
 
+def test_lists_are_settings_too() -> None:
+    recipe = Estimator("hqgnn", {"evaluate.metrics": ["recall@10"]}).filled_recipe
+    assert recipe["evaluate"]["metrics"] == ["recall@10"]
+
+
 def test_settings_are_parameters() -> None:
     model = Estimator("hqgnn", {"quantizer.bits": 2, "seed": 5}, threads=1)
     assert model.get_params() == {**model.get_params(deep=False), "quantizer__bits": 2, "seed": 5}
@@ -276,7 +281,8 @@ def test_settings_are_parameters() -> None:
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = "import sys, rectoolkit; dir(rectoolkit); sys.exit(bool({'numpy', 'torch', 'pydantic'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    code = "import sys; from rectoolkit import Run, Index; sys.exit(bool({'torch', 'dgl', 'sklearn'} & set(sys.modules)))"
+    heavy = "{'torch', 'dgl', 'sklearn'}"
+    code = f"import sys; from rectoolkit import Run, Index; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

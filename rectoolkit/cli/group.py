@@ -111,7 +111,7 @@ plugin_option = click.option(
 
 def load_plugins(plugins: Sequence[str]) -> None:
     """Import the modules of ``--plugin``. Raises RecipeError with every one that fails."""
-    from rectoolkit.recipe.recipe import import_plugins
+    from rectoolkit.recipe.registry import import_plugins
 
     faults: list[Fault] = []
     import_plugins(plugins, faults)

@@ -42,12 +42,12 @@ def run(
     tensorboard: bool,
     quiet: bool,
 ) -> None:
-    """Train RECIPE (a .toml file), pack its codes, evaluate them, and print the table.
+    """Train RECIPE (a .toml file, or the name of a shipped recipe), pack its codes, evaluate them, and print the table.
 
     The same recipe again reuses its finished run; an unfinished one goes on from its checkpoint. A run folder stands
     for its own recipe.
     """
-    from rectoolkit.recipe.recipe import Recipe, read_toml
+    from rectoolkit.recipe import Recipe
     from rectoolkit.runs.execute import RunOptions, execute
     from rectoolkit.runs.identity import finished_before, remember, words
     from rectoolkit.runs.layout import ENVIRONMENT, RECIPE
@@ -92,6 +92,6 @@ def run(
         return
     if reused:
         console.print("this run was finished before; its figures:")
-    print_run(finished, {} if overrides else read_toml(recipe)[0].get("expect"))
+    print_run(finished, Recipe.load(recipe, overrides).expect)
     if tensorboard:
         console.print(f"tensorboard --logdir {finished.path}", soft_wrap=True)

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 def show(recipe: Path, overrides: Sequence[str], toml: bool) -> None:
     """Print RECIPE filled in, with the type, bounds and meaning of every key."""
     from rectoolkit.data.catalog import find_card
-    from rectoolkit.recipe.recipe import ORDER, SECTIONS, HeadSettings, Recipe
-    from rectoolkit.recipe.registry import REGISTRIES, settings_of
+    from rectoolkit.recipe import Recipe
+    from rectoolkit.recipe.registry import REGISTRIES
+    from rectoolkit.recipe.schema import settings_of
+    from rectoolkit.recipe.settings import ORDER, SECTIONS, HeadSettings
     from rectoolkit.terminal import print_notes, print_settings
 
     loaded = Recipe.load(recipe, overrides)

@@ -29,7 +29,7 @@ def tune(
 
     The same command goes on with a study that was interrupted. The best settings are written as a recipe.
     """
-    from rectoolkit.recipe.recipe import Recipe
+    from rectoolkit.recipe import Recipe
     from rectoolkit.runs.execute import RunOptions
     from rectoolkit.terminal import console, print_notes, print_trials
     from rectoolkit.tune import read_search

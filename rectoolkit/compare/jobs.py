@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rectoolkit.compare.plan import Plan
-    from rectoolkit.recipe.recipe import Recipe
+    from rectoolkit.recipe import Recipe
     from rectoolkit.runs.execute import RunOptions
 
 CHILD = "from rectoolkit.compare.jobs import work; work()"
@@ -191,7 +191,7 @@ def work() -> None:
 
 
 def _execute(order: dict[str, Any], channel: Any) -> None:
-    from rectoolkit.recipe.recipe import Recipe
+    from rectoolkit.recipe import Recipe
     from rectoolkit.runs.execute import RunOptions, execute
     from rectoolkit.training.callbacks import Callback
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rectoolkit.errors import UserError, nearest
-from rectoolkit.recipe.recipe import Recipe
+from rectoolkit.recipe import Recipe
 from rectoolkit.runs.identity import Identity, is_begun
 from rectoolkit.runs.layout import RECIPE, read_environment
 

@@ -17,7 +17,7 @@ from pydantic import Field, PrivateAttr
 from rectoolkit.data.planted import Planted
 from rectoolkit.errors import DataError, Fault, RecipeError, nearest
 from rectoolkit.files import file_digest
-from rectoolkit.recipe.registry import Settings, fill
+from rectoolkit.recipe.schema import Settings, fill
 from rectoolkit.recipe.settings import FORMATS
 
 if sys.version_info >= (3, 11):

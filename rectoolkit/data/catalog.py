@@ -32,7 +32,7 @@ from rectoolkit.data.interactions import Interactions, check_dense
 from rectoolkit.data.planted import generate
 from rectoolkit.data.splits import hold_out
 from rectoolkit.errors import DataError, RecipeError, UserError, nearest
-from rectoolkit.recipe.registry import fill
+from rectoolkit.recipe.schema import fill
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

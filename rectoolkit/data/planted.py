@@ -33,7 +33,7 @@ from pydantic import Field
 from rectoolkit.data.dataset import Dataset
 from rectoolkit.data.interactions import Interactions, pair_keys, unique_keys
 from rectoolkit.data.splits import hold_out
-from rectoolkit.recipe.registry import Settings
+from rectoolkit.recipe.schema import Settings
 
 if TYPE_CHECKING:
     import numpy.typing as npt

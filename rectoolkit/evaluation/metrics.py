@@ -22,14 +22,13 @@ A plugin (``plugins = ["my_metrics"]`` in a recipe, or ``--plugin my_metrics``) 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, ClassVar, TypeVar, overload
 
 import numpy as np
 
-from rectoolkit.errors import UserError, nearest
-from rectoolkit.recipe.registry import Registry
+from rectoolkit.recipe.registry import metrics as metrics
+from rectoolkit.recipe.registry import parse_metric
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -39,18 +38,19 @@ if TYPE_CHECKING:
     Ids = npt.NDArray[np.int64]
     Values = npt.NDArray[np.float64]
 
-metrics: Registry[Any] = Registry("metric", "rectoolkit.evaluation.metrics")
-
 
 @dataclass(frozen=True)
 class Metric:
     """A metric cut off at rank ``k``."""
 
+    accuracy: ClassVar[bool] = False
     k: int
 
 
 class AccuracyMetric(Metric):
     """Base class of the metrics that compare a list with the user's test items. Higher is better."""
+
+    accuracy: ClassVar[bool] = True
 
     def values(self, hits: Hits, relevant: Counts) -> Values:
         """Value of each user.
@@ -215,17 +215,8 @@ def parse(metric: str, kind: type[Metric] = Metric) -> Metric:
     Raises UserError if the name is unknown, the cut-off is not a number from 1 to 999999, or the metric is not of
     ``kind``.
     """
-    match = re.fullmatch(r"([^@]+)@([1-9][0-9]{0,5})", metric)
-    if match is None:
-        raise UserError(f"metric '{metric}' must read name@k with k from 1 to 999999, such as recall@20")
-    name = match[1]
-    if name not in metrics:
-        raise UserError(f"unknown metric '{name}'; {nearest(name, names(kind))}")
-    if not issubclass(metrics[name], kind):
-        raise UserError(
-            f"metric '{metric}' does not measure accuracy; 'rectool evaluate RUN --metrics {metric}' reports it"
-        )
-    found: Metric = metrics[name](int(match[2]))
+    cls, k = parse_metric(metric, accuracy=issubclass(kind, AccuracyMetric))
+    found: Metric = cls(k)
     return found
 
 

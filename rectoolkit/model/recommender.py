@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rectoolkit.model.encoders.base import Encoder
     from rectoolkit.model.quantizers.base import Quantizer
     from rectoolkit.model.samplers.base import Batch, Sampler
-    from rectoolkit.recipe.recipe import Recipe
+    from rectoolkit.recipe import Recipe
     from rectoolkit.search.codes import CodeTable
 
     Table = CodeTable | npt.NDArray[np.float32]

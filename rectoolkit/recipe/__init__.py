@@ -1,1 +1,5 @@
-"""What a run is: settings, loading, overrides and the registry of components. Imports neither torch nor dgl."""
+"""What a run is: recipes, their settings, and the registries of components. Imports neither torch nor dgl."""
+
+from rectoolkit.recipe.loading import Recipe
+
+__all__ = ["Recipe"]

@@ -24,37 +24,25 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from rectoolkit.errors import Fault, UserError, nearest
+from rectoolkit.recipe.schema import Settings, fill
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from pydantic.fields import FieldInfo
+    from collections.abc import Callable, Sequence
 
     from rectoolkit.data import Dataset
 
 C = TypeVar("C")
 Recipe = Mapping[str, Mapping[str, Any]]  # the sections of a filled recipe, as ``misfits`` sees them
 PLUGIN_GROUP = "rectoolkit.plugins"
-SHOWN = 80  # letters of a wrong value that a message repeats
-BOUNDS = ("ge", "gt", "le", "lt", "min_length", "pattern")
-
-
-class Settings(BaseModel):
-    """Settings that a recipe may write: unknown keys are faults, and values are not converted (1 is a float)."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, allow_inf_nan=False, frozen=True, validate_default=True, defer_build=True
-    )
 
 
 class ComponentSettings(Settings):
@@ -73,17 +61,6 @@ class ComponentSettings(Settings):
 
     def check_data(self, dataset: Dataset, held_out: Mapping[str, Any] | None) -> None:
         """Raise UserError where these files do not suit the data, or have seen the part that the run holds out."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One setting as ``rectool show`` prints it."""
-
-    name: str
-    type: str
-    default: Any
-    bounds: str
-    meaning: str
 
 
 class Registry(Generic[C]):
@@ -156,6 +133,11 @@ class Registry(Generic[C]):
         """``written`` with every default filled in, and its faults at ``where.key``."""
         return fill(self.schema(name), written, where)
 
+    def is_default(self, name: str, key: str, value: Any) -> bool:
+        """Whether ``value`` is the default of the setting ``key`` of ``name``."""
+        field = self.schema(name).model_fields.get(key)
+        return field is not None and bool(field.default == value)
+
     def settings(self, section: Mapping[str, Any]) -> Any:
         """The settings object of a recipe's section: the component's ``name`` and valid values for its settings."""
         return self.schema(section["name"])(**{key: value for key, value in section.items() if key != "name"})
@@ -217,93 +199,47 @@ def load_entry_points() -> None:
             ) from error
 
 
-def fill(schema: type[Settings], written: dict[str, Any], where: str) -> tuple[dict[str, Any], list[Fault]]:
-    """``written`` checked against ``schema`` with every default filled in, and its faults at ``where.key``."""
-    try:
-        return schema(**written).model_dump(), []
-    except ValidationError as error:
-        return {}, [_fault(schema, where, dict(detail)) for detail in error.errors()]
-
-
-def settings_of(schema: type[Settings]) -> list[Setting]:
-    """The settings of ``schema`` in the order of their declaration."""
-    return [
-        Setting(name, _type_text(info.annotation), info.default, _bounds(info), info.description or "")
-        for name, info in schema.model_fields.items()
-    ]
-
-
-def _fault(schema: type[Settings], where: str, detail: dict[str, Any]) -> Fault:
-    """What is wrong at a key and what would be right, in words that need no knowledge of the checker."""
-    key = str(detail["loc"][0]) if detail["loc"] else ""
-    at, given = f"{where}.{key}" if key else where, f", got {repr(detail['input'])[:SHOWN]}"
-    if detail["type"] == "extra_forbidden":
-        return Fault(at, f"unknown key; {nearest(key, schema.model_fields)}")
-    if detail["type"] == "missing":
-        return Fault(at, "this key is required")
-    if detail["type"] == "value_error" or key not in schema.model_fields:
-        message = detail["msg"].removeprefix("Value error, ")
-        return Fault(at, f"{message[0].lower()}{message[1:]}{given}")
-    info = schema.model_fields[key]
-    if len(detail["loc"]) > 1 and get_origin(info.annotation) is list:
-        entry = f"entry {int(detail['loc'][1]) + 1} of the list must be {_words(get_args(info.annotation)[0])}"
-        return Fault(at, f"{entry}{given}")
-    finite = "finite, " if detail["type"] == "finite_number" else ""
-    bounds = " ".join(filter(None, (_words(info.annotation), _range(info))))
-    return Fault(at, f"must be {finite}{bounds}{given}")
-
-
-def _words(annotation: Any) -> str:
-    """A type in plain words."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _words(arguments[0])
-    if origin is Literal:
-        return " or ".join(filter(None, (", ".join(map(repr, arguments[:-1])), repr(arguments[-1]))))
-    if origin is list:
-        return f"a list of {_words(arguments[0]).removeprefix('a ')}s".replace("texts", "texts in quotes")
-    if arguments:
-        return " or ".join(_words(argument) for argument in arguments)
-    plain = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "nothing"}
-    return plain.get(annotation) or _type_text(annotation)
-
-
-def _range(info: FieldInfo) -> str:
-    """The bounds of a setting in plain words."""
-    if isinstance(info.json_schema_extra, dict) and "words" in info.json_schema_extra:
-        return str(info.json_schema_extra["words"])
-    found = {name: getattr(m, name) for m in info.metadata for name in BOUNDS if getattr(m, name, None) is not None}
-    if "ge" in found and "le" in found:
-        return f"from {found['ge']} to {found['le']}" if found["ge"] != found["le"] else f"and only {found['ge']}"
-    words = {"ge": "of at least", "gt": "above", "le": "at most", "lt": "below"}
-    parts = [f"{word} {found[name]}" for name, word in words.items() if name in found]
-    parts += [f"with at least {found['min_length']} of them"] if "min_length" in found else []
-    parts += [f"that matches {found['pattern']}"] if "pattern" in found else []
-    return " and ".join(parts)
-
-
-def _type_text(annotation: Any) -> str:
-    if annotation is type(None):
-        return "nothing"
-    if get_origin(annotation) is Literal:
-        return " | ".join(repr(choice) for choice in get_args(annotation))
-    if get_origin(annotation) is Annotated:
-        return _type_text(get_args(annotation)[0])
-    if get_origin(annotation) is list:
-        return f"list of {_type_text(get_args(annotation)[0])}"
-    if get_args(annotation):
-        return " | ".join(_type_text(argument) for argument in get_args(annotation))
-    return getattr(annotation, "__name__", str(annotation))
-
-
-def _bounds(info: FieldInfo) -> str:
-    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "at least", "max_length": "at most"}
-    found = [f"{sign} {getattr(m, name)}" for m in info.metadata for name, sign in signs.items() if hasattr(m, name)]
-    return ", ".join(found)
+def import_plugins(plugins: Sequence[str], faults: list[Fault], beside: Path | None = None) -> None:
+    """Import the modules named, from the working folder, else from ``beside``, else as ``python`` does; add faults."""
+    places = [Path.cwd(), *([beside.resolve()] if beside else [])] if plugins else []
+    first = [str(place) for place in places]
+    sys.path[:] = [*first, *(place for place in sys.path if place not in first)]
+    for module in plugins:
+        try:
+            found = getattr(importlib.import_module(module), "__file__", None)
+        except (Exception, SystemExit) as error:  # whatever the user's module raises is the user's to see
+            absent = isinstance(error, ModuleNotFoundError) and error.name == module
+            right = "; it must lie in the working folder or beside the recipe" if absent else ""
+            faults.append(Fault("plugins", f"cannot import '{module}': {error!r}{right}"))
+            continue
+        meant = next((file for place in places if (file := place / f"{module}.py").is_file()), None)
+        if found and meant and not meant.samefile(found):
+            faults.append(Fault("plugins", f"'{module}' is {found} here, not {meant}; give one of them another name"))
 
 
 encoders: Registry[Any] = Registry("encoder", "rectoolkit.model.encoders.settings")
 quantizers: Registry[Any] = Registry("quantizer", "rectoolkit.model.quantizers.settings")
 losses: Registry[Any] = Registry("loss", "rectoolkit.model.losses.settings")
 samplers: Registry[Any] = Registry("sampler", "rectoolkit.model.samplers.settings")
+metrics: Registry[Any] = Registry("metric", "rectoolkit.evaluation.metrics")
 REGISTRIES: dict[str, Registry[Any]] = {r.kind: r for r in (encoders, quantizers, losses, samplers)}
+
+
+def parse_metric(written: str, accuracy: bool = False) -> tuple[Any, int]:
+    """The class and the cut-off of a metric written as ``name@k``.
+
+    Raises UserError if the name is unknown, the cut-off is not a number from 1 to 999999, or the metric does not
+    measure ``accuracy`` where that is asked for.
+    """
+    match = re.fullmatch(r"([^@]+)@([1-9][0-9]{0,5})", written)
+    if match is None:
+        raise UserError(f"metric '{written}' must read name@k with k from 1 to 999999, such as recall@20")
+    name = match[1]
+    if name not in metrics:
+        allowed = [known for known in metrics.names() if metrics[known].accuracy or not accuracy]
+        raise UserError(f"unknown metric '{name}'; {nearest(name, allowed)}")
+    if accuracy and not metrics[name].accuracy:
+        raise UserError(
+            f"metric '{written}' does not measure accuracy; 'rectool evaluate RUN --metrics {written}' reports it"
+        )
+    return metrics[name], int(match[2])

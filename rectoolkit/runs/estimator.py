@@ -18,8 +18,9 @@ from sklearn.base import BaseEstimator
 
 from rectoolkit.data import Dataset, Imported, Interactions
 from rectoolkit.data.importing import read_frames
-from rectoolkit.errors import DataError, UserError, nearest
-from rectoolkit.recipe.recipe import HeadSettings, Recipe
+from rectoolkit.errors import DataError, UserError
+from rectoolkit.recipe import Recipe
+from rectoolkit.recipe.settings import HeadSettings
 from rectoolkit.runs.execute import RunOptions, execute
 from rectoolkit.runs.layout import RECIPE
 from rectoolkit.runs.run import Run
@@ -137,7 +138,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
     @property
     def filled_recipe(self) -> Recipe:
         """The recipe with ``settings`` applied and every default filled in. Raises RecipeError if it is wrong."""
-        recipe = self.recipe if isinstance(self.recipe, Recipe) else _load(self.recipe)
+        recipe = self.recipe if isinstance(self.recipe, Recipe) else Recipe.load(self.recipe)
         if not isinstance(self.settings, Mapping | None):
             raise UserError(f"settings must be a dictionary such as {{'quantizer.bits': 2}}, got {self.settings!r:.80}")
         return recipe.with_settings(self.settings or {})
@@ -233,15 +234,3 @@ def _column(frame: Frame, name: str) -> Any:
         columns: Any = getattr(frame, "columns", frame if isinstance(frame, dict) else ())
         there = ", ".join(map(str, columns))
         raise DataError(f"the data has no column '{name}' (it has: {there}); name it with user= and item=") from error
-
-
-def _load(recipe: str | Path) -> Recipe:
-    """A recipe by its file, or a shipped one by its name."""
-    if isinstance(recipe, str) and not recipe.endswith(".toml"):
-        package = Path(__file__).parents[1]
-        places = [package / "shipped" / "recipes", package.parent / "recipes"]
-        known = {path.stem: path for place in places for path in sorted(place.glob("*.toml"))}
-        if recipe not in known:
-            raise UserError(f"no recipe '{recipe}' comes with the package; {nearest(recipe, known)}")
-        return Recipe.load(known[recipe])
-    return Recipe.load(recipe)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from rectoolkit.data import Dataset
     from rectoolkit.model.recommender import Recommender
-    from rectoolkit.recipe.recipe import Recipe
+    from rectoolkit.recipe import Recipe
     from rectoolkit.training.callbacks import Callback
     from rectoolkit.training.checkpoint import Progress
 

@@ -29,7 +29,8 @@ from rectoolkit import __version__
 from rectoolkit.data.catalog import load_data
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.files import file_digest, write_text
-from rectoolkit.recipe.recipe import digest_of, read_toml
+from rectoolkit.recipe import Recipe
+from rectoolkit.recipe.files import read_toml
 from rectoolkit.recipe.registry import PLUGIN_GROUP, REGISTRIES
 from rectoolkit.runs.layout import ENVIRONMENT, FOLD_IN, LAYOUT, RECIPE, read_json
 from rectoolkit.runs.run import Run
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rectoolkit.data import Dataset
-    from rectoolkit.recipe.recipe import Recipe
 
 PACKAGE = Path(__file__).parents[1]
 SCHEMAS = ("recipe", "model/samplers", "model/encoders", "model/quantizers", "model/losses")  # what filling depends on
@@ -184,7 +184,7 @@ def finished_before(path: Path, overrides: Sequence[str], runs: Path) -> tuple[R
             dataset = load_data(stored["dataset"])
             files = {path: digest_of_file(Path(path)) for path in environment.get("outside", {})}
             held = held_out(stored["seed"], stored["train"], dataset) or {}
-            identity = Identity(digest_of(stored), dataset.digest, {}, files, held.get("order", ""))
+            identity = Identity(Recipe.check(stored).digest, dataset.digest, {}, files, held.get("order", ""))
             if is_finished(file.parent, identity, dataset):
                 return Run.open(file.parent), list(environment["asked"][asked])
         except (UserError, KeyError, TypeError):

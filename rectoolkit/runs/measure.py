@@ -11,7 +11,7 @@ from rectoolkit.data.catalog import load_data
 from rectoolkit.errors import UserError
 from rectoolkit.evaluation.evaluate import Evaluation, evaluate, queries_per_second
 from rectoolkit.files import checksum, save_arrays, write_text
-from rectoolkit.recipe.recipe import read_toml
+from rectoolkit.recipe.files import read_toml
 from rectoolkit.runs.layout import CHECKPOINT, ENVIRONMENT, METRICS, PER_USER, RECIPE, read_json
 from rectoolkit.runs.run import Run
 from rectoolkit.search.codes import PackedTable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from rectoolkit.data import Dataset
-    from rectoolkit.recipe.recipe import Recipe
+    from rectoolkit.recipe import Recipe
     from rectoolkit.training.checkpoint import Progress
 
     Table = PackedTable | npt.NDArray[np.float32]

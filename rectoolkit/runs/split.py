@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from rectoolkit.recipe.recipe import Recipe
+    from rectoolkit.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rectoolkit.errors import FormatError, UserError, nearest
 from rectoolkit.files import alone, is_taken
-from rectoolkit.recipe.recipe import read_toml
+from rectoolkit.recipe.files import read_toml
 from rectoolkit.runs.layout import FAILURE, LOCK, METRICS, RECIPE, read_environment, read_log
 from rectoolkit.runs.run import Run
 

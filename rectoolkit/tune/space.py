@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from rectoolkit.errors import Fault, RecipeError, UserError, nearest
-from rectoolkit.recipe.recipe import ORDER, Recipe, read_toml
-from rectoolkit.recipe.registry import Settings, fill
+from rectoolkit.recipe import Recipe
+from rectoolkit.recipe.files import read_toml
+from rectoolkit.recipe.schema import Settings, fill
+from rectoolkit.recipe.settings import ORDER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rectoolkit.data import Dataset
-    from rectoolkit.recipe.recipe import Recipe
+    from rectoolkit.recipe import Recipe
     from rectoolkit.runs.split import Split
 
 AT_RANDOM, UNCUT = 10, 5  # trials drawn at random, and trials ended before any is cut short

@@ -23,7 +23,7 @@ from rectoolkit.bench.contestants import library
 from rectoolkit.model.encoders.lightgcn import LightGCN
 from rectoolkit.model.recommender import assemble
 from rectoolkit.model.samplers.base import Batch
-from rectoolkit.recipe.recipe import Recipe
+from rectoolkit.recipe import Recipe
 from rectoolkit.training.loop import make_optimizer, step
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rectoolkit.errors import UserError
-from rectoolkit.recipe.recipe import Recipe
+from rectoolkit.recipe import Recipe
 from rectoolkit.runs.estimator import Estimator
 from rectoolkit.runs.execute import RunOptions
 from rectoolkit.runs.export import export

@@ -19,7 +19,7 @@ from rectoolkit.data import Imported, Interactions, find_card, from_frame, impor
 from rectoolkit.data.ids import Ids
 from rectoolkit.data.k_core import k_core
 from rectoolkit.errors import DataError, UserError
-from rectoolkit.recipe.recipe import Recipe
+from rectoolkit.recipe import Recipe
 from rectoolkit.runs.execute import RunOptions, execute
 from rectoolkit.runs.run import Run
 

@@ -13,7 +13,7 @@ from rectoolkit.data import Dataset, Interactions, hold_out, splits, with_valida
 from rectoolkit.data.catalog import load_dataset
 from rectoolkit.data.splits import user_blocks
 from rectoolkit.errors import DataError
-from rectoolkit.recipe.recipe import Recipe
+from rectoolkit.recipe import Recipe
 from rectoolkit.runs.split import split_of
 
 

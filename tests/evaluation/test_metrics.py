@@ -121,7 +121,7 @@ class F1(AccuracyMetric):
 USE = """
 import sys
 from rectoolkit.cli import main
-from rectoolkit.recipe.recipe import Recipe
+from rectoolkit.recipe import Recipe
 
 recipe = Recipe.load(sys.argv[1], ['plugins=["my_metrics"]', 'evaluate.metrics=["f1@5"]', 'train.monitor="f1@5"'])
 assert recipe["evaluate"]["metrics"] == ["f1@5"]

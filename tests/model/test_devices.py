@@ -20,7 +20,7 @@ from rectoolkit.model import graph as graph_module
 from rectoolkit.model.encoders.base import restore
 from rectoolkit.model.graph import BipartiteGraph
 from rectoolkit.model.recommender import Parts, assemble
-from rectoolkit.recipe.recipe import Recipe
+from rectoolkit.recipe import Recipe
 from rectoolkit.recipe.registry import encoders, losses, quantizers, samplers
 from rectoolkit.training.loop import fit, step
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import Field
 
 from rectoolkit.errors import RecipeError, UserError
-from rectoolkit.recipe.recipe import ORDER, Recipe, read_toml, tomllib
+from rectoolkit.recipe import Recipe
+from rectoolkit.recipe.files import read_toml, shipped_recipes, tomllib
+from rectoolkit.recipe.registry import quantizers
+from rectoolkit.recipe.settings import ORDER
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
@@ -75,6 +82,32 @@ def test_the_digest_follows_what_bears_on_the_run_and_nothing_else() -> None:
         assert Recipe.load(HQGNN, [override]).digest != recipe.digest, override
 
 
+def test_a_new_setting_with_a_default_leaves_the_digest_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Recipe.load(HQGNN, ["quantizer.bits=2"])
+
+    class More(quantizers.schema("gste")):  # type: ignore[misc]
+        """The settings of a later release."""
+
+        later: Annotated[float, Field(gt=0, description="a new setting")] = 0.5
+
+    monkeypatch.setitem(quantizers._settings, "gste", More)
+    after = Recipe.load(HQGNN, ["quantizer.bits=2"])
+    assert after["quantizer"] == {**before["quantizer"], "later": 0.5}
+    assert after.digest == before.digest
+    assert Recipe.load(HQGNN, ["quantizer.bits=2", "quantizer.later=0.7"]).digest != before.digest
+
+
+def test_the_digest_does_not_depend_on_the_order_of_keys_nor_on_defaults_that_are_written(tmp_path: Path) -> None:
+    recipe = Recipe.load(HQGNN)
+    turned = {
+        key: dict(reversed(value.items())) if isinstance(value, dict) else value
+        for key, value in reversed(recipe.as_dict().items())
+    }
+    assert Recipe.check(turned).digest == Recipe.check(recipe.stated()).digest == recipe.digest
+    assert Recipe.check(turned).stated() == recipe.stated()
+    assert replace(recipe, seed=5).digest == Recipe.load(HQGNN, ["seed=5"]).digest
+
+
 def test_all_faults_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     path.write_text(
@@ -131,7 +164,10 @@ def test_overrides_reach_existing_keys_only(override: str, told: str) -> None:
         ("evaluate.metrics=[]", "must be a list of texts in quotes with at least 1 of them, got []"),
         ('evaluate.metrics=["recall@20", 3]', "entry 2 of the list must be text, got 3"),
         ("plugins=mine", "must be a list of texts in quotes, got 'mine'"),
-        ("name=Mine", "must be text of at most 64 lower-case letters, digits, '-' and '_', no sign first"),
+        (
+            "name=Mine",
+            "must be text of up to 64 lower-case letters, digits, '-' or '_', starting with a letter or digit",
+        ),
         ("seed=-1", "must be a whole number of at least 0 and below 9223372036854775808, got -1"),
         ("description=3", "must be text, got 3"),
         ("dataset.path=[1]", "must be text, got [1]"),
@@ -140,6 +176,50 @@ def test_overrides_reach_existing_keys_only(override: str, told: str) -> None:
 def test_what_is_wrong_is_told_in_plain_words(override: str, told: str) -> None:
     with pytest.raises(RecipeError, match=re.escape(f"--set {override.partition('=')[0]}: {told}")):
         Recipe.load(HQGNN, [override])
+
+
+@pytest.mark.parametrize(
+    ("given_value", "value"),
+    [
+        (["recall@10"], ["recall@10"]),
+        (("recall@10", "ndcg@5"), ["recall@10", "ndcg@5"]),
+        (np.array(["recall@10"]), ["recall@10"]),
+    ],
+)
+def test_lists_are_set_from_python(given_value: Any, value: list[str]) -> None:
+    for recipe in (
+        Recipe.load(HQGNN, {"evaluate.metrics": given_value}),
+        Recipe.load(HQGNN).with_settings({"evaluate.metrics": given_value}),
+    ):
+        assert recipe["evaluate"]["metrics"] == value
+
+
+def test_numpys_numbers_and_paths_are_set_from_python() -> None:
+    settings = {
+        "quantizer.bits": np.int64(2),
+        "train.rate": np.float32(0.5),
+        "quantizer.hash_layer": np.bool_(True),
+        "dataset.path": PurePosixPath("a") / 'b "c" [1]',
+        "description": "two\nlines",
+        "seed": np.array(7),
+    }
+    recipe = Recipe.load(HQGNN).with_settings(settings)
+    assert recipe["quantizer"] | {"bits": 2, "hash_layer": True} == recipe["quantizer"]
+    assert recipe["dataset"]["path"] == 'a/b "c" [1]'
+    assert (recipe["train"]["rate"], recipe.description, recipe.seed) == (0.5, "two\nlines", 7)
+    assert Recipe.load(HQGNN).with_settings({"train.rate": 0.5}).notes == ()
+
+
+@pytest.mark.parametrize("value", [None, {"a": 1}, {1}, object(), [None], b"x", 1j])
+def test_values_that_toml_has_not_are_refused(value: object) -> None:
+    with pytest.raises(UserError, match=r"^seed: .* must be a string, number, boolean, or a list of these$"):
+        Recipe.load(HQGNN).with_settings({"seed": value})
+
+
+def test_faults_of_settings_from_python_name_the_key() -> None:
+    with pytest.raises(RecipeError) as told:
+        Recipe.load(HQGNN).with_settings({"quantizer.bits": 9, "quantiser.bits": 1, "bits": 2})
+    assert [fault.where for fault in told.value.faults] == ["quantiser.bits", "bits", "quantizer.bits"]
 
 
 def test_a_folder_takes_the_place_of_a_card_and_the_other_way_round(tmp_path: Path) -> None:
@@ -167,10 +247,12 @@ def test_a_setting_of_validation_without_any_is_noted(setting: str) -> None:
 def test_another_component_drops_what_it_does_not_know_and_says_so() -> None:
     recipe = Recipe.load(HQGNN, ["quantizer.name=float32"])
     assert recipe["quantizer"] == {"name": "float32"}
-    assert any("not for quantizer 'float32'" in note and "curvature = 'exact'" in note for note in recipe.notes)
+    assert any("not for quantizer 'float32'" in note and "extent = 'deviation'" in note for note in recipe.notes)
     kept = Recipe.load(HQGNN, ["quantizer.name=ste", "quantizer.bits=4"])
     assert kept["quantizer"]["bits"] == 4
     assert kept["quantizer"]["extent"] == Recipe.load(HQGNN)["quantizer"]["extent"]
+    filled = Recipe.load(HQGNN).with_settings({"quantizer.name": "float32"})
+    assert (filled.stated(), filled.notes) == (recipe.stated(), recipe.notes)
 
 
 def test_a_loss_without_closed_form_is_refused_for_exact_curvature() -> None:
@@ -213,9 +295,31 @@ def test_a_plugin_that_is_found_but_fails_is_not_said_to_lie_elsewhere(tmp_path:
 
 def test_recipes_of_the_package_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert Recipe.load("recipes/hqgnn.toml").name == "hqgnn"
-    with pytest.raises(UserError, match=r"no such file; those that come with the package are named as recipes/hqgnn"):
-        Recipe.load("hqgnn.toml")
+    for name in ("recipes/hqgnn.toml", "recipes/hqgnn", "hqgnn.toml", "hqgnn", Path("hqgnn")):
+        assert Recipe.load(name).name == "hqgnn"
+    assert Recipe.load("gowalla/hqgnn-1bit").name == "gowalla-hqgnn-1bit"
+    assert set(shipped_recipes()) == {str(path.relative_to(ROOT / "recipes").with_suffix("")) for path in RECIPES}
+    (tmp_path / "hqgnn").mkdir()
+    assert Recipe.load("hqgnn").name == "hqgnn"
+    (tmp_path / "hqgnn.toml").write_text(HQGNN.read_text().replace('name = "hqgnn"', 'name = "mine"', 1))
+    assert Recipe.load("hqgnn.toml").name == "mine"
+
+
+def test_an_unknown_name_says_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("hqgn", "recipes/hqgn.toml"):
+        with pytest.raises(UserError) as told:
+            Recipe.load(name)
+        assert str(told.value) == (
+            "No recipe named 'hqgn'. Did you mean 'hqgnn'? Run `rectool list recipes` to see all."
+        )
+    with pytest.raises(UserError, match=r"^No recipe named 'zzzzzzzz'\. Run `rectool list recipes` to see all\.$"):
+        Recipe.load("zzzzzzzz")
+    with pytest.raises(UserError, match=r"^mine\.toml: no such file"):
+        Recipe.load("mine.toml")
+    for wrong in (3, None, b"hqgnn"):
+        with pytest.raises(UserError, match="by the path of a file or by name"):
+            Recipe.load(wrong)  # type: ignore[arg-type]
 
 
 VALUES = st.one_of(

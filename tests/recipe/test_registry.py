@@ -10,7 +10,8 @@ import pytest
 from pydantic import Field
 
 from rectoolkit.errors import UserError
-from rectoolkit.recipe.registry import REGISTRIES, ComponentSettings, Registry, encoders, quantizers, settings_of
+from rectoolkit.recipe.registry import REGISTRIES, ComponentSettings, Registry, encoders, quantizers
+from rectoolkit.recipe.schema import settings_of
 
 COMPONENTS = [(kind, name) for kind, registry in REGISTRIES.items() for name in registry.names()]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rectoolkit.recipe.recipe import Recipe
+from rectoolkit.recipe import Recipe
 from rectoolkit.runs.execute import RunOptions, execute
 from rectoolkit.runs.run import Run
 from rectoolkit.search.codes import PackedTable

@@ -17,7 +17,7 @@ from command_line import rectool
 
 from rectoolkit.data.catalog import load_data
 from rectoolkit.errors import FormatError, UserError
-from rectoolkit.recipe.recipe import Recipe
+from rectoolkit.recipe import Recipe
 from rectoolkit.runs.execute import RunOptions, execute
 from rectoolkit.runs.run import Run
 from rectoolkit.runs.split import split_of

@@ -18,7 +18,7 @@ from rectoolkit.compare.charts import by_popularity, groups_of
 from rectoolkit.data import Dataset, Ids
 from rectoolkit.data.planted import Planted, generate
 from rectoolkit.errors import UserError
-from rectoolkit.recipe.recipe import Recipe
+from rectoolkit.recipe import Recipe
 from rectoolkit.runs import lists
 from rectoolkit.runs.execute import RunOptions, execute
 from rectoolkit.runs.run import Run

@@ -14,7 +14,7 @@ import pytest
 from command_line import Answer, rectool
 
 from rectoolkit.errors import UserError
-from rectoolkit.recipe.recipe import Recipe
+from rectoolkit.recipe import Recipe
 from rectoolkit.runs.execute import RunOptions, execute
 from rectoolkit.runs.identity import finished_before, words
 

@@ -19,7 +19,7 @@ from rectoolkit.data.planted import Planted, generate
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.evaluation.metrics import AccuracyMetric, parse
 from rectoolkit.model.recommender import assemble
-from rectoolkit.recipe.recipe import Recipe
+from rectoolkit.recipe import Recipe
 from rectoolkit.recipe.registry import quantizers
 from rectoolkit.runs.execute import RunOptions, execute
 from rectoolkit.runs.run import Run

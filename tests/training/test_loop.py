@@ -14,7 +14,7 @@ import torch
 from rectoolkit.data import Interactions
 from rectoolkit.errors import FormatError, TrainingError
 from rectoolkit.model.recommender import Parts, Recommender, assemble
-from rectoolkit.recipe.recipe import Recipe
+from rectoolkit.recipe import Recipe
 from rectoolkit.recipe.registry import encoders, losses, quantizers, samplers
 from rectoolkit.runs.layout import CHECKPOINT, LOG
 from rectoolkit.training import checkpoint

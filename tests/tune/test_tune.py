@@ -20,7 +20,7 @@ from command_line import Answer, rectool
 from rectoolkit.cli import main
 from rectoolkit.data.catalog import load_data
 from rectoolkit.errors import UserError
-from rectoolkit.recipe.recipe import Recipe
+from rectoolkit.recipe import Recipe
 from rectoolkit.runs.execute import RunOptions, execute
 from rectoolkit.runs.layout import read_json
 from rectoolkit.tune.space import Choice, Search
