@@ -16,11 +16,11 @@ import pytest
 
 from rectoolkit.data import Dataset, load_dataset
 from rectoolkit.data.card import read_card
-from rectoolkit.data.formats import READERS
 from rectoolkit.errors import UserError
 from rectoolkit.recipe import Recipe
 from rectoolkit.recipe.files import read_toml, tomllib
 from rectoolkit.recipe.registry import REGISTRIES
+from rectoolkit.recipe.settings import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,7 +153,7 @@ FILES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("format", sorted(READERS))
+@pytest.mark.parametrize("format", FORMATS)
 def test_mutated_data_files_load_or_are_refused(tmp_path: Path, format: str) -> None:
     """Whole folders: both parts, their id space and what the parts must not share."""
     draws, loaded = random.Random(14), 0

@@ -12,7 +12,7 @@ import click
 
 from rectoolkit.cli.group import Commands, comma_separated, main
 from rectoolkit.data.card import SplitName
-from rectoolkit.data.sources import FORMATS
+from rectoolkit.data.readers.sources import FORMATS
 from rectoolkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -130,13 +130,10 @@ def import_own(
     from rectoolkit.training.memory import peak_mb
 
     begun = time.monotonic()
-    separator = MARKS.get(separator, separator)
-    if len(separator) > 1:
-        raise UserError(f"--separator {separator!r}: must be one character, or tab")
     for option in ("min_rating", "test_share", "validation_share"):
         if not math.isfinite(settings[option] or 0):
             raise UserError(f"--{option.replace('_', '-')} {settings[option]}: must be a finite number")
-    asked = Imported(columns=comma_separated(columns), separator=separator, **settings)
+    asked = Imported(columns=comma_separated(columns), separator=MARKS.get(separator, separator), **settings)
     with ProgressLine() as bar:
         card = import_data(
             list(files),

@@ -26,19 +26,21 @@ import numpy as np
 import rectoolkit
 from rectoolkit.data.card import BINARY, CARD, Card, Offsets, Split, read_card
 from rectoolkit.data.dataset import Dataset
-from rectoolkit.data.formats import reader, refuse_mistaken
 from rectoolkit.data.ids import Ids
 from rectoolkit.data.interactions import Interactions, check_dense
 from rectoolkit.data.planted import generate
+from rectoolkit.data.readers.text import TextFile
+from rectoolkit.data.readers.words import WordFile, read_pairs
 from rectoolkit.data.splits import hold_out
 from rectoolkit.errors import DataError, RecipeError, UserError, nearest
 from rectoolkit.recipe.schema import fill
+from rectoolkit.recipe.settings import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rectoolkit.data.interactions import Int64s
-    from rectoolkit.data.text import PairFile
+    from rectoolkit.data.readers.words import PairFile
 
 NO_OFFSETS = Offsets()
 
@@ -77,19 +79,21 @@ def load_dataset(
         raise DataError("give a data set either by name (a card) or by path (your own files): exactly one of the two")
     if name:
         return load_card(find_card(name))
-    read, path = reader(format), Path(path)
+    if format not in FORMATS:
+        raise DataError(f"unknown format '{format}'; {nearest(format, FORMATS)}")
+    path = Path(path)
     settings, faults = fill(Split, {"test_share": test_share, "seed": seed}, "dataset")
     if faults:
         raise RecipeError(faults)
     if os.path.isfile(path / CARD):
         return load_card(read_card(path / CARD))
     if os.path.isfile(path):
-        refuse_mistaken(path, format)
-        return _split(path.stem, read(path), Split(**settings))
+        _refuse_mistaken(path, format)
+        return _split(path.stem, read_pairs(path, format), Split(**settings))
     if not os.path.isdir(path):
         raise DataError(f"{path}: no such file or folder; give a folder with train.txt and test.txt, or one file")
     parts = ["train", "test"] + ["validation"] * (path / "validation.txt").exists()
-    return _join(path.resolve().name, {part: read(path / f"{part}.txt") for part in parts})
+    return _join(path.resolve().name, {part: read_pairs(path / f"{part}.txt", format) for part in parts})
 
 
 def load_data(section: Mapping[str, Any]) -> Dataset:
@@ -111,11 +115,23 @@ def load_card(card: Card, folder: Path | None = None) -> Dataset:
 
 
 def _load_text(card: Card, folder: Path | None) -> Dataset:
-    read = reader(card.format)
-    files = {part: read(file) for part, file in _verified_files(card, folder).items()}
+    files = {part: read_pairs(file, card.format) for part, file in _verified_files(card, folder).items()}
     if "all" in files:
         return _split(card.name, files["all"], card.split, card.ids)
     return _join(card.name, files, card.ids)
+
+
+def _refuse_mistaken(path: Path, format: str) -> None:
+    """Raise DataError if a file, by default read as an adjacency list, is plainly something else."""
+    table = f"a table: rectool data import {path} --name {path.stem}, then dataset.name"
+    found = {
+        "pairs": 'pairs of user and item: --set dataset.format="pairs"',
+        "ratings": 'ratings: --set dataset.format="ratings"',
+        "table": table,
+        "names": table,
+    }.get(WordFile(TextFile(path), format).mistaken())
+    if found:
+        raise DataError(f"{path}: the format is said to be adjacency (the default), but the lines look like {found}")
 
 
 def _join(name: str, files: dict[str, PairFile], offsets: Offsets = NO_OFFSETS) -> Dataset:

@@ -1,16 +1,16 @@
-"""An import: sources of any of the formats -> a data set in a folder of its own, with a card, used by name.
+"""Import: make a data set, used by name, of files or frames with any ids.
 
-``import_data`` is read from top to bottom: the columns are chosen, rows cleaned and spooled to disk, merged by
-user, cut to the k-core, split, and written beside a card that says what was read, how, and what became of the rows.
+``import_data`` reads from top to bottom: choose the columns, check the rows and spool them to disk, merge them by user,
+cut them to the k-core, split them, and write the parts beside a card. The card says what was read, how, and how many
+rows were left out.
 
     datasets/mine/card.toml                         the card: settings, counts, checksums
-    datasets/mine/{train,test,validation}.bin       the parts (``stored``)
-    datasets/mine/{users,items}.ids                 what the source calls them (``ids``)
+    datasets/mine/{train,test,validation}.bin       the parts (``Interactions.save``)
+    datasets/mine/{users,items}.ids                 the source's ids (``Ids.save``)
 
-Everything is made in a hidden folder beside the place and takes its name last. A killed import leaves nothing that
-is taken for a data set, and the same command again starts over and ends in the same bytes: rows are numbered by
-their ids and draws come from the seed, so nothing depends on the run. Starting over instead of resuming: a hundred
-million rows take a few minutes, and a checkpoint would have to say which bytes of the sources it stands for.
+Everything is written to a hidden folder that is renamed last, so an import that is killed leaves nothing that could be
+taken for a data set. The same command then starts over and ends in the same bytes, because rows are numbered by their
+ids and random draws come from the seed.
 """
 
 from __future__ import annotations
@@ -27,15 +27,14 @@ import tomli_w
 
 from rectoolkit.data.card import BINARY, CARD, Card, Imported, RowCounts, read_card
 from rectoolkit.data.catalog import card_paths
-from rectoolkit.data.columns import Columns, choose
 from rectoolkit.data.dataset import Dataset
 from rectoolkit.data.interactions import Interactions
 from rectoolkit.data.k_core import k_core
-from rectoolkit.data.rows import Cleaner
-from rectoolkit.data.sources import open_source
+from rectoolkit.data.readers.rows import Cleaner, Columns, choose
+from rectoolkit.data.readers.sources import open_sources
 from rectoolkit.data.splits import held_after, held_one, held_share, part
 from rectoolkit.data.spool import Merged, Spool
-from rectoolkit.errors import DataError
+from rectoolkit.errors import DataError, UserError
 from rectoolkit.files import alone, file_digest, write_text
 
 if TYPE_CHECKING:
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 PARTS = ("train", "validation", "test")  # the order of precedence of a given split, and the number of each part
 TIMED = ("time", "user-time")
+WRITTEN = {CARD, *(f"{part}.bin" for part in PARTS), "users.ids", "items.ids"}
 
 
 def import_data(
@@ -64,21 +64,45 @@ def import_data(
     overwrite: bool = False,
     watcher: Watcher | None = None,
 ) -> Card:
-    """Make the data set ``name`` in the folder ``into`` of one or more ``sources`` (paths or pandas frames).
+    """Make a data set of files or pandas frames and save it under a name.
 
-    ``asked`` says how (``Imported``); with ``test`` (and ``validation``) the split is given and ``sources`` are the
-    train part. An import of the same settings over the same bytes is reused; any other of that name is refused, or
-    replaced with ``overwrite``. Raises DataError for everything wrong with the sources or the settings.
+    Parameters
+    ----------
+    sources : path, DataFrame, or list of them
+        The rows of the data set, or of its train part if ``test`` is given.
+    name : str
+        The data set's name from now on.
+    asked : Imported, optional
+        The settings: columns, filters and split. By default columns are found by their usual names and 20 % of each
+        user's items are held out at random.
+    test, validation : path, DataFrame, or list of them, optional
+        The other parts, if the split is given.
+    into : path
+        The folder of data sets. Data sets in ``./datasets`` and in ``$RECTOOL_DATA`` are found by name.
+    overwrite : bool
+        Replace an imported data set of that name.
+    watcher : callable, optional
+        Called with the step ("reading", "sorting" or "splitting") and the number of rows read so far.
+
+    Returns
+    -------
+    Card
+        The card of the data set. An import with the same settings over the same bytes is not repeated.
+
+    Raises
+    ------
+    DataError
+        If a source or a setting is faulty, or if the name is taken by another data set. The message names the place.
     """
     place = Path(into)
     if not re.fullmatch(NAME, name):
-        raise DataError(f"'{name}' cannot name a data set: letters, digits, '_', '-' and '.', at most 64")
+        raise DataError(f"'{name}' is not a valid name: use up to 64 letters, digits, '_', '-' and '.'")
     given = given_parts(sources, test, validation)
     settings, columns = resolve(given, asked or Imported())
     settings = settings.model_copy(update={"sha256": [file_digest(Path(one)) for one in _paths(given)]})
     _make_folder(place)
     _refuse_taken(name, place)
-    with alone(place, f"{place}: another import is at work there; wait for it, or stop it"):
+    with alone(place, f"{place}: another import is running there; wait for it, or stop it"):
         target, staging, old = place / name, place / f".{name}.import", place / f".{name}.replaced"
         for left in (staging, old):
             shutil.rmtree(left, ignore_errors=True)
@@ -95,14 +119,14 @@ def import_data(
             if target.exists():
                 os.rename(target, old)
             os.rename(staging, target)
-        finally:  # after an error, what was spooled would fill the disk until the next try
+        finally:  # after an error, the spooled rows would fill the disk until the next try
             shutil.rmtree(staging, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
     return read_card(target / CARD)
 
 
 def given_parts(sources: Any, test: Any = None, validation: Any = None) -> dict[str, list[Any]]:
-    """The sources by part: ``all`` where the split is to be made, else ``train`` and ``test`` (and ``validation``)."""
+    """The sources by part: ``all`` if the import makes the split, else ``train``, ``test`` and maybe ``validation``."""
     if test is None and validation is not None:
         raise DataError("a validation source needs a test source too; or leave both out and give validation_share")
     named = {"all" if test is None else "train": sources, "validation": validation, "test": test}
@@ -112,9 +136,9 @@ def given_parts(sources: Any, test: Any = None, validation: Any = None) -> dict[
 
 
 def resolve(given: Mapping[str, Sequence[Any]], asked: Imported) -> tuple[Imported, Columns]:
-    """The settings with their columns, sources and parts filled in, and the columns to read.
+    """The settings with columns, sources and parts filled in, and the columns to read.
 
-    Raises DataError where a column is missing or ambiguous, and where a setting would have no effect.
+    Raises DataError if a column is missing or ambiguous, or if a setting would have no effect.
     """
     split = "given" if "test" in given else asked.split
     timed, rated = split in TIMED, asked.min_rating is not None
@@ -132,12 +156,10 @@ def resolve(given: Mapping[str, Sequence[Any]], asked: Imported) -> tuple[Import
     wished = ["time"] if split == "leave-one-out" else []
     columns = Columns(asked.user, asked.item, asked.rating, asked.time)
     names, parts = [], []
-    for part_name, sources in given.items():
-        for one in sources:
-            source = open_source(one, asked.format, asked.separator, asked.encoding, asked.columns)
-            columns = choose(source.name, source.columns(), columns, needed, wished)
-            names.append(source.name)
-            parts.append(part_name)
+    for part_name, source in open_sources(given, asked):
+        columns = choose(source.name, source.columns(), columns, needed, wished)
+        names.append(source.name)
+        parts.append(part_name)
     update = {**vars(columns), "split": split, "sources": names, "parts": parts}
     return asked.model_copy(update=update), columns
 
@@ -151,24 +173,23 @@ def read_parts(
     *,
     keep_texts: bool = False,
 ) -> tuple[Merged, Cleaner]:
-    """All rows of the sources, cleaned and merged by user; ``folder`` holds them in between.
+    """All rows of the sources, checked and merged by user. ``folder`` holds temporary files.
 
-    ``keep_texts``: ids that are texts stay so where all are plain numbers (of a file nobody knows what they are).
+    Text ids that are all plain numbers become integers, unless ``keep_texts`` is set: a file does not tell the two
+    apart, a frame does.
     """
     extra = np.uint8 if settings.split == "given" else np.float64 if columns.time else None
     cleaner = Cleaner(columns, settings.min_rating, settings.drop_missing)
     spool = Spool(folder, extra)
-    for part_name, sources in given.items():
-        for one in sources:
-            source = open_source(one, settings.format, settings.separator, settings.encoding, settings.columns)
-            for rows in cleaner.rows(source):
-                spool.add(rows, PARTS.index(part_name) if part_name in PARTS else 0)
-                if watcher:
-                    watcher("reading", cleaner.read)
+    for part_name, source in open_sources(given, settings):
+        for rows in cleaner.rows(source):
+            spool.add(rows, PARTS.index(part_name) if part_name in PARTS else 0)
+            if watcher:
+                watcher("reading", cleaner.read)
     if not sum(spool.lengths):
+        left_out = f", of which {cleaner.missing} lack a value and {cleaner.below_rating} are rated below the threshold"
         raise DataError(
-            f"{', '.join(settings.sources)}: no interactions: {cleaner.read} rows, of which {cleaner.missing} miss "
-            f"a value and {cleaner.below_rating} are rated below the threshold"
+            f"{', '.join(settings.sources)}: no interactions: {cleaner.read} rows{left_out if cleaner.read else ''}"
         )
     if watcher:
         watcher("sorting", cleaner.read)
@@ -208,9 +229,9 @@ def from_frame(
 
 
 def read_frames(frame: Any, asked: Imported, test: Any = None) -> tuple[dict[str, Interactions], Ids, Ids]:
-    """The rows of a frame as ``train``, those of another as ``test``, and what they call their users and items.
+    """The rows of a frame as ``train``, those of another as ``test``, and the frames' ids of users and items.
 
-    Nothing is saved. Ids keep their kind. A pair in both is left out of ``test``, as in ``import_data``.
+    Nothing is saved. Ids keep their type. A pair in both frames is left out of ``test``, as in ``import_data``.
     """
     given = given_parts(frame, test)
     settings, columns = resolve(given, asked)
@@ -222,7 +243,7 @@ def read_frames(frame: Any, asked: Imported, test: Any = None) -> tuple[dict[str
 
 
 def _finish(name: str, merged: Merged, settings: Imported, cleaner: Cleaner) -> tuple[Dataset, RowCounts]:
-    """The k-core and the split of what was merged."""
+    """The k-core and the split of the merged rows."""
     indptr, items, extra = merged.indptr, merged.items, merged.extra
     user_ids, item_ids, outside = merged.user_ids, merged.item_ids, 0
     if settings.k_core > 1:
@@ -240,7 +261,7 @@ def _finish(name: str, merged: Merged, settings: Imported, cleaner: Cleaner) -> 
         if not parts[needed].num_interactions:
             right = "give more data or another share"
             if settings.split == "given":
-                right = "what stands in an earlier part too is left out; give rows of its own"
+                right = "pairs that are in an earlier part too are left out; give others"
             raise DataError(
                 f"{', '.join(settings.sources)}: the {needed} part would be empty: {whole.num_interactions} "
                 f"interactions of {whole.num_users} users, split '{settings.split}'; {right}"
@@ -257,7 +278,7 @@ def _finish(name: str, merged: Merged, settings: Imported, cleaner: Cleaner) -> 
 
 
 def _split(whole: Interactions, extra: npt.NDArray[Any] | None, settings: Imported) -> dict[str, Interactions]:
-    """The parts: as given, or held out of the whole, then validation the same way out of what stays."""
+    """The given parts, or test held out of the whole and validation held out of the rest in the same way."""
     if settings.split == "given":
         assert extra is not None
         given = {name: part(whole, extra == number) for number, name in enumerate(PARTS)}
@@ -283,7 +304,7 @@ def _split(whole: Interactions, extra: npt.NDArray[Any] | None, settings: Import
 
 
 def _write(folder: Path, dataset: Dataset, settings: Imported, counts: RowCounts) -> None:
-    """The files of the data set, and its card last."""
+    """Write the files of the data set, its card last."""
     files = {}
     for name, interactions in dataset.parts().items():
         files[name] = f"{name}.bin"
@@ -306,27 +327,47 @@ def _write(folder: Path, dataset: Dataset, settings: Imported, counts: RowCounts
 
 
 def _existing(target: Path, settings: Imported, overwrite: bool) -> Card | None:
-    """The data set that is there already, where it is the one asked for. Raises DataError where it is another."""
+    """The data set that exists already, if it is the one asked for and undamaged.
+
+    Raises DataError if it is another. A damaged one is made again; if its card is damaged, only with ``overwrite``.
+    """
     if not target.exists():
         return None
-    card = read_card(target / CARD) if (target / CARD).is_file() else None
-    if card is None or card.imported is None:
-        raise DataError(f"{target}: is there, and is no imported data set; choose another name, or move it away")
+    other = f"{target}: exists, and is not an imported data set; choose another name, or move it away"
+    try:
+        card = read_card(target / CARD)
+    except UserError as error:
+        files = {file.name for file in target.iterdir()} if target.is_dir() else set()
+        if not files or files - WRITTEN:
+            raise DataError(other) from None
+        if overwrite:
+            return None
+        raise DataError(f"{error}; the card is damaged: import the data again with --replace") from None
+    if card.imported is None:
+        raise DataError(other)
     differences = card.imported.differences(settings)
     if differences and not overwrite:
         raise DataError(
-            f"{target}: '{card.name}' was imported otherwise ({'; '.join(differences)}); choose another name, or "
-            "replace it: --replace"
+            f"{target}: '{card.name}' was imported with other settings ({'; '.join(differences)}); choose another "
+            "name, or replace it: --replace"
         )
-    whole = all((target / file).is_file() for file in card.files.named().values())
-    return card if whole and not differences else None
+    return card if not differences and _is_whole(target, card) else None
+
+
+def _is_whole(folder: Path, card: Card) -> bool:
+    files = card.files.named()
+    return all(
+        (folder / file).is_file() and not (checksum and checksum.fault(folder / file))
+        for part, file in files.items()
+        for checksum in [card.checksum(part)]
+    )
 
 
 def _refuse_taken(name: str, place: Path) -> None:
-    """Refuse a name that a card elsewhere has: one would hide the other, and a recipe would mean either."""
+    """Raise DataError if a card elsewhere has that name, because one would hide the other."""
     found = card_paths().get(name)
     if found is not None and found.resolve() != (place / name / CARD).resolve():
-        raise DataError(f"'{name}' is the name of another data set already ({found}); choose another name")
+        raise DataError(f"'{name}' is already the name of another data set ({found}); choose another name")
 
 
 def _paths(given: Mapping[str, Sequence[Any]]) -> list[Any]:

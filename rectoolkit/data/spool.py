@@ -1,15 +1,15 @@
-"""From rows in any order to rows by user, on disk: what lets an import be larger than memory.
+"""Spool: rows in any order -> rows by user, on disk, so that an import may be larger than memory.
 
-Pass 1, a chunk of rows at a time: each side's ids become numbers within the chunk (arrow's hash table), which are
-written down, as are the chunk's distinct ids; only the set of all distinct ids stays in memory.
-Pass 2: the set is sorted once, which numbers it; each chunk's numbers are translated and its rows dealt into
-buckets, a range of users each, of about ``BUCKET`` rows.
-Pass 3, a bucket at a time: sort, merge what repeats, append. The buckets are ranges of users, so what is appended
-is sorted as a whole.
+Pass 1, one chunk of rows at a time: number each side's ids within the chunk, and write down the numbers and the
+chunk's distinct ids. Only the set of all distinct ids stays in memory.
+Pass 2: sort that set once, which numbers it; translate each chunk's numbers, and deal its rows into buckets of about
+``BUCKET`` rows, each for a range of users.
+Pass 3, one bucket at a time: sort, merge repeated pairs, append. Because buckets are ranges of users, the result is
+sorted as a whole.
 
 Memory: the distinct ids, one chunk, one bucket, and the result (4 bytes an interaction, 8 more with times). Sorting
 all pairs at once would take 16 bytes a row, three times that with times; a Python dictionary from ids to numbers
-about 150 bytes an id. Disk, while it lasts: up to 32 bytes a row.
+about 150 bytes an id. Temporary disk space: up to 32 bytes a row.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from rectoolkit.data.rows import Rows
+    from rectoolkit.data.readers.rows import Rows
 
     Int32s = npt.NDArray[np.int32]
     Int64s = npt.NDArray[np.int64]
@@ -41,10 +41,10 @@ PLAIN_NUMBER = r"^(0|[1-9][0-9]{0,17})$"
 
 @dataclass(frozen=True)
 class Merged:
-    """All pairs by user, then item, each once: ``indptr`` int64 (U+1,), ``items`` int32 (N,).
+    """All pairs by user, then by item, each once: ``indptr`` int64 (U+1,) and ``items`` int32 (N,).
 
-    ``extra`` (N,) is what came with each pair: the earliest time, or the first part; None where nothing did.
-    ``repeated`` rows said again what the same part had said, ``crossing`` ones what an earlier part had.
+    ``extra`` (N,) is the earliest time or the first part of each pair, or None. ``repeated`` rows repeated a pair of
+    their own part, ``crossing`` rows a pair of an earlier part.
     """
 
     user_ids: Ids
@@ -58,7 +58,7 @@ class Merged:
 
 @dataclass
 class Spool:
-    """Rows on their way, in files of ``folder``; ``extra`` is the type of what comes with each (time or part)."""
+    """Rows spooled to files in ``folder``. ``extra`` is the type of what comes with each row: a time or a part."""
 
     folder: Path
     extra: type[np.float64] | type[np.uint8] | None
@@ -68,7 +68,7 @@ class Spool:
         self.users, self.items = (_Side(self.folder / f"{side}.arrow") for side in ("users", "items"))
 
     def add(self, rows: Rows, part: int) -> None:
-        """Pass 1 over a chunk; ``part`` is which file of a given split it is from."""
+        """Pass 1 over a chunk. ``part`` is the number of its part in a given split."""
         if not len(rows.users):
             return
         self._append("users", self.users.add(rows.users))
@@ -80,7 +80,7 @@ class Spool:
         self.lengths.append(len(rows.users))
 
     def merge(self, texts: Collection[str] = ()) -> Merged:
-        """Passes 2 and 3. ``texts``: the roles (user, item) whose ids stay texts where all are plain numbers too."""
+        """Passes 2 and 3. ``texts``: the roles (user, item) whose ids stay text even if all are plain numbers."""
         user_ids, item_ids = self.users.number("user" in texts), self.items.number("item" in texts)
         for side, ids in (("users", user_ids), ("items", item_ids)):
             if len(ids) > MAX_ID:
@@ -131,7 +131,7 @@ class Spool:
             array.tofile(file)
 
     def _bucket(self, number: int) -> tuple[Int64s, npt.NDArray[Any] | None, int, int]:
-        """Pass 3 over a bucket: unique keys ascending, what comes with them, rows repeated and crossing."""
+        """Pass 3 over a bucket: unique ascending keys, their extra, and the numbers of repeated and crossing rows."""
         path = self.folder / f"bucket-{number}"
         if not path.exists():
             return np.zeros(0, np.int64), np.zeros(0, self.extra) if self.extra else None, 0, 0
@@ -154,7 +154,7 @@ class Spool:
 
 
 class _Side:
-    """The users' or the items' ids: each chunk's own on disk, the set of all in memory."""
+    """The ids of users or items: each chunk's distinct ids on disk, the set of all in memory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -162,11 +162,10 @@ class _Side:
         self.known: Any = None
         self.waiting: list[Any] = []
 
-    def add(self, values: Any) -> Int32s:
-        """The chunk's ids as numbers within the chunk."""
+    def add(self, encoded: Any) -> Int32s:
+        """Number the chunk's ids, an arrow dictionary array, within the chunk."""
         import pyarrow
 
-        encoded = values.dictionary_encode()
         distinct = encoded.dictionary
         if self.writer is None:
             schema = pyarrow.schema([("id", distinct.type)])
@@ -178,7 +177,7 @@ class _Side:
         return np.asarray(encoded.indices.to_numpy(zero_copy_only=False), np.int32)
 
     def number(self, texts: bool = False) -> Ids:
-        """Sort the set: the place of an id is its row from here on. Plain numbers become numbers but for ``texts``."""
+        """Sort the set; the position of an id is its row. Plain numbers become integers unless ``texts`` is set."""
         import pyarrow
         from pyarrow import compute, types
 
@@ -199,19 +198,34 @@ class _Side:
                 f"the {self.path.stem}' ids are integers, and {len(odd)} of them negative, such as {odd[0].as_py()}; "
                 "ids are integers from 0, or text"
             )
+        self._refuse_padded(known)
         self.known = known.take(compute.sort_indices(known))
         _, ends, text = self.known.buffers()
         offsets = np.frombuffer(ends, np.int64, len(self.known) + 1)
         return Ids(text=np.frombuffer(text, np.uint8, int(offsets[-1])), ends=offsets[1:])
 
     def maps(self) -> Iterator[Int32s]:
-        """For each chunk, in order: its numbers -> rows."""
+        """For each chunk, in order, the row of each of its numbers."""
         import pyarrow
         from pyarrow import compute
 
         with pyarrow.OSFile(str(self.path)) as file, pyarrow.ipc.open_stream(file) as reader:
             for batch in reader:
                 yield np.asarray(compute.index_in(batch.column(0), self.known).to_numpy(), np.int32)
+
+    def _refuse_padded(self, known: Any) -> None:
+        """Raise DataError if two ids differ only in spaces around them, and so would be two users or items."""
+        from pyarrow import compute
+
+        if not compute.any(compute.match_substring_regex(known, r"^\s|\s$")).as_py():
+            return
+        counts = compute.value_counts(compute.utf8_trim_whitespace(known))
+        twice = counts.filter(compute.greater(counts.field("counts"), 1))
+        if len(twice):
+            raise DataError(
+                f"the {self.path.stem}' ids hold {twice[0]['values'].as_py()!r} with and without spaces around it; "
+                "remove the spaces"
+            )
 
     def _join(self) -> None:
         import pyarrow
@@ -220,4 +234,4 @@ class _Side:
         arrays = [*([] if self.known is None else [self.known]), *self.waiting]
         self.known = compute.unique(pyarrow.chunked_array(arrays)) if arrays else self.known
         self.waiting = []
-        pyarrow.default_memory_pool().release_unused()  # of the hash table, several times as large as the set
+        pyarrow.default_memory_pool().release_unused()  # of the hash table, which is several times as large

@@ -15,9 +15,10 @@ from command_line import rectool
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rectoolkit.data import Imported, Interactions, find_card, from_frame, import_data, lines, load_dataset, rows, spool
+from rectoolkit.data import Imported, Interactions, find_card, from_frame, import_data, load_dataset, spool
 from rectoolkit.data.ids import Ids
 from rectoolkit.data.k_core import k_core
+from rectoolkit.data.readers import rows, tables
 from rectoolkit.errors import DataError, UserError
 from rectoolkit.recipe import Recipe
 from rectoolkit.runs.execute import RunOptions, execute
@@ -124,7 +125,7 @@ def test_neither_the_order_of_rows_nor_the_size_of_pieces_changes_a_byte(
     monkeypatch.setattr(spool, "BUCKET", 100)
     monkeypatch.setattr(spool, "MERGE", 10)
     monkeypatch.setattr(rows, "CHUNK", 70)
-    monkeypatch.setattr(lines, "PIECE", 1000)
+    monkeypatch.setattr(tables, "PIECE", 1000)
     import_data("b.csv", "b", asked)
     for file in ("train.bin", "validation.bin", "test.bin", "users.ids", "items.ids"):
         assert Path("datasets/a", file).read_bytes() == Path("datasets/b", file).read_bytes()
@@ -253,14 +254,14 @@ LINES = "user_id,item_id,rating\na,1,5\nb,2,4\nc,3,1\n"
             "no column has a user's usual name; name it with --user-column; there are 'who'",
         ),
         ("x.csv", "user,item,movie_id\na,1,2\n", "", "several columns could be the item: 'item', 'movie_id'; name one"),
-        ("x.csv", "a;b\n1;2\n", "", "x.csv, line 1: one column, 'a;b', where ',' parts them; give --separator ';'"),
-        ("x.csv", LINES, "--columns a,b,c", "line 1: 'user_id,item_id,rating' is a header itself; leave --columns out"),
-        ("x.csv", "1,2,3\n", "--columns user,item", "x.csv, line 1: 3 columns, but 2 names were given"),
+        ("x.csv", "a;b\n1;2\n", "", "x.csv, line 1: 'a;b' is one column, where ',' separates them; give --separator ';'"),
+        ("x.csv", LINES, "--columns a,b,c", "line 1: 'user_id,item_id,rating' is a header; leave --columns out"),
+        ("x.csv", "1,2,3\n", "--columns user,item", "x.csv, line 1: '1,2,3' has 3 columns, but 2 names were given"),
         ("x.inter", "user_id:token\tid:token\n1\t2\n", "", "name it with --item-column; there are 'user_id', 'id'"),
-        ("x.csv", "1,2\n3,4\n", "", "line 1: '1,2' holds numbers where the columns' names are right"),
-        ("x.csv", LINES + "d,4\ne,5,5\n", "", "x.csv, line 5: 'd,4' has 2 columns where 3 are right"),
-        ("x.csv", LINES + 'd,"4,5\ne,5,5\n', "", "x.csv, line 5: 'd,\"4,5' "),
-        ("x.csv", LINES + "\n,4,5\n", "", "x.csv, line 6: the user (column 'user_id') is empty; mend the row"),
+        ("x.csv", "1,2\n3,4\n", "", "line 1: '1,2' holds numbers instead of column names"),
+        ("x.csv", LINES + "d,4\ne,5,5\n", "", "x.csv, line 5: 'd,4' has 2 columns instead of 3"),
+        ("x.csv", LINES + 'd,"4,5\ne,5,5\n', "", "x.csv, line 5: 'd,\"4,5' has 2 columns instead of 3; it opens a quote that closes on line 6"),
+        ("x.csv", LINES + "\n,4,5\n", "", "x.csv, line 6: the user (column 'user_id') is empty; correct the row"),
         (
             "x.csv",
             LINES + "d,-1,5\n",
@@ -303,13 +304,13 @@ LINES = "user_id,item_id,rating\na,1,5\nb,2,4\nc,3,1\n"
             "x.dat: its name does not tell its format; give --format: csv, tsv, inter, parquet, adjac",
         ),
         ("x.csv", LINES, "--format pqrquet", "unknown format 'pqrquet'; did you mean 'parquet'?"),
-        ("x.parquet", LINES, "", "x.parquet: not a whole parquet file"),
+        ("x.parquet", LINES, "", "x.parquet: not a complete parquet file"),
         ("x.csv", LINES + "\0" * 40, "", "x.csv, line 5: a NUL byte"),
-        ("x.csv", LINES.encode("utf-16"), "", "begins with the mark of UTF-16"),
+        ("x.csv", LINES.encode("utf-16"), "", "begins with the byte order mark of UTF-16; save the file as UTF-8, or import it with --encoding utf-16"),
         ("x.csv", LINES.encode() + "é,4,5\n".encode("latin-1"), "", "x.csv, line 5: byte 0xe9 is not utf-8; save"),
         ("x.csv", LINES, "--encoding utf8000", "unknown encoding 'utf8000'"),
-        ("x.csv", LINES, "--separator ::", "must be one character"),
-        ("x.txt", b"a b\nc \xe9\n", "--format adjacency", "x.txt, line 2: byte 0xe9 is not UTF-8"),
+        ("x.csv", LINES, "--separator ::", "must be one ASCII character, or tab; for :: give --format ratings"),
+        ("x.txt", b"a b\nc \xe9\n", "--format adjacency", "x.txt, line 2: byte 0xe9 is not utf-8; save the file as UTF-8"),
         ("x.csv", LINES, "--name ../up", "'../up' cannot name a data set"),
         ("x.csv", LINES, "--name gowalla", "'gowalla' is the name of another data set already"),
         ("x.csv", LINES, "--validation x.csv", "a validation source needs a test source too"),

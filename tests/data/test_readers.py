@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rectoolkit.data import adjacency, load_dataset, pairs, text
-from rectoolkit.data.formats import READERS
+from rectoolkit.data import load_dataset
 from rectoolkit.data.interactions import Interactions
+from rectoolkit.data.readers import words
+from rectoolkit.data.readers.words import SHAPES, read_pairs
 from rectoolkit.errors import DataError
 from rectoolkit.recipe.settings import FORMATS
 
@@ -31,7 +32,7 @@ def write(folder: Path, content: str | bytes, name: str = "train.txt") -> Path:
 
 
 def read(folder: Path, content: str | bytes, format: str = "adjacency") -> list[tuple[int, int]]:
-    keys = READERS[format](write(folder, content)).keys
+    keys = read_pairs(write(folder, content), format).keys
     return [(int(key) >> 32, int(key) & 0xFFFFFFFF) for key in keys]
 
 
@@ -45,7 +46,7 @@ def refusal(folder: Path, content: str | bytes, format: str = "adjacency") -> st
 
 
 def test_every_format_that_a_recipe_may_name_has_a_reader():
-    assert tuple(READERS) == FORMATS
+    assert tuple(SHAPES) == FORMATS
 
 
 ROWS = st.dictionaries(st.integers(0, 40), st.sets(st.integers(0, 99), max_size=12), max_size=20)
@@ -61,13 +62,13 @@ def test_what_is_written_is_read(tmp_path, rows, gap, end):
             assert "holds no interactions" in refusal(tmp_path, content)
             continue
         assert read(tmp_path, content) == expected
-        file = adjacency.read(tmp_path / "train.txt")
+        file = read_pairs(tmp_path / "train.txt", "adjacency")
         assert (file.num_users, file.num_items) == (max(rows) + 1, max(item for _, item in expected) + 1)
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 5, 17, 64])
 def test_blocks_of_any_size_give_the_same(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(text, "BLOCK", block)
+    monkeypatch.setattr(words, "BLOCK", block)
     assert read(tmp_path, "0 1 22 333\r\n\r\n10 4\n3\n2 55 1") == [(0, 1), (0, 22), (0, 333), (2, 1), (2, 55), (10, 4)]
     assert refusal(tmp_path, "0 1\n1 2\n2 3 x4 5\n").startswith(", line 3: 'x4' is not an integer id")
     assert refusal(tmp_path, "0 1\n\n2 3\n0 1\n").startswith(", line 4: item 1 of user 0 stands a second time")
@@ -75,7 +76,7 @@ def test_blocks_of_any_size_give_the_same(tmp_path, monkeypatch, block):
 
 def test_a_user_may_stand_on_two_lines_and_without_items(tmp_path):
     assert read(tmp_path, "1 5\n0\n1 4\n") == [(1, 4), (1, 5)]
-    assert adjacency.read(write(tmp_path, "1 5\n7\n")).num_users == 8
+    assert read_pairs(write(tmp_path, "1 5\n7\n"), "adjacency").num_users == 8
 
 
 def test_the_largest_id_is_read(tmp_path):
@@ -116,20 +117,20 @@ def test_a_wrong_adjacency_list_is_refused(tmp_path, content, expected):
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"nothing\.txt: no such file"):
-        adjacency.read(tmp_path / "nothing.txt")
+        read_pairs(tmp_path / "nothing.txt", "adjacency")
     with pytest.raises(DataError, match="cannot be read: Is a directory"):
-        adjacency.read(tmp_path)
+        read_pairs(tmp_path, "adjacency")
 
 
 def test_a_binary_file_without_line_ends_is_refused_at_its_first_block(tmp_path, monkeypatch):
-    monkeypatch.setattr(text, "BLOCK", 16)
+    monkeypatch.setattr(words, "BLOCK", 16)
     assert refusal(tmp_path, b"0 1 2 3 4 5 6 7 8 9" + b"\xfe" * 10_000).startswith(", line 1: byte 0xfe in '9")
 
 
 @pytest.mark.parametrize("gap", ["\t", " ", ",", ", "])
 def test_pairs_are_read_and_repetitions_merged(tmp_path, gap):
     lines = [(0, 5), (1, 4), (0, 5), (0, 2)]
-    file = pairs.read(write(tmp_path, "\n".join(f"{u}{gap}{i}" for u, i in lines)))
+    file = read_pairs(write(tmp_path, "\n".join(f"{u}{gap}{i}" for u, i in lines)), "pairs")
     assert Interactions.from_keys(file.keys, 2, 6).pairs()[1].tolist() == [2, 5, 4]
     assert file.repeated == 1
 
@@ -220,7 +221,7 @@ def test_mutated_files_are_read_or_refused_and_nothing_else(tmp_path):
                 case 3:
                     content = content[: at + 1]
         path = write(tmp_path, bytes(content))
-        for format in READERS:
+        for format in SHAPES:
             message = attempt(path, format)
             kept += message is None
             assert message is None or (message.startswith(str(path)) and "\n" not in message)
@@ -233,7 +234,7 @@ def test_memory_is_the_pairs_and_a_block(tmp_path):
     path = write(tmp_path, "".join(f"{user} {row}\n" for user in range(2000)))
     tracemalloc.start()
     try:
-        assert len(adjacency.read(path).keys) == 2_000_000
+        assert len(read_pairs(path, "adjacency").keys) == 2_000_000
         assert tracemalloc.get_traced_memory()[1] < 20 * 2_000_000 + 20e6
     finally:
         tracemalloc.stop()
