@@ -40,7 +40,7 @@ def list_data() -> None:
         table.add_row(card.name, card.format, card.description)
     console.print(table)
     for fault in faults:
-        click.echo(f"not listed, for its card is faulty: {fault}", err=True)
+        click.echo(f"not listed, because its card is faulty: {fault}", err=True)
 
 
 @data.command("show")

@@ -1,10 +1,13 @@
-"""Cards: every shipped one is right, a faulty one says everything that is wrong, files are verified."""
+"""The catalog: cards are found in order, and files are loaded, verified and counted."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import rectool
 
@@ -12,6 +15,9 @@ from rectoolkit.data import card as card_module
 from rectoolkit.data import find_card, list_cards, load_dataset
 from rectoolkit.errors import DataError, RecipeError
 
+real_data = pytest.mark.skipif(
+    not os.environ.get("RECTOOL_DATA"), reason="set RECTOOL_DATA to the folder that holds gowalla/ and lastfm/"
+)
 SHIPPED = {
     "alibaba",
     "amazon-book",
@@ -213,53 +219,6 @@ first_item = 1\n[counts]\nall = 100\nusers = 10\n[split]\ntest_share = 0.3\nseed
         load_dataset("mine")
 
 
-def test_all_faults_of_a_card_come_at_once(place):
-    (place / "mine.toml").write_text(
-        'name = "other"\ndescription = 3\nformat = "adjacensy"\nlicense = "x"\nids = 3\n[files]\ntran = "a"\n'
-        '[sha256]\ntrain = "12"\n[md5]\ntest = "12"\n[counts]\nusers = -1\nitems = "many"\n[planned]\nx = 1\n'
-    )
-    with pytest.raises(RecipeError) as caught:
-        find_card("mine")
-    assert {fault.where for fault in caught.value.faults} == {
-        "description",
-        "license",
-        "ids",
-        "files.tran",
-        "sha256.train",
-        "md5.test",
-        "counts.users",
-        "counts.items",
-        "planned",
-    }
-    message = str(caught.value)
-    assert message.startswith("datasets/mine.toml:")
-    assert "license: unknown key; did you mean 'licence'?" in message
-    assert "files.tran: unknown key; did you mean 'train'?" in message
-    assert "planned: unknown section; did you mean 'planted'?" in message
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "expected"),
-    [
-        ('"mine"', '"yours"', "name: must be the file's name, 'mine', got 'yours'"),
-        ('"adjacency"', '"adjacensy"', "format: unknown format 'adjacensy'; did you mean 'adjacency'?"),
-        ('"adjacency"', '"planted"', "planted: this section is required by format = 'planted'"),
-        ('test = "test.txt"', "", "files: give either train and test, or all"),
-        ('test = "test.txt"', 'all = "x"', "files: give either train and test, or all"),
-        ("[files]", "[split]", "files: this section is required: train and test, or all"),
-        ("[counts]", "[planted]", "planted.communities: this key is required"),
-        ('format = "adjacency"\n', "", "format: this key is required"),
-        ('"adjacency"', "adjacency", "not a TOML file: "),
-    ],
-)
-def test_each_fault_of_a_card_names_the_file_and_the_key(place, old, new, expected):
-    put(place, CARD.replace(old, new))
-    with pytest.raises((DataError, RecipeError)) as caught:
-        find_card("mine")
-    assert str(caught.value).startswith("datasets/mine.toml:")
-    assert expected in str(caught.value)
-
-
 def test_a_planted_card_is_generated_and_checked(place):
     card = """name = "mine"\ndescription = ""\nformat = "planted"\n[planted]\nusers = 50\nitems = 40
 interactions = 500\ncommunities = 5\n[counts]\nusers = 50\ntrain = 1\n"""
@@ -268,36 +227,6 @@ interactions = 500\ncommunities = 5\n[counts]\nusers = 50\ntrain = 1\n"""
         load_dataset("mine")
     (place / "mine.toml").write_text(card.replace("train = 1", ""))
     assert load_dataset("mine").num_items == 40
-
-
-def test_a_faulty_card_does_not_hide_the_others(place):
-    put(place)
-    (place / "broken.toml").write_text(CARD.replace("adjacency", "adjacensy"))
-    code, output = rectool("data", "list")
-    assert code == 0
-    assert "mine" in output
-    assert "gowalla" in output
-    assert "not listed, for its card is faulty: datasets/broken.toml:" in output
-    assert "did you mean 'adjacency'?" in output
-    with pytest.raises(RecipeError):
-        list_cards()
-
-
-def test_show_takes_a_name_or_a_path(place):
-    put(place)
-    for name in ("mine", "datasets/mine"):
-        code, output = rectool("data", "show", name)
-        assert code == 0, output
-        assert "train items of a user: mean 1.5, median 2, most 2" in output
-    assert "did you mean 'mine'?" in rectool("data", "show", "mime")[1]
-
-
-def test_rectool_data_that_is_no_folder_is_flagged(place, monkeypatch):
-    put(place)
-    monkeypatch.setenv("RECTOOL_DATA", "nowhere")
-    for arguments in (("data", "list"), ("data", "show", "mine")):
-        code, output = rectool(*arguments)
-        assert (code, "RECTOOL_DATA is 'nowhere', which is not a folder" in output) == (2, True)
 
 
 def test_show_recipe_checks_the_name_of_the_data(place):
@@ -343,3 +272,66 @@ def test_a_card_within_its_folder_moves_with_it(place):
     (place.parent / "moved" / "card.toml").write_text(CARD.replace('"mine"', '"moved"'))
     assert load_dataset(path="moved").digest == digest
     assert load_dataset(path=place.parent / "moved").name == "moved"
+
+
+def write(path: Path, content: str) -> Path:
+    path.write_text(content)
+    return path
+
+
+def test_train_and_test_must_not_overlap(tmp_path):
+    write(tmp_path / "train.txt", "0 1 2\n1 3 4\n")
+    write(tmp_path / "test.txt", "1 5\n1 4 3\n0 7\n")
+    with pytest.raises(DataError) as caught:
+        load_dataset(path=tmp_path)
+    train, test = tmp_path / "train.txt", tmp_path / "test.txt"
+    assert str(caught.value) == (
+        f"{test}: 2 of its 4 pairs are in {train} too, the first: user 1, item 3 ({train}, line 2, {test}, line 2); "
+        "a pair may be in one part only: remove it from the other"
+    )
+
+
+def test_a_folder_of_files_is_loaded(tmp_path):
+    write(tmp_path / "train.txt", "0 1 2\n1 3\n")
+    write(tmp_path / "test.txt", "0 5\n4 0\n")
+    write(tmp_path / "validation.txt", "1 6\n")
+    data = load_dataset(path=str(tmp_path))
+    assert (data.num_users, data.num_items, data.name) == (5, 7, tmp_path.name)
+    assert data.validation is not None
+    assert [part.pairs()[1].tolist() for part in (data.train, data.test, data.validation)] == [[1, 2, 3], [5, 0], [6]]
+    assert data.summary()["users with test items only"] == 1
+
+
+def test_a_single_file_is_split_by_its_seed(tmp_path):
+    path = write(tmp_path / "clicks.csv", "".join(f"{u},{i}\n" for u in range(20) for i in range(10)))
+    data = load_dataset(path=path, format="pairs", test_share=0.3, seed=1)
+    assert (data.train.num_interactions, data.test.num_interactions) == (140, 60)
+    assert data.digest == load_dataset(path=path, format="pairs", test_share=0.3, seed=1).digest
+    assert data.digest != load_dataset(path=path, format="pairs", test_share=0.3, seed=2).digest
+
+
+def test_raw_ids_are_refused_before_memory_is_taken(tmp_path):
+    write(tmp_path / "train.txt", "0 1\n2000000000 2\n")
+    write(tmp_path / "test.txt", "0 5\n")
+    with pytest.raises(DataError, match="user ids run up to 2000000000 for 3 interactions; ids must count from 0"):
+        load_dataset(path=tmp_path)
+    with pytest.raises(DataError, match="user ids run up to 2000000000 for 2 interactions"):
+        load_dataset(path=tmp_path / "train.txt", format="pairs")
+
+
+@real_data
+def test_gowalla_loads_fast_and_whole():
+    start = time.perf_counter()
+    data = load_dataset("gowalla")
+    assert time.perf_counter() - start < 2  # 0.13 s on a quiet machine
+    assert (data.train.num_interactions, data.test.num_interactions) == (810_128, 217_242)
+    first = np.array((Path(os.environ["RECTOOL_DATA"]) / "gowalla/train.txt").read_text().split("\n")[0].split(), int)
+    assert data.train.row(first[0]).tolist() == sorted(first[1:].tolist())
+
+
+@real_data
+def test_lastfm_keeps_its_gaps():
+    data = load_dataset("lastfm")
+    odd = data.summary()
+    assert (odd["users"], odd["items"], odd["train"], odd["test"]) == (1892, 4489, 42_135, 10_533)
+    assert (odd["users with test items only"], odd["test items never in train"]) == (2, 13)

@@ -1,4 +1,4 @@
-"""Interactions and data sets: rows, look-ups and digests agree with a plain Python set of pairs."""
+"""Interactions: rows and look-ups agree with a plain Python set of pairs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rectoolkit.data import Dataset, Interactions
+from rectoolkit.data import Interactions
 from rectoolkit.data.interactions import FREE_IDS, MAX_ID
 from rectoolkit.errors import DataError
 
@@ -105,41 +105,3 @@ def test_the_constructor_refuses_arrays_that_are_no_rows():
         Interactions(np.array([0, 2]), np.zeros(1, np.int32), 1, 1)
     with pytest.raises(IndexError, match="users are 0 to 12"):
         build([(0, 0)]).row(-1)
-
-
-def test_the_digest_tells_content_apart():
-    train, test = build([(0, 1), (1, 2)]), build([(0, 2)])
-    digest = Dataset("a", train, test).digest
-    assert digest == Dataset("another name", build([(1, 2), (0, 1)]), build([(0, 2)])).digest
-    others = [
-        Dataset("a", build([(0, 1), (1, 3)]), test),
-        Dataset("a", test, train),
-        Dataset("a", build([(0, 1), (2, 2)]), test),
-        Dataset("a", train, test, validation=build([])),
-        Dataset("a", train, test, validation=build([(3, 3)])),
-        Dataset("a", build([(0, 1), (1, 2)], items=32), build([(0, 2)], items=32)),
-    ]
-    assert len({digest, *(other.digest for other in others)}) == 7
-
-
-def test_a_data_set_has_one_id_space():
-    with pytest.raises(DataError, match="test has 14 users and 31 items, train 13 and 31"):
-        Dataset("a", build([(0, 1)]), build([(0, 2)], users=14))
-    with pytest.raises(DataError, match="2 item_ids for 31 rows"):
-        Dataset("a", build([(0, 1)]), build([(0, 2)]), item_ids=np.arange(2))
-
-
-def test_the_summary_counts_what_is_odd():
-    data = Dataset("a", build([(0, 1), (1, 2)], 4, 5), build([(0, 2), (2, 3)], 4, 5))
-    assert data.summary() == {
-        "users": 4,
-        "items": 5,
-        "train": 2,
-        "test": 2,
-        "density": 0.1,
-        "users without train items": 2,
-        "users without test items": 2,
-        "users with test items only": 1,
-        "items never in train": 3,
-        "test items never in train": 1,
-    }

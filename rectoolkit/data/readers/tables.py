@@ -96,7 +96,7 @@ class Delimited:
         if first and (said := re.fullmatch(r"sep=(.)", first.line, re.IGNORECASE)):  # Excel's hint to itself
             if said[1] != self.separator:
                 raise DataError(
-                    f"{self.name}, line 1: the file says that {said[1]!r} separates its columns; give --separator"
+                    f"{self.name}: its first line says that {said[1]!r} separates columns; give --separator"
                 )
             first = next(records, None)
         if first is None:

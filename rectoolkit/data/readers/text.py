@@ -12,6 +12,7 @@ names its path or a command imports it:
 from __future__ import annotations
 
 import codecs
+import io
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ class TextFile:
 
     def _codec(self) -> str:
         try:
-            b"".decode(self.encoding)  # refuses codecs that do not give text, such as hex
+            io.TextIOWrapper(io.BytesIO(), self.encoding)  # refuses codecs that do not give text, such as hex
             return codecs.lookup(self.encoding).name
         except (LookupError, ValueError):
             raise DataError(

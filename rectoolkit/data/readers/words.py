@@ -91,7 +91,7 @@ class Block:
         names = self.file.shape.columns
         if len(wrong := np.flatnonzero(counts != len(names))):
             found = counts[wrong[0]]
-            self.refuse(int(written[wrong[0]]), f"{found} column{'s' * (found != 1)} instead of {len(names)}")
+            self.refuse(int(written[wrong[0]]), f"{found} column{'s' if found > 1 else ''} instead of {len(names)}")
         table = np.arange(len(self.starts)).reshape(-1, len(names))
         return dict(zip(names, table.T, strict=True)), written
 
@@ -266,7 +266,7 @@ class WordSource:
         self._check_first_lines()
         if (other := self.file.mistaken()) in ("ratings", "table"):
             raise DataError(
-                f"{self.name}: the lines look like a {other.rstrip('s')}, not an adjacency list; give --format"
+                f"{self.name}: its lines look like {LOOKS[other]}, not like an adjacency list; give --format"
             )
         return list(self.file.shape.columns)
 
