@@ -1,4 +1,4 @@
-"""``rectool list``: the registered components."""
+"""``rectool list``: the registered components, and the recipes that come with the package."""
 
 from __future__ import annotations
 
@@ -18,17 +18,28 @@ if TYPE_CHECKING:
 @plugin_option
 @click.option("--markdown", is_flag=True, help="Print all components with their settings as a Markdown page.")
 def list_components(kind: str | None, plugins: Sequence[str], markdown: bool) -> None:
-    """List the registered components: of one KIND (encoder, quantizer, loss, sampler or metric), or all of them."""
+    """List the registered components: of one KIND (encoder, quantizer, loss, sampler or metric), or all of them.
+
+    "rectool list recipes" lists the recipes that come with the package.
+    """
     from rich.table import Table
 
-    from rectoolkit.evaluation.metrics import metrics
-    from rectoolkit.recipe.registry import REGISTRIES
+    from rectoolkit.recipe import Recipe
+    from rectoolkit.recipe.files import shipped_recipes
+    from rectoolkit.recipe.registry import REGISTRIES, metrics
     from rectoolkit.terminal import components_markdown, console
 
     load_plugins(plugins)
     registries = {**REGISTRIES, metrics.kind: metrics}
+    if kind == "recipes":
+        table = Table("name", "data set", "description")
+        for name in shipped_recipes():
+            recipe = Recipe.load(name)
+            table.add_row(name, recipe["dataset"]["name"], recipe.description)
+        console.print(table)
+        return
     if kind is not None and kind not in registries:
-        raise UserError(f"unknown kind '{kind}'; {nearest(kind, registries)}")
+        raise UserError(f"unknown kind '{kind}'; {nearest(kind, [*registries, 'recipes'])}")
     shown = [registry for name, registry in registries.items() if kind in (None, name)]
     if markdown:
         click.echo(components_markdown(shown), nl=False)
