@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+
+EXTRAS = {  # module: the extra of this package that installs it
+    **dict.fromkeys(("torch", "dgl", "pandas", "pyarrow", "sklearn", "scipy"), "train"),
+    **dict.fromkeys(("matplotlib", "jinja2"), "report"),
+    "faiss": "export",
+    "optuna": "tune",
+    "tensorboard": "tensorboard",
+}
 
 
 class UserError(ValueError):
@@ -24,6 +33,26 @@ class FormatError(UserError):
 
 class TrainingError(UserError):
     """Training that cannot go on: NaN or infinity, or a setting that leaves nothing to train on."""
+
+
+class MissingPartError(UserError, ImportError):
+    """An optional package is not installed; the message says what to type."""
+
+
+@contextmanager
+def needed(what: str) -> Iterator[None]:
+    """Turn a failed import of an optional package into a MissingPartError that begins with ``what`` needs it."""
+    try:
+        yield
+    except ImportError as error:
+        raise missing_part(error, what) from error
+
+
+def missing_part(error: ImportError, what: str) -> MissingPartError:
+    """The error that names the package ``what`` needs and the command that installs it."""
+    module = (error.name or "").partition(".")[0]
+    package = f"'rectoolkit[{EXTRAS[module]}]'" if module in EXTRAS else module or "it"
+    return MissingPartError(f"{what} needs {module or 'a package'} ({error}): pip install {package}")
 
 
 @dataclass(frozen=True)

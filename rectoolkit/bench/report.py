@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rectoolkit.errors import UserError
+from rectoolkit.errors import UserError, needed
 from rectoolkit.files import write_text
 
 if TYPE_CHECKING:
@@ -96,8 +96,6 @@ def check_writable(picture: Path | None, figures: Path | None) -> None:
 
 
 def _figure() -> Any:
-    try:
+    with needed("the plot"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError(f"the plot needs matplotlib ({error}): pip install matplotlib") from None
     return Figure(figsize=(11, 4.5), layout="constrained")

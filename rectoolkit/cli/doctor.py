@@ -19,9 +19,9 @@ from rectoolkit import __version__
 from rectoolkit.cli.group import main
 from rectoolkit.search.index import available_cores
 
-REQUIRED = {
-    "torch": "torch", "dgl": "dgl", "numpy": "numpy", "scipy": "scipy", "numba": "numba",
-    "pandas": "pandas", "pyarrow": "pyarrow", "scikit-learn": "sklearn", "pydantic": "pydantic", "rich": "rich",
+REQUIRED = {"numpy": "numpy", "numba": "numba", "pydantic": "pydantic", "rich": "rich"}
+TRAINING = {  # package: module
+    "torch": "torch", "pandas": "pandas", "pyarrow": "pyarrow", "scikit-learn": "sklearn", "scipy": "scipy",
 }  # fmt: skip
 OPTIONAL = {  # package: (module, what for, extra)
     "optuna": ("optuna", "rectool tune", "tune"),
@@ -50,15 +50,15 @@ class Finding:
 
 def examine() -> list[Finding]:
     """All findings, in the order of the report."""
-    return [*_system(), *_packages(), *_compute(), *_optional()]
+    return [*_system(), *_packages(), *_training(), *_compute(), *_optional()]
 
 
 def _system() -> list[Finding]:
     python = platform.python_version()
-    fits = (3, 10) <= sys.version_info[:2] < (3, 12)
+    tested = (3, 10) <= sys.version_info[:2] < (3, 14)
     return [
         Finding("system", "rectoolkit", __version__),
-        Finding("system", "python", python if fits else f"{python}: dgl has wheels for 3.10 and 3.11 alone", not fits),
+        Finding("system", "python", python if tested else f"{python}: not tested; 3.10 to 3.13 are"),
         Finding("system", "platform", platform.platform()),
     ]
 
@@ -69,6 +69,22 @@ def _packages() -> list[Finding]:
         fault = _fault(module)
         value = _version(package) if not fault else f"{fault}; pip install {package}"
         found.append(Finding("packages", package, value, bool(fault)))
+    return found
+
+
+def _training() -> list[Finding]:
+    """The packages of the extra ``train``, and which of DGL and torch holds the graph."""
+    faults = {package: _fault(module) for package, module in TRAINING.items()}
+    if all(faults.values()):
+        return [Finding("training", "packages", "missing, for rectool run: pip install 'rectoolkit[train]'")]
+    found = []
+    for package, fault in faults.items():
+        value = f"{fault}; pip install 'rectoolkit[train]'" if fault else _version(package)
+        found.append(Finding("training", package, value, bool(fault)))
+    if not faults["torch"]:
+        from rectoolkit.model.graph import backend
+
+        found.append(Finding("training", "graph", f"{backend().name} ({backend().why})"))
     return found
 
 

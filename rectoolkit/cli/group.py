@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rectoolkit import __version__
-from rectoolkit.errors import Fault, RecipeError, UserError, nearest
+from rectoolkit.errors import EXTRAS, Fault, RecipeError, UserError, missing_part, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +52,11 @@ class Commands(click.Group):
             return super().invoke(context)
         except UserError as error:
             click.echo(f"error: {error}", err=True)
+            sys.exit(2)
+        except ImportError as error:
+            if (error.name or "").partition(".")[0] not in EXTRAS:
+                raise
+            click.echo(f"error: {missing_part(error, 'this command')}", err=True)
             sys.exit(2)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nothing more to say

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rectoolkit.errors import UserError, nearest
+from rectoolkit.errors import UserError, nearest, needed
 from rectoolkit.files import atomic_write, write_text
 from rectoolkit.search.codes import PackedTable, check_comparable, ranks_by_hamming
 
@@ -151,7 +151,7 @@ def _parquet(users: PackedTable, items: PackedTable, folder: Path, ids: dict[str
 
 
 def _faiss(users: PackedTable, items: PackedTable, folder: Path, ids: dict[str, Ids]) -> dict[str, str]:
-    faiss = _require("faiss", "faiss-cpu")
+    faiss = _require("faiss")
     index: Any
     asked: Any = users.unpack().decode()
     if users.bits == 1 and ranks_by_hamming(*users.affine(), items):
@@ -197,13 +197,11 @@ def _save_npy(path: Path, array: Any) -> None:
         np.save(file, np.ascontiguousarray(array), allow_pickle=False)
 
 
-def _require(module: str, package: str) -> Any:
+def _require(module: str) -> Any:
     import importlib
 
-    try:
+    with needed("this export"):
         return importlib.import_module(module)
-    except ImportError as error:
-        raise UserError(f"this export needs {package} ({error}): pip install {package}") from None
 
 
 EXPORT = "export.json"

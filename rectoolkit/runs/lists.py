@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 
-from rectoolkit.errors import UserError, nearest
+from rectoolkit.errors import UserError, nearest, needed
 from rectoolkit.files import atomic_write
 
 if TYPE_CHECKING:
@@ -118,11 +118,9 @@ class Parquet:
     """The columns of csv, a row group a block."""
 
     def __init__(self, file: BinaryIO, run: Run) -> None:
-        try:
+        with needed("parquet"):
             import pyarrow as arrow
             import pyarrow.parquet as parquet
-        except ImportError as error:
-            raise UserError(f"parquet needs pyarrow ({error}): pip install pyarrow") from None
         user, item = (
             arrow.int64() if ids is None or ids.values is not None else arrow.string()
             for ids in (run.user_ids, run.item_ids)

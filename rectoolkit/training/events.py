@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from rectoolkit.errors import UserError
+from rectoolkit.errors import needed
 from rectoolkit.runs.layout import TENSORBOARD, read_log
 from rectoolkit.training.callbacks import Callback
 
@@ -27,12 +27,8 @@ class Events(Callback):
     """
 
     def __init__(self, run: Path) -> None:
-        try:
+        with needed("--tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise UserError(
-                "--tensorboard needs tensorboard, which is optional: pip install 'rectoolkit[tensorboard]'"
-            ) from None
         self.folder, self._make = run / TENSORBOARD, SummaryWriter
         self._writer: Any = None
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from rectoolkit.data.catalog import load_data
-from rectoolkit.errors import TrainingError, UserError
+from rectoolkit.errors import TrainingError, UserError, needed
 from rectoolkit.files import remove_parts, write_text
 from rectoolkit.runs.execute import RunOptions, check_outside, train
 from rectoolkit.runs.identity import Identity, digest_of_file, outside
@@ -100,10 +100,8 @@ def _clear(folder: Path, kept: str = "kept") -> None:
 
 def load_optuna() -> Any:
     """The optional library. Raises UserError with the command to type where it is missing."""
-    try:
+    with needed("tuning"):
         import optuna
-    except ImportError:
-        raise UserError("tuning needs optuna, which is optional: pip install 'rectoolkit[tune]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 
