@@ -105,10 +105,12 @@ def _compute() -> list[Finding]:
         from rectoolkit.search.kernels.compiling import INSTRUCTION_SET
 
         found.append(Finding("compute", "search kernels", SETS.get(INSTRUCTION_SET, INSTRUCTION_SET)))
-    if not _fault("dgl") and not _fault("torch"):
-        from rectoolkit.model.graph import libxsmm_is_safe
+    if not _fault("torch"):
+        from rectoolkit.model.graph import backend, libxsmm_is_safe
 
-        sums = "dgl (libxsmm)" if libxsmm_is_safe() else "torch embedding_bag: no L3 cache is reported to libxsmm"
+        sums = "torch embedding_bag"
+        if backend().name == "dgl":
+            sums = "dgl (libxsmm)" if libxsmm_is_safe() else f"{sums}: no L3 cache is reported to libxsmm"
         found.append(Finding("compute", "neighbour sums", sums))
     return found
 

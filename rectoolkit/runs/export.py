@@ -132,7 +132,7 @@ def _npy_ids(folder: Path, ids: dict[str, Ids]) -> dict[str, str]:
 
 
 def _parquet(users: PackedTable, items: PackedTable, folder: Path, ids: dict[str, Ids]) -> dict[str, str]:
-    arrow, parquet = _require("pyarrow", "pyarrow"), _require("pyarrow.parquet", "pyarrow")
+    arrow, parquet = _require("pyarrow"), _require("pyarrow.parquet")
     for name, table in (("users", users), ("items", items)):
         rows, segments = table.num_rows, len(table.segments)
         columns = {

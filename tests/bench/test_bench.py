@@ -129,7 +129,7 @@ def test_the_grid_of_each_width_is_the_best_of_its_neighbours(bits: int) -> None
 def test_a_plot_is_written_or_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = bench(200, 16, [1], batch=2, rounds=1, others=False)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(UserError, match="pip install matplotlib"):
+    with pytest.raises(UserError, match=r"pip install 'rectoolkit\[report\]'"):
         plot(report, tmp_path / "plot.png")
     monkeypatch.undo()
     pytest.importorskip("matplotlib")

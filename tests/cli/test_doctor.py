@@ -7,9 +7,10 @@ import sys
 import pytest
 import torch
 from click.testing import CliRunner
+from command_line import rectool
 
 from rectoolkit.cli import main
-from rectoolkit.cli.doctor import OPTIONAL, examine
+from rectoolkit.cli.doctor import OPTIONAL, TRAINING, examine
 from rectoolkit.search.kernels.compiling import INSTRUCTION_SET
 
 
@@ -37,7 +38,15 @@ def test_what_is_missing_is_told_with_the_command(monkeypatch: pytest.MonkeyPatc
     result = CliRunner().invoke(main, ["doctor"])
     assert result.exit_code == 1
     assert "WRONG: cannot be imported" in result.output
-    assert "pip install scikit-learn" in result.output
+    assert "pip install 'rectoolkit[train]'" in result.output
+
+
+def test_an_installation_for_serving_alone_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in TRAINING.values():
+        monkeypatch.setitem(sys.modules, module, None)
+    result = rectool("doctor")
+    assert result.exit_code == 0
+    assert "missing, for rectool run: pip install 'rectoolkit[train]'" in result.output
 
 
 def test_every_optional_extra_is_one_that_the_package_declares() -> None:

@@ -81,7 +81,8 @@ def test_an_epoch_stands_there_once_after_a_run_was_resumed(small_data: Path, tm
 def test_without_tensorboard_the_command_to_type_is_told_before_training(
     small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     result = CliRunner().invoke(main, command(small_data, tmp_path, "--tensorboard"))
     assert (result.exit_code, "pip install 'rectoolkit[tensorboard]'" in result.output) == (2, True), result.output
     assert not list(tmp_path.iterdir())
