@@ -1,4 +1,4 @@
-"""``rectool data``: what data sets there are and what is in them, your own imported, published ones fetched."""
+"""``rectool data``: list, show, import and download data sets."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ MARKS = {"tab": "\t", "\\t": "\t", "space": " "}
 
 @main.group(cls=Commands)
 def data() -> None:
-    """Data sets: what there is, what is in them, importing your own, fetching published ones."""
+    """List and show data sets, import your own, and download published ones."""
 
 
 @data.command("list")
 def list_data() -> None:
-    """List the data set cards."""
+    """List all data sets that have a card."""
     from rich.table import Table
 
     from rectoolkit.data.catalog import list_cards
@@ -45,9 +45,9 @@ def list_data() -> None:
 
 @data.command("show")
 @click.argument("name")
-@click.option("--format", default="adjacency", show_default=True, help="Of the files, where NAME is a path.")
+@click.option("--format", default="adjacency", show_default=True, help="Format of the files, if NAME is a path.")
 def show_data(name: str, format: str) -> None:
-    """Load the data set NAME, a card's name or a path of your own, and print its counts and degrees."""
+    """Load a data set and print its counts and degrees. NAME is the name of a card or a path of your own."""
     from rectoolkit.data.card import CARD, read_card
     from rectoolkit.data.catalog import find_card, load_card, load_dataset
     from rectoolkit.terminal import print_data, print_rows
@@ -65,47 +65,63 @@ def show_data(name: str, format: str) -> None:
 
 @data.command("import")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="The data set's name from now on.")
-@click.option("--test", multiple=True, type=click.Path(path_type=Path), help="The test part, where the split is given.")
+@click.option("--name", required=True, help="Name of the new data set.")
 @click.option(
-    "--validation", multiple=True, type=click.Path(path_type=Path), help="The validation part, beside --test."
+    "--test",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="File of the test part; FILES are then the train part.",
 )
-@click.option("--format", default="", help=f"{', '.join(FORMATS)}; by default as the file's suffix says.")
-@click.option("--user-column", "user", default="", help="By default the column with a usual name, such as user_id.")
-@click.option("--item-column", "item", default="", help="The same for items.")
-@click.option("--rating-column", "rating", default="", help="The same for ratings, which --min-rating reads.")
-@click.option("--time-column", "time", default="", help="The same for times, which splits by time read.")
-@click.option("--columns", default="", metavar="NAME,...", help="The columns' names, for a file without a header.")
-@click.option("--separator", default="", help="What parts the columns: one character, or tab.")
-@click.option("--encoding", default="utf-8", show_default=True, help="utf-8, latin-1, utf-16, ...")
-@click.option("--min-rating", type=float, help="Leave out rows rated below this.")
-@click.option("--drop-missing", is_flag=True, help="Leave out rows without a user, an item or a value asked for.")
 @click.option(
-    "--k-core", default=0, type=click.IntRange(min=0), help="Keep users and items with so many interactions at least."
+    "--validation", multiple=True, type=click.Path(path_type=Path), help="File of the validation part; needs --test."
+)
+@click.option("--format", default="", help=f"{', '.join(FORMATS)}. By default the file's suffix decides.")
+@click.option("--user-column", "user", default="", help="Column of users. By default a usual name, such as user_id.")
+@click.option("--item-column", "item", default="", help="Column of items. By default a usual name, such as item_id.")
+@click.option("--rating-column", "rating", default="", help="Column of ratings, for --min-rating.")
+@click.option("--time-column", "time", default="", help="Column of times, for splits by time.")
+@click.option("--columns", default="", metavar="NAME,...", help="Names of all columns, if the file has no header.")
+@click.option("--separator", default="", help="Column separator: a single character, 'tab' or 'space'.")
+@click.option("--encoding", default="utf-8", show_default=True, help="utf-8, latin-1, utf-16, ...")
+@click.option("--min-rating", type=float, help="Leave out rows with a lower rating.")
+@click.option(
+    "--drop-missing", is_flag=True, help="Leave out rows without a user, an item, or a rating or time that is used."
+)
+@click.option(
+    "--k-core",
+    default=0,
+    type=click.IntRange(min=0),
+    help="Keep only users and items with at least this many interactions.",
 )
 @click.option(
     "--split",
     type=click.Choice([name for name in get_args(SplitName) if name != "given"]),
     default="random",
     show_default=True,
-    help="What the test part is: a share of each user's items at random, one of each user's (the latest, where there "
-    "are times), the latest share of all interactions, or of each user's.",
+    help="The test part. random: a random share of each user's items. leave-one-out: one item of each user, the latest "
+    "if there are times. time: the latest share of all interactions. user-time: the latest share of each user's items.",
 )
-@click.option("--test-share", default=0.2, show_default=True, type=click.FloatRange(0, 1, min_open=True, max_open=True))
+@click.option(
+    "--test-share",
+    default=0.2,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of the test part.",
+)
 @click.option(
     "--validation-share",
     default=0.0,
     show_default=True,
     type=click.FloatRange(0, 1, max_open=True),
-    help="Hold so much of train out as the validation part, the same way; by default a recipe does it at random.",
+    help="Share of train that becomes the validation part, in the same way. By default a recipe draws one at random.",
 )
-@click.option("--seed", default=2023, show_default=True, type=click.IntRange(min=0), help="Of the random splits.")
+@click.option("--seed", default=2023, show_default=True, type=click.IntRange(min=0), help="Seed of random splits.")
 @click.option(
     "--into",
     type=click.Path(path_type=Path),
     default=Path("datasets"),
     show_default=True,
-    help="The folder of data sets; beside ./datasets, $RECTOOL_DATA is looked at.",
+    help="Folder of the data set. Data sets in ./datasets and in $RECTOOL_DATA are found by name.",
 )
 @click.option("--replace", is_flag=True, help="Replace an imported data set of that name.")
 def import_own(
@@ -119,9 +135,9 @@ def import_own(
     replace: bool,
     **settings: Any,
 ) -> None:
-    """Make a data set of your own FILES: csv, tsv, parquet, RecBole's .inter, or adjacency lists.
+    """Make a data set of your own FILES: csv, tsv, parquet, RecBole's .inter, adjacency lists, pairs or ratings.
 
-    Ids may be any integers or texts; runs and exports give them back. A recipe uses the data set by its name.
+    Ids may be any integers or text, and runs and exports use the same ids. Recipes refer to the data set by its name.
     """
     from rectoolkit.data.card import Imported
     from rectoolkit.data.catalog import load_card
@@ -148,18 +164,18 @@ def import_own(
     if bar.begun:
         click.echo(f"imported in {time.monotonic() - begun:.1f} s · peak memory {peak_mb():,.0f} MB")
     else:
-        click.echo(f"{card.path.parent} holds just this import already")
+        click.echo(f"{card.path.parent} already holds this import")
     print_rows(card)
     print_data(load_card(card))
     used = f"dataset.name={name}" if into == Path("datasets") else f'dataset.path="{card.path.parent}"'
-    click.echo(f"train on it: rectool run recipes/hqgnn.toml --set {used}")
+    click.echo(f"train on it: rectool run hqgnn --set {used}")
 
 
 @data.command("fetch")
 @click.argument("name")
-@click.option("--into", type=click.Path(path_type=Path), help="The folder of data sets; by default the cache.")
+@click.option("--into", type=click.Path(path_type=Path), help="Folder of data sets. By default the cache.")
 def fetch_data(name: str, into: Path | None) -> None:
-    """Download the files of the card NAME, verified and unpacked; a download cut off goes on where it stopped."""
+    """Download, unpack and verify the files of the card NAME. An interrupted download resumes."""
     from rectoolkit.data.catalog import find_card, places
     from rectoolkit.data.fetch import fetch
     from rectoolkit.terminal import ProgressLine
@@ -171,7 +187,7 @@ def fetch_data(name: str, into: Path | None) -> None:
         found = fetch(card, into or "", bar.bytes)
     known = {file: card.checksum(part) for part, file in card.files.named().items()}
     for path, digest in found.items():
-        verified = "verified" if known.get(path.name) else "not verified: the card names no checksum"
+        verified = "verified" if known.get(path.name) else "not verified: the card has no checksum"
         click.echo(f"{path}: {path.stat().st_size:,} bytes, sha256 {digest[:12]}... {verified}")
     if into and into.resolve() not in [place.resolve() for place in places()]:
-        click.echo(f"it is found there by its name where RECTOOL_DATA={into} is set")
+        click.echo(f"to find it there by name, set RECTOOL_DATA={into}")

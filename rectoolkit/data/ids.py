@@ -1,14 +1,14 @@
-"""Ids: what the source calls its users or items, a row each, looked up both ways.
+"""Ids: the source's own ids of users or items, one per row, looked up in both directions.
 
-Rows are numbered in the order of the ids (numbers by size, texts by their UTF-8 bytes), so the numbering depends
-neither on the order of the source's lines nor on how it was cut into chunks, and an id is found by bisection: no
-hash table has to be built or stored. A file of ids is read by memory map; one look-up touches a few pages.
+Rows are numbered in the order of the ids: numbers by size, texts by their UTF-8 bytes. The numbering therefore does
+not depend on the order of the source's lines, and an id is found by bisection, without a hash table. A file of ids is
+memory-mapped, and one look-up touches a few pages.
 
     numbers   values int64 (N,), ascending
-    texts     text uint8 (all of them, UTF-8, one after another), ends int64 (N,): row n is text[ends[n-1]:ends[n]]
+    texts     text uint8 (all texts in UTF-8, concatenated), ends int64 (N,): row n is text[ends[n-1]:ends[n]]
 
-That is 8 bytes a number, or 8 and its own length a text. A Python dict of the same texts takes about 150 bytes each.
-Texts that are all plain numbers (``0``, ``17``; not ``007``) are kept as numbers.
+A number takes 8 bytes and a text 8 bytes more than its length; in a Python dict a text takes about 150 bytes. Texts
+that are all plain numbers (``0`` or ``17``, but not ``007``) are stored as numbers.
 """
 
 from __future__ import annotations
@@ -31,12 +31,22 @@ if TYPE_CHECKING:
     Int64s = npt.NDArray[np.int64]
     Id = int | str
 
-NEIGHBOURS = 500  # ids on either side of where an unknown one would stand, to find the nearest for the message
+NEIGHBOURS = 500  # ids on either side of an unknown one that are searched for similar ids, for the message
 
 
 @dataclass(frozen=True, eq=False)
 class Ids:
-    """N ids in ascending order: ``values`` int64 (N,) of numbers, or ``text`` uint8 (M,) and ``ends`` int64 (N,)."""
+    """N ids in ascending order, either numbers or texts. ``ids[row]`` is the id of a row.
+
+    Parameters
+    ----------
+    values : ndarray of int64, shape (N,), optional
+        The ids, if they are numbers.
+    text : ndarray of uint8, shape (M,), optional
+        The UTF-8 bytes of all ids, concatenated, if they are texts.
+    ends : ndarray of int64, shape (N,), optional
+        The end of each id in ``text``.
+    """
 
     values: Int64s | None = field(default=None, repr=False)
     text: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
@@ -44,7 +54,7 @@ class Ids:
 
     @classmethod
     def of(cls, ids: Sequence[Id] | npt.NDArray[Any]) -> Ids:
-        """The ids given, which must be unique, ascending and of one kind (ints or strings)."""
+        """Build from ids that are unique, ascending and of one type, int or str."""
         if all(isinstance(one, int | np.integer) for one in ids):
             return cls(values=np.asarray(ids, np.int64))
         encoded = [str(one).encode() for one in ids]
@@ -65,11 +75,11 @@ class Ids:
         return [self[int(row)] for row in rows]
 
     def array(self) -> npt.NDArray[Any]:
-        """All ids: int64 (N,), or unicode (N,) as wide as the longest."""
+        """All ids: int64 (N,), or unicode (N,) of the width of the longest."""
         return np.asarray(self.values) if self.values is not None else np.array(self.take(range(len(self))), np.str_)
 
     def row(self, wanted: Id, kind: str = "id") -> int:
-        """The row of that id; a number may be given as text. Raises DataError with ids like it where there is none."""
+        """The row of an id; a number may be given as text. Raises DataError, with similar ids, for an unknown id."""
         found = self._bisect(wanted)
         if found < len(self) and str(self[found]) == str(wanted):
             return found
@@ -79,7 +89,7 @@ class Ids:
         raise DataError(f"{kind} '{wanted}' is unknown: there are {len(self):,}, such as {', '.join(near)}")
 
     def rows(self, wanted: npt.NDArray[Any], kind: str = "id") -> Int64s:
-        """The rows of these ids (N,), integers or texts. Raises DataError as ``row`` does."""
+        """The rows of an array of ids (N,), integers or texts. Raises DataError for an unknown id."""
         if self.values is not None and len(self) and wanted.dtype.kind in "iu":
             found = np.minimum(np.searchsorted(self.values, wanted), len(self) - 1)
             if (self.values[found] == wanted).all():
@@ -87,7 +97,7 @@ class Ids:
         return np.array([self.row(one, kind) for one in wanted.tolist()], np.int64)
 
     def named(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Row numbers of any shape as ids, -1 where there is none: int64, or objects (None for -1) of texts."""
+        """The ids of row numbers of any shape: int64, or str objects. Row -1 gives -1, or None among texts."""
         if self.values is not None:
             return np.where(rows >= 0, np.asarray(self.values)[np.maximum(rows, 0)], -1)
         named = np.empty(rows.shape, object)
@@ -95,7 +105,7 @@ class Ids:
         return named
 
     def kept(self, mask: npt.NDArray[np.bool_]) -> Ids:
-        """The ids where ``mask`` bool (N,) is set."""
+        """The ids at which ``mask``, bool (N,), is set."""
         if self.values is not None:
             return Ids(values=self.values[mask])
         assert self.text is not None
@@ -104,34 +114,34 @@ class Ids:
         return Ids(text=self.text[np.repeat(mask, lengths)], ends=np.cumsum(lengths[mask], dtype=np.int64))
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """What a file of them holds."""
+        """The arrays that a file of ids holds, by name."""
         named = {"values": self.values, "text": self.text, "ends": self.ends}
         return {name: array for name, array in named.items() if array is not None}
 
     def save(self, path: Path) -> None:
-        """Write them as one file, whole or not at all."""
+        """Write the ids to one file, atomically."""
         save_arrays(path, "ids", self.arrays(), {})
 
     @classmethod
     def load(cls, path: Path) -> Ids:
-        """The ids of a file, memory-mapped. Raises FormatError where it is missing, cut short or something else."""
+        """Open a file written by ``save``, memory-mapped. Raises FormatError if it is missing, damaged or another."""
         file = open_arrays(path, "ids")
         if set(file.arrays) == {"values"}:
             return cls(values=file.array("values", "<i8", 1))
         if set(file.arrays) != {"text", "ends"}:
             found = ", ".join(file.arrays) or "nothing"
-            raise FormatError(f"{path}: holds {found} where values, or text and ends, are right")
+            raise FormatError(f"{path}: holds {found} instead of values, or of text and ends")
         text, ends = file.array("text", "|u1", 1), file.array("ends", "<i8", 1)
         if (end := int(ends[-1]) if len(ends) else 0) != len(text):
             raise FormatError(f"{path}: the last id ends at byte {end} of {len(text)}; make the file again")
         return cls(text=text, ends=ends)
 
     def _bisect(self, wanted: Id) -> int:
-        """Where the id stands, or would stand."""
+        """The position of the id, or the position where it would be."""
         if self.values is not None:
             try:
                 return int(np.searchsorted(self.values, np.int64(wanted)))
-            except (ValueError, OverflowError):  # no number, or one beyond int64
+            except (ValueError, OverflowError):  # not a number, or beyond int64
                 return 0
         low, high, key = 0, len(self), str(wanted).encode(errors="surrogatepass")
         while low < high:

@@ -1,8 +1,8 @@
-"""The k-core: the largest part of the data in which every user and every item has at least k interactions.
+"""k-core: the largest part of the data in which every user and every item has at least k interactions.
 
-Leaving out a user takes interactions from items and the other way round, so both are counted again until nothing
-changes; the result does not depend on the order. A round is two counts over the pairs, and k = 10 on a click log
-takes ten to thirty rounds. Memory: one bit-array of the pairs and their items once more, at the end.
+Dropping a user takes interactions away from items, and the other way round, so both are counted again until nothing
+changes. The result does not depend on the order. A round is two counts over the pairs; k = 10 on a click log takes ten
+to thirty rounds. Memory: one byte per pair.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class Core:
 
 
 def k_core(indptr: npt.NDArray[np.int64], items: npt.NDArray[np.int32], num_items: int, k: int) -> Core:
-    """The k-core of rows by user. Raises DataError where nothing is left, naming the largest k that would do."""
+    """The k-core of rows by user. Raises DataError, with the largest possible k, if nothing is left."""
     core = _core(indptr, items, num_items, k)
     if not core.pairs.any():
         low, high = 1, k
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if _core(indptr, items, num_items, middle).pairs.any() else (low, middle)
-        raise DataError(f"no user and item are left in the {k}-core of these interactions; the largest k is {low}")
+        raise DataError(f"the {k}-core of these interactions is empty; the largest possible k is {low}")
     return core
 
 

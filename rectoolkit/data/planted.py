@@ -1,25 +1,25 @@
-"""The planted generator: implicit feedback of any size whose structure is known.
+"""Planted data: generated implicit feedback of any size with a known structure.
 
-Real data cannot be shipped (licences, megabytes), and uniform random clicks have nothing to learn. This model
-plants what click logs are known for: communities of taste that overlap, power-law degrees on both sides, and
-clicks that follow popularity alone.
+Real data cannot be shipped (licences, size), and uniform random clicks have nothing to learn. This model plants what
+click logs are known for: overlapping communities of taste, power-law degrees of users and items, and clicks that
+follow popularity alone.
 
     item i       weight w_i = (rank_i + 1) ^ -1/(item_exponent - 1), ranks a random permutation: no id order
                  belongs to one of C communities, and with probability ``overlap`` half to a second
     user u       degree d_u from a bounded power law of density d ^ -user_exponent and the wanted mean
                  mixes K communities, drawn by their total weight, with Dirichlet(``concentration``) weights
     click        with probability ``noise`` an item by w; else a community from u's mixture, then a member by w
-                 repetitions are drawn anew, six times at most, until u has d_u *different* items
+                 repetitions are drawn again, up to six times, until u has d_u *different* items
 
 Drawing communities by total weight makes an item's share of clicks proportional to w_i, so both degree laws come
-out as asked, but for the few repetitions. Each user mixes a few of many more communities than an embedding has
-dims, with real-valued weights, and members differ in popularity: which of two fitting items comes first depends
-on magnitudes, which is what a one-bit code loses.
+out as specified, except for the few repetitions. Each user mixes a few communities with real-valued weights, out of
+many more communities than an embedding has dimensions, and members differ in popularity. Which of two fitting items
+ranks first therefore depends on magnitudes, and a one-bit code loses those.
 
-Users are made in chunks of 4,096, each from its own random stream, so the work is linear in the clicks, a chunk
-is all that is in memory beside the result (4 bytes a click), and a user's clicks depend on nothing but the
-settings, the seed and the chunk's number. Not a stochastic block model (one community a user, flat degrees: one
-bit is enough to learn it) nor a fitted generator (needs the data that may not be shipped).
+Users are generated in chunks of 4,096, each from its own random stream. The work is linear in the clicks, memory is
+one chunk and the result (4 bytes a click), and a user's clicks depend only on the settings, the seed and the number of
+the chunk. We do not use a stochastic block model, because one community per user and flat degrees can be learned with
+one bit, nor a fitted generator, because it needs the data that cannot be shipped.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     Int64s = npt.NDArray[np.int64]
     Floats = npt.NDArray[np.float64]
 
-CHUNK = 4096  # users a stream; part of the definition of the data: another number gives other data
-ROUNDS = 6  # of drawing anew for clicks that were repetitions; more bring heavy users ever less
+CHUNK = 4096  # users per stream; part of the definition of the data, because another number gives other data
+ROUNDS = 6  # of drawing again for repeated clicks; further rounds add little
 Count = Annotated[int, Field(ge=1, le=2**31 - 2)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Exponent = Annotated[float, Field(gt=1, le=10)]
@@ -51,8 +51,8 @@ Exponent = Annotated[float, Field(gt=1, le=10)]
 class Planted(Settings):
     """The settings of a planted data set: the ``[planted]`` section of its card.
 
-    ``interactions`` is a target, train and test together: heavy users want more items than their communities
-    offer, so some per cent fewer come out (11 of the default card, 9 of ten million).
+    ``interactions`` is a target for train and test together. About 10 % fewer come out, because heavy users want more
+    items than their communities offer.
     """
 
     users: Count
@@ -71,7 +71,7 @@ class Planted(Settings):
 
 @dataclass(frozen=True, eq=False)
 class Taste:
-    """The items' side of the model. Row c of the C+1 is a community; the last is all items, which noise draws.
+    """The items of each community, with their weights. There are C+1 rows; noise draws from the last, all items.
 
     ``members`` (M,) are item ids and ``cumulative`` (M,) their running weights, row after row;
     row c is ``starts[c]:starts[c + 1]``.
@@ -82,13 +82,13 @@ class Taste:
     starts: Int64s
 
     def mass(self) -> tuple[Floats, Floats]:
-        """Where each row's weight begins and ends in ``cumulative``: two arrays (C+1,)."""
+        """The beginning and the end of each row's weight in ``cumulative``: two arrays (C+1,)."""
         ends = np.concatenate([np.zeros(1), self.cumulative])[self.starts]
         return ends[:-1], ends[1:]
 
 
 def generate(planted: Planted, name: str = "planted") -> Dataset:
-    """The data set of these settings: the same settings give the same interactions, byte for byte."""
+    """Generate the data set. The same settings give the same interactions, byte for byte."""
     taste = _taste(planted)
     parts: tuple[list[Interactions], list[Interactions]] = ([], [])
     for chunk in range(-(-planted.users // CHUNK)):
@@ -99,7 +99,7 @@ def generate(planted: Planted, name: str = "planted") -> Dataset:
 
 
 def preferences(planted: Planted, users: npt.NDArray[np.int64]) -> Floats:
-    """The true probability that a click of each user is on each item, (len(users), I): what an oracle ranks by."""
+    """The true probability that a click of each user is on each item, (len(users), I): the ranking of an oracle."""
     taste = _taste(planted)
     low, high = taste.mass()
     own = np.diff(taste.cumulative, prepend=0.0)
@@ -150,9 +150,9 @@ def _users(planted: Planted, taste: Taste, generator: np.random.Generator, chunk
 
 
 def _degree(planted: Planted, quantiles: Floats) -> Floats:
-    """The degrees at these quantiles of the bounded power law whose mean is interactions / users.
+    """The degrees at these quantiles of a bounded power law with the mean interactions / users.
 
-    Density d^-a above a least degree, cut at half the items; the least degree is bisected until the mean fits.
+    The density is d^-a above a smallest degree, cut at half the items. The smallest degree is found by bisection.
     """
     power = -1 / (planted.user_exponent - 1)
     grid = (np.arange(4096) + 0.5) / 4096
@@ -173,14 +173,14 @@ def _clicks(planted: Planted, taste: Taste, chunk: int) -> tuple[Interactions, I
     low, high = taste.mass()
     keys, missing = np.zeros(0, np.int64), wanted
     for _ in range(ROUNDS):
-        if missing.sum() <= wanted.sum() // 200:  # what is left is not worth another sort
+        if missing.sum() <= wanted.sum() // 200:  # not worth another sort
             break
         users = np.repeat(np.arange(len(wanted)), missing)
         place = (cumulative[users, :-1] <= generator.random(len(users))[:, None]).sum(axis=1)
         row = communities[users, place]
         at = low[row] + generator.random(len(users)) * (high[row] - low[row])
         found = np.searchsorted(taste.cumulative, at, side="right")
-        found = np.clip(found, taste.starts[row], taste.starts[row + 1] - 1)  # rounding may reach over the edge
+        found = np.clip(found, taste.starts[row], taste.starts[row + 1] - 1)  # rounding may cross the edge
         keys = unique_keys(np.concatenate([keys, pair_keys(users, taste.members[found])]))
         missing = wanted - np.bincount(keys >> 32, minlength=len(wanted))
     return hold_out(Interactions.from_keys(keys, len(wanted), planted.items), planted.test_share, generator)

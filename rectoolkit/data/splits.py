@@ -1,14 +1,14 @@
-"""Splits: a share of every user's items, one of them, or what is latest, held out.
+"""Splits: hold out a share of each user's items, one item of each user, or the latest interactions.
 
-Validation is held out of train (never test.txt), and data that comes as one file is split the same way into
-train and test. The share is taken *per user*, so that every user is both trained and judged; a split over all
-pairs would leave light users untested, and a split by user would test users that the model has never seen.
+Validation is held out of train, never out of test. A data set that has one file is split into train and test in the
+same way. The share is taken *per user*, so that every user is both trained and tested. A split over all pairs would
+leave light users untested, and a split by user would test users that the model has never seen.
 
-A user with d items gives share * d of them, rounded up or down at random in that proportion: rounding to the
-nearest would take nothing from every user with fewer than 0.5 / share items and so judge heavy users only. One
-item always stays. Which items go is decided by sorting each row by random keys, in blocks of users: memory is a
-few dozen bytes for each interaction of one block, the cost is linear in the interactions, and the result does
-not depend on the size of the blocks (each draw is the next of one stream).
+Of a user with d items, share * d are held out, rounded up or down at random in proportion. Rounding to the nearest
+integer would take nothing from users with fewer than 0.5 / share items, and so would test heavy users only. At least
+one item stays. The items are chosen by sorting each row by random keys, in blocks of users. Memory is a few dozen
+bytes per interaction of a block, and the result does not depend on the block size, because all draws come from one
+stream.
 """
 
 from __future__ import annotations
@@ -36,11 +36,27 @@ BLOCK = 1 << 20  # interactions sorted at a time: 40 MB of keys and orders
 def hold_out(
     interactions: Interactions, share: float, generator: np.random.Generator, times: Floats | None = None
 ) -> tuple[Interactions, Interactions]:
-    """``(rest, held)``: a ``share`` (0..1) of every user's items is held out, random ones or the latest by ``times``
-    (N,); at least one stays.
+    """Hold out a share of each user's items; at least one item stays.
 
-    The two parts are disjoint, together they are ``interactions``, and their id space is the same. The same
-    generator state gives the same split. Raises DataError for a share outside 0 <= share < 1.
+    Parameters
+    ----------
+    interactions : Interactions
+    share : float
+        The share to hold out, 0 <= share < 1.
+    generator : numpy.random.Generator
+        The same state gives the same split.
+    times : ndarray of float64, shape (N,), optional
+        With times, the latest items are held out, otherwise random ones.
+
+    Returns
+    -------
+    rest, held : Interactions
+        Two disjoint parts with the same numbers of users and items.
+
+    Raises
+    ------
+    DataError
+        If the share is out of range.
     """
     if not 0 <= share < 1:
         raise DataError(f"the share to hold out must be at least 0 and below 1, got {share}")
@@ -51,28 +67,28 @@ def hold_out(
 def held_share(
     interactions: Interactions, share: float, generator: np.random.Generator, times: Floats | None = None
 ) -> Bools:
-    """Which interactions a ``share`` of every user's items is, bool (N,): at random, or by ``times`` the latest."""
+    """A mask, bool (N,), of a share of each user's items: random ones, or the latest by ``times``."""
     degrees = interactions.user_degrees
     wanted = np.floor(share * degrees + generator.random(len(degrees))).astype(np.int64)
     return _held(interactions, np.minimum(wanted, np.maximum(degrees - 1, 0)), generator, times)
 
 
 def held_one(interactions: Interactions, generator: np.random.Generator, times: Floats | None = None) -> Bools:
-    """Which interactions are one of each user who has two or more, bool (N,): at random, or by ``times`` the latest."""
+    """A mask, bool (N,), of one item of each user with at least two: a random one, or the latest by ``times``."""
     return _held(interactions, (interactions.user_degrees > 1).astype(np.int64), generator, times)
 
 
 def held_after(share: float, times: Floats) -> Bools:
-    """Which interactions are the latest ``share`` of all, bool (N,): those at a moment or after it.
+    """A mask, bool (N,), of the latest share of all interactions: those at some moment or after it.
 
-    Interactions of one moment stay together, so the share is met as nearly as that allows. Raises DataError where
-    no moment parts the interactions.
+    Interactions of one moment stay together, so the share is met as closely as that allows. Raises DataError if all
+    interactions are of one moment.
     """
     low, high = float(times.min()), float(times.max())
     if low == high:
-        raise DataError(f"all interactions are of one time ({low:g}); no moment parts them")
+        raise DataError(f"all interactions have the same time ({low:g}), so they cannot be split by time")
     wanted = share * len(times)
-    while (middle := low + (high - low) / 2) not in (low, high):  # bisection takes no memory, where sorting takes 8 N
+    while (middle := low + (high - low) / 2) not in (low, high):  # bisection takes no memory; sorting takes 8 N
         if np.count_nonzero(times >= middle) > wanted:
             low = middle
         else:
@@ -82,13 +98,13 @@ def held_after(share: float, times: Floats) -> Bools:
 
 
 def _nearer(times: Floats, low: float, high: float, wanted: float) -> bool:
-    """Whether cutting at ``low`` meets the share better than at ``high``, and leaves something to train on."""
+    """Whether a cut at ``low`` is closer to the share than one at ``high``, and leaves something to train on."""
     more, fewer = (np.count_nonzero(times >= moment) for moment in (low, high))
     return bool(more < len(times) and (more - wanted < wanted - fewer or not fewer))
 
 
 def part(whole: Interactions, mask: Bools) -> Interactions:
-    """The interactions where ``mask`` bool (N,) is set, over the same id space."""
+    """The interactions at which ``mask``, bool (N,), is set, with the same numbers of users and items."""
     degrees, there = np.zeros(whole.num_users, np.int64), whole.user_degrees > 0
     if there.any():
         degrees[there] = np.add.reduceat(mask, whole.indptr[:-1][there], dtype=np.int64)
@@ -99,7 +115,7 @@ def part(whole: Interactions, mask: Bools) -> Interactions:
 def _held(
     interactions: Interactions, counts: npt.NDArray[np.int64], generator: np.random.Generator, times: Floats | None
 ) -> Bools:
-    """``counts`` (U,) of each user's interactions: random ones, or the latest, those of one time at random."""
+    """A mask of ``counts`` (U,) items of each user: random ones, or the latest, with ties broken at random."""
     degrees = interactions.user_degrees
     held = np.zeros(interactions.num_interactions, np.bool_)
     for first, last in user_blocks(interactions.indptr, BLOCK):
@@ -115,13 +131,13 @@ def _held(
 
 
 def with_validation(dataset: Dataset, share: float, generator: np.random.Generator) -> Dataset:
-    """The data set with ``share`` of every user's train items moved into its validation part."""
+    """The data set with a share of each user's train items moved to its validation part."""
     train, validation = hold_out(dataset.train, share, generator)
     return replace(dataset, train=train, validation=validation)
 
 
 def user_blocks(indptr: npt.NDArray[np.int64], size: int) -> Iterator[tuple[int, int]]:
-    """Ranges of users ``first, last`` (exclusive) of about ``size`` interactions each, at least one user each."""
+    """Ranges of users ``first, last`` (exclusive) with about ``size`` interactions, and at least one user, each."""
     first, users = 0, len(indptr) - 1
     while first < users:
         last = int(np.searchsorted(indptr, indptr[first] + size, side="right")) - 1

@@ -109,7 +109,7 @@ def test_files_are_fetched_once_verified_and_loaded(server: Server) -> None:
     assert code == 0, output
     assert "licence: free for all" in output
     assert f"train.txt: {len(TRAIN):,} bytes, sha256 {hashlib.sha256(TRAIN).hexdigest()[:12]}... verified" in output
-    assert output.splitlines()[-1].endswith("... not verified: the card names no checksum")
+    assert output.splitlines()[-1].endswith("... not verified: the card has no checksum")
     assert load_dataset("mine").train.num_interactions == 6000
     assert sorted(path.name for path in folder().iterdir()) == ["test.txt", "train.txt"]
     asked = len(server.asked)
@@ -120,7 +120,7 @@ def test_files_are_fetched_once_verified_and_loaded(server: Server) -> None:
 def test_a_download_cut_off_goes_on_where_it_stopped(server: Server) -> None:
     card(server)
     server.cut = 10_000
-    with pytest.raises(DataError, match=r"cut off after 10000 of \d+ bytes|cannot be reached"):
+    with pytest.raises(DataError, match=r"interrupted after 10000 of \d+ bytes|cannot be reached"):
         fetch(find_card("mine"))
     assert (folder() / "train.txt.part").read_bytes() == TRAIN[:10_000]
     server.cut = None
@@ -186,7 +186,7 @@ def test_a_part_of_another_length_is_not_taken_for_the_whole(server: Server) -> 
     with pytest.raises(DataError):
         fetch(find_card("mine"))
     server.cut, server.refuses = None, True
-    with pytest.raises(DataError, match=rf"has {len(TRAIN)} bytes now, 10000 of another were there; fetch again"):
+    with pytest.raises(DataError, match=rf"has {len(TRAIN)} bytes now, but 10000 bytes were downloaded; fetch again"):
         fetch(find_card("mine"))
     fetch(find_card("mine"))
     assert (folder() / "train.txt").read_bytes() == TRAIN
@@ -227,10 +227,10 @@ def test_one_file_is_taken_out_of_an_archive(server: Server, tmp_path: Path, kin
     ("address", "body", "told"),
     [
         ("/a.zip#set/other.txt", packed("zip"), "cannot be unpacked"),
-        ("/a.tar.gz#set/link.txt", packed("tar"), "is no file in it"),
+        ("/a.tar.gz#set/link.txt", packed("tar"), "is not a file in it"),
         ("/a.tar.gz#set/train.txt", packed("tar")[:-2000], "cannot be unpacked"),
         ("/train.txt.gz", packed("gz")[:-20], "cannot be unpacked"),
-        ("/nowhere.txt", b"", "the server answers 404"),
+        ("/nowhere.txt", b"", "the server answered 404"),
     ],
 )
 def test_what_cannot_be_had_is_said(server: Server, address: str, body: bytes, told: str) -> None:
@@ -245,7 +245,7 @@ def test_what_cannot_be_had_is_said(server: Server, address: str, body: bytes, t
 def test_one_process_fetches_at_a_time(server: Server) -> None:
     card(server)
     folder().mkdir(parents=True)
-    with alone(folder(), "mine"), pytest.raises(UserError, match="another process is fetching into it"):
+    with alone(folder(), "mine"), pytest.raises(UserError, match="another process is downloading into it"):
         fetch(find_card("mine"))
     fetch(find_card("mine"))
 
@@ -270,7 +270,7 @@ def test_no_network_and_no_address_say_what_to_do(server: Server) -> None:
     code, output = rectool_fetch("mine")
     assert (code, "http://127.0.0.1:9/train.txt: cannot be reached" in output) == (2, True), output
     Path("datasets/mine.toml").write_text(text.replace("[urls]\ntrain", "[urls]\nvalidation"))
-    assert "has no address for train; get it by hand: the shop; put the files into" in rectool_fetch("mine")[1]
+    assert "has no address for train; download the files by hand: the shop; put them into" in rectool_fetch("mine")[1]
     assert "is generated: nothing to fetch" in rectool_fetch("planted")[1]
 
 

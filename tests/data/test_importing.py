@@ -157,7 +157,7 @@ def test_a_name_that_is_taken_is_reused_refused_or_replaced(place: Path) -> None
     frame.to_csv(long, index=False)
     assert f"\nrows of {long}\n" in rectool("data", "import", long, "--name", "long").output  # in one line
     before = {path.name: path.stat().st_mtime_ns for path in Path("datasets/mine").iterdir()}
-    assert "holds just this import already" in rectool(*command).output
+    assert "already holds this import" in rectool(*command).output
     assert {path.name: path.stat().st_mtime_ns for path in Path("datasets/mine").iterdir()} == before
     other = rectool(*command, "--k-core", 2)
     assert other.exit_code == 2
@@ -287,7 +287,7 @@ LINES = "user_id,item_id,rating\na,1,5\nb,2,4\nc,3,1\n"
             "--min-rating 9",
             "x.csv: no interactions: 3 rows, of which 0 lack a value and 3 are rated below the threshold",
         ),
-        ("--k-core 2", "no user and item are left in the 2-core of these interactions; the largest k is 1"),
+        ("--k-core 2", "the 2-core of these interactions is empty; the largest possible k is 1"),
         ("--min-rating nan", "--min-rating nan: must be a finite number"),
         ("--test-share nan", "--test-share nan: must be a finite number"),
         ("--split time", "no column has a time's usual name; name it with --time-column"),

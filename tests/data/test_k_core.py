@@ -24,7 +24,7 @@ def test_the_core_is_the_largest_part_with_k_of_each(given_pairs: set[tuple[int,
     users, items = zip(*given_pairs, strict=True)
     whole = Interactions.from_pairs(users, items, 10, 10)
     if not left:
-        with pytest.raises(DataError, match=r"the largest k is \d"):
+        with pytest.raises(DataError, match=r"the largest possible k is \d"):
             k_core(whole.indptr, whole.items, 10, k)
         return
     core = k_core(whole.indptr, whole.items, 10, k)
