@@ -271,7 +271,7 @@ def test_no_network_and_no_address_say_what_to_do(server: Server) -> None:
     assert (code, "http://127.0.0.1:9/train.txt: cannot be reached" in output) == (2, True), output
     Path("datasets/mine.toml").write_text(text.replace("[urls]\ntrain", "[urls]\nvalidation"))
     assert "has no address for train; download the files by hand: the shop; put them into" in rectool_fetch("mine")[1]
-    assert "is generated: nothing to fetch" in rectool_fetch("planted")[1]
+    assert "is generated: there is nothing to fetch" in rectool_fetch("planted")[1]
 
 
 def test_archives_of_one_name_at_two_addresses_are_two(server: Server) -> None:

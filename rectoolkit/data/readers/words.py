@@ -111,9 +111,9 @@ class Block:
         """All words as an arrow array of strings, (W,)."""
         import pyarrow
 
-        ends = np.concatenate([np.zeros(1, np.int32), np.cumsum(self.ends - self.starts, dtype=np.int32)])
-        packed = self.text.translate(None, SPACES)
-        return pyarrow.StringArray.from_buffers(len(self.starts), pyarrow.py_buffer(ends), pyarrow.py_buffer(packed))
+        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.ends - self.starts)])
+        buffers = pyarrow.py_buffer(ends), pyarrow.py_buffer(self.text.translate(None, SPACES))
+        return pyarrow.LargeStringArray.from_buffers(len(self.starts), *buffers)
 
     def word(self, number: int) -> bytes:
         """That word's bytes."""
