@@ -127,7 +127,7 @@ def _refuse_mistaken(path: Path, format: str) -> None:
     found = {
         "pairs": 'pairs of user and item: --set dataset.format="pairs"',
         "ratings": 'ratings: --set dataset.format="ratings"',
-        "table": table,
+        "a table": table,
         "names": table,
     }.get(WordFile(TextFile(path), format).mistaken())
     if found:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rectoolkit.data.readers.tables import SEPARATORS, Delimited, Frame, Parquet
 from rectoolkit.data.readers.text import TextFile
-from rectoolkit.data.readers.words import SHAPES, WordFile, WordSource
+from rectoolkit.data.readers.words import SHAPES, WordFile
 from rectoolkit.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def open_source(source: Any, asked: Imported) -> Source:
         return Parquet(path)
     text = TextFile(path, asked.encoding)
     if format in SHAPES:
-        return WordSource(WordFile(text, format))
+        return WordFile(text, format)
     return Delimited(text, format, asked.separator or SEPARATORS[format], tuple(asked.columns))
 
 

@@ -6,7 +6,7 @@
 
 A block of whole lines is cut into words with numpy: where a word byte follows a space, a word begins. A file given by
 path has integer ids from 0, which stay as they are (``read_pairs``). An import takes words of any kind and numbers
-them (``WordSource``). In adjacency lists, users may have several lines or no items, and blank lines are skipped.
+them. In adjacency lists, users may have several lines or no items, and blank lines are skipped.
 
 Speed leaves no room to remember lines, so a fault is located by its position in the block, and a repeated pair by
 reading the file again. Only files with faults pay for that. Memory is one block, and for ``read_pairs`` the pairs.
@@ -37,7 +37,6 @@ DIGITS = 10  # of MAX_ID
 SPACES = b" \t\n"
 CONTROLS = bytes(byte for byte in (*range(32), 127) if byte not in SPACES)
 LOOK = 200  # lines that tell a file's format
-LOOKS = {"ratings": "ratings", "table": "a table with separators"}
 
 
 class Shape(NamedTuple):
@@ -140,10 +139,15 @@ class Block:
 
 @dataclass(frozen=True)
 class WordFile:
-    """A text file of words in one of the formats ``SHAPES``."""
+    """A text file of words in one of the formats ``SHAPES``, and a source of an import."""
 
     text: TextFile
     format: str
+    options = frozenset({"encoding"})
+
+    @property
+    def name(self) -> str:
+        return str(self.text.path)
 
     @property
     def shape(self) -> Shape:
@@ -170,7 +174,7 @@ class WordFile:
     def mistaken(self) -> str:
         """The kind of lines that an adjacency list begins with if it is not one, else an empty string.
 
-        ``pairs``, ``ratings``, ``table`` (commas or semicolons separate fields), or ``names`` (as many words on each
+        ``pairs``, ``ratings``, ``a table`` (commas or semicolons separate fields), or ``names`` (as many words on each
         line, and not integers). Read as an adjacency list, ratings and times would become items.
         """
         if self.format != "adjacency" or (block := next(self.blocks(), None)) is None:
@@ -180,14 +184,51 @@ class WordFile:
         widths = {len(row) for row in rows}
         if len(rows) < 2 or len(widths) > 1:
             return ""
-        numbers = all(field.isdigit() for row in rows for field in row)
+        numbers = all(field.isdecimal() for row in rows for field in row)
         if numbers and widths == {2}:
             return "pairs"
         if numbers and widths == {4} and all(int(row[2]) <= 10 < int(row[3]) for row in rows):
             return "ratings"
         if re.search("[,;]", lines[0]):
-            return "table"
+            return "a table"
         return "" if numbers else "names"
+
+    def columns(self) -> list[str]:
+        """The format's columns. Raises DataError if the file begins with a header or comment, or has another format."""
+        self._check_first_lines()
+        if (other := self.mistaken()) in ("ratings", "a table"):
+            raise DataError(f"{self.name}: its lines look like {other}, not an adjacency list; give --format")
+        return list(self.shape.columns)
+
+    def tables(self, columns: Sequence[str]) -> Iterator[Any]:
+        """Arrow tables of these columns, as strings."""
+        import pyarrow
+
+        for block in self.blocks():
+            words, (numbers, _) = block.strings(), block.columns()
+            yield pyarrow.table({column: words.take(pyarrow.array(numbers[column])) for column in columns})
+
+    def place(self, row: int) -> str:
+        """The line of a row, from 0."""
+        for block in self.blocks():
+            _, lines = block.columns()
+            if row < len(lines):
+                return f"line {block.first + lines[row]}"
+            row -= len(lines)
+        return "its end"
+
+    def _check_first_lines(self) -> None:
+        """Raise DataError if the first line is a header or a comment, whose words would become ids."""
+        if (block := next(self.blocks(), None)) is None:
+            return
+        lines = enumerate(block.text.decode().split("\n"))
+        (place, first), (_, second), *_ = [*((n, line.split()) for n, line in lines if line.strip()), (0, []), (0, [])]
+        if first and first[0].startswith(("#", "%", "//")):
+            block.refuse(place, f"'{first[0]}' begins a comment; remove the line")
+        named = usual("user", first[:1]) and usual("item", first[1:2])
+        numbers = second and all(word.isdecimal() for word in second) and not any(word.isdecimal() for word in first)
+        if named or numbers:
+            block.refuse(place, f"'{' '.join(first)[:60]}' is a header; remove the line")
 
 
 @dataclass(frozen=True)
@@ -236,7 +277,7 @@ def read_pairs(path: Path, format: str) -> PairFile:
     for block in file.blocks():
         values, (columns, _) = block.integers(), block.columns()
         blocks.append(pair_keys(values[columns["user"]], values[columns["item"]]))
-        heads = np.concatenate([np.zeros(1, np.int64), np.cumsum(block.counts)])[:-1][block.counts > 0]
+        heads = (np.cumsum(block.counts) - block.counts)[block.counts > 0]
         num_users = max(num_users, int(values[heads].max(initial=-1)) + 1)
         num_items = max(num_items, int(values[columns["item"]].max(initial=-1)) + 1)
     keys = np.concatenate(blocks)
@@ -248,62 +289,6 @@ def read_pairs(path: Path, format: str) -> PairFile:
     if pairs.repeated and not file.shape.repeats:
         _refuse_repeated(pairs, int(keys[np.argmax(keys[1:] == keys[:-1])]))  # unique_keys has sorted them
     return pairs
-
-
-@dataclass(frozen=True)
-class WordSource:
-    """A file of words as a source of an import: ids are words of any kind."""
-
-    file: WordFile
-    options = frozenset({"encoding"})
-
-    @property
-    def name(self) -> str:
-        return str(self.file.text.path)
-
-    def columns(self) -> list[str]:
-        """The format's columns. Raises DataError if the file begins with a header or comment, or has another format."""
-        self._check_first_lines()
-        if (other := self.file.mistaken()) in ("ratings", "table"):
-            raise DataError(
-                f"{self.name}: its lines look like {LOOKS[other]}, not like an adjacency list; give --format"
-            )
-        return list(self.file.shape.columns)
-
-    def tables(self, columns: Sequence[str]) -> Iterator[Any]:
-        """Arrow tables of these columns, as strings."""
-        import pyarrow
-
-        for block in self.file.blocks():
-            words, (numbers, _) = block.strings(), block.columns()
-            yield pyarrow.table({column: words.take(pyarrow.array(numbers[column])) for column in columns})
-
-    def place(self, row: int) -> str:
-        """The line of a row, from 0."""
-        for block in self.file.blocks():
-            _, lines = block.columns()
-            if row < len(lines):
-                return f"line {block.first + lines[row]}"
-            row -= len(lines)
-        return "its end"
-
-    def _check_first_lines(self) -> None:
-        """Raise DataError if the first line is a header or a comment, whose words would become ids."""
-        block = next(self.file.blocks(), None)
-        if block is None or not block.counts.any():
-            return
-        written = np.flatnonzero(block.counts)[:2]
-        ends = np.cumsum(block.counts)
-        first, *rest = (
-            [block.word(word).decode() for word in range(ends[line] - block.counts[line], ends[line])]
-            for line in written
-        )
-        if first[0].startswith(("#", "%", "//")):
-            block.refuse(int(written[0]), f"'{first[0]}' begins a comment; remove the line")
-        named = len(first) > 1 and usual("user", first[:1]) and usual("item", first[1:2])
-        numbers = rest and all(word.isdigit() for word in rest[0]) and not any(word.isdigit() for word in first)
-        if named or numbers:
-            block.refuse(int(written[0]), f"'{' '.join(first)[:60]}' is a header; remove the line")
 
 
 def _odd(text: bytes) -> tuple[int, str] | None:
