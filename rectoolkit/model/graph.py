@@ -1,15 +1,13 @@
-"""The user-item graph: the one file that builds a DGL graph and runs messages over it.
+"""The user-item graph: the only file that builds a DGL graph and sums over its edges.
 
-Nodes are users 0..U-1 and items U..U+I-1, edges go both ways, and only train interactions become edges. DGL
-holds the structure, and on CPU ``dgl.ops.copy_u_sum`` sums float32 rows over neighbours: over Gowalla (71 k nodes,
-1.62 M directed edges) at 64, 128 and 256 dims it took 18, 76 and 184 ms on two busy cores, where ``embedding_bag``
-on the same CSC arrays took 60, 110 and 234 (6 and 7 ms at 64 dims on idle ones). Its fast kernel (libxsmm) knows
-neither float64 nor, on most machines, bfloat16, and ends the process where the system reports no L3 cache: there
-``embedding_bag`` takes over (bfloat16 at 64 dims: half of float32's time).
+Nodes are users 0..U-1 and items U..U+I-1. Edges go both ways, and only train interactions become edges. DGL holds the
+structure. On the CPU ``dgl.ops.copy_u_sum`` sums float32 rows over neighbours. Its fast kernel (libxsmm) does not
+support float64, nor bfloat16 on most machines, and ends the process if the system reports no L3 cache. In these cases
+``embedding_bag`` sums over the same CSC arrays.
 
-Normalisation factors: left (A (right x)), two row scalings around an unweighted sum, for D^-1/2 A D^-1/2 as for the
-mean D^-1 A. Edge weights would leave the fast kernel (220 to 255 ms at 64 dims). A is symmetric, so the backward of
-such a product is the same product with left and right exchanged, at any order of derivative.
+Normalisation scales rows before and after an unweighted sum, left (A (right x)). This serves D^-1/2 A D^-1/2 and the
+mean D^-1 A alike; edge weights would leave the fast kernel. A is symmetric, so the backward of such a product is the
+same product with left and right exchanged, at any order of derivative. docs/notes/decisions.md has the timings.
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ _L3_CACHE_SIZE = 194  # sysconf's number for it on Linux
 
 @dataclass(frozen=True)
 class Backend:
-    """What holds the graph and sums over neighbours: ``name`` is "dgl" or "torch", ``why`` says what decided it."""
+    """The library that holds the graph: ``name`` is "dgl" or "torch", ``why`` is the reason for the choice."""
 
     name: str
     why: str
@@ -46,10 +44,9 @@ class Backend:
 
 @cache
 def backend() -> Backend:
-    """DGL where it is installed, else torch.
+    """DGL if it is installed, else torch. The environment variable RECTOOL_GRAPH=dgl or torch overrules this.
 
-    The environment variable RECTOOL_GRAPH=dgl or torch overrules this. Raises UserError where DGL is asked for and
-    cannot be imported.
+    Raises UserError if DGL is asked for and cannot be imported.
     """
     wanted = os.environ.get("RECTOOL_GRAPH", "auto")
     if wanted not in ("auto", "dgl", "torch"):
@@ -69,8 +66,9 @@ def backend() -> Backend:
 def load_dgl() -> Any:
     """Import DGL.
 
-    The backend is set first, so that DGL neither asks, prints nor writes into the home folder. DGL 2 loads a library
-    (graphbolt) that fits one torch release and that we do not use: an empty module takes its place during the import.
+    The backend is set first, so that DGL does not ask for one, print, or write into the home folder. DGL 2 loads a
+    library (graphbolt) that fits only one torch release. We do not use it; an empty module takes its place during the
+    import.
     """
     os.environ.setdefault("DGLBACKEND", "pytorch")
     os.environ.setdefault("HOME", tempfile.gettempdir())
@@ -88,7 +86,7 @@ def load_dgl() -> Any:
 
 
 def libxsmm_is_safe() -> bool:
-    """Whether DGL's fast kernel can run: it sizes its blocks by the L3 cache, and where that is 0 the process ends."""
+    """Whether DGL's fast kernel can run: it sizes its blocks by the L3 cache, and a size of 0 ends the process."""
     return sys.platform != "linux" or os.sysconf(_L3_CACHE_SIZE) > 0
 
 
@@ -99,7 +97,7 @@ def dgl_graph(train: Interactions) -> tuple[Any, Tensor, Tensor]:
     nodes = train.num_users + train.num_items
     ends = torch.cat([items, users]), torch.cat([users, items])
     graph = load_dgl().graph(ends, num_nodes=nodes, idtype=torch.int32)
-    graph = graph.formats("csc")  # the pairs themselves are not needed again: 8 bytes an edge
+    graph = graph.formats("csc")  # drops the pairs, which are not needed again: 8 bytes per edge
     indptr, indices, _ = graph.adj_tensors("csc")
     return graph, indptr, indices
 
@@ -114,11 +112,24 @@ def compressed(train: Interactions) -> tuple[Tensor, Tensor]:
 
 
 class BipartiteGraph:
-    """The train interactions as a symmetric DGL graph on ``device``, with its normalised propagation.
+    """The train interactions as a symmetric graph, with its normalised propagation.
 
-    ``dgl`` is the homogeneous DGLGraph (U + I nodes, 2 N edges, int32 ids) on the CPU, None without DGL; ``indptr``
-    (U + I + 1,) and ``indices`` (2 N,) are its CSC arrays on ``device``. On a GPU sums run as torch sparse
-    products, so that any build of DGL will do.
+    Parameters
+    ----------
+    train
+        N interactions of U users and I items.
+    device
+        The torch device of ``indptr``, ``indices`` and all rows. On a GPU sums are torch sparse products, so any build
+        of DGL will do.
+
+    Attributes
+    ----------
+    num_users, num_items, num_nodes
+        U, I and U + I.
+    indptr, indices
+        The CSC arrays of the graph, int32 (U + I + 1,) and (2 N,).
+    dgl
+        The homogeneous DGLGraph on the CPU (U + I nodes, 2 N edges, int32 ids), or None without DGL.
     """
 
     def __init__(self, train: Interactions, device: str = "cpu") -> None:
@@ -135,7 +146,7 @@ class BipartiteGraph:
         self.inverse_degree = torch.where(degrees > 0, 1 / degrees.clamp(min=1), 0.0)
         self.inverse_root_degree = self.inverse_degree.sqrt()
         self._copy_u_sum = load_dgl().ops.copy_u_sum if self.dgl is not None and libxsmm_is_safe() else None
-        self._adjacency: dict[torch.dtype, Tensor] = {}  # by the type of its ones, on other devices than the CPU
+        self._adjacency: dict[torch.dtype, Tensor] = {}  # by the type of its ones; unused on the CPU
 
     def sum_neighbours(self, x: Tensor) -> Tensor:
         """A x without normalisation and outside autograd, (U + I, D) -> (U + I, D)."""
@@ -146,12 +157,12 @@ class BipartiteGraph:
         return functional.embedding_bag(self.indices, x, self.indptr, mode="sum", include_last_offset=True)
 
     def _sparse(self, dtype: torch.dtype) -> Tensor:
-        """A as torch's CSR matrix of ones of that type, which must be that of the rows it is multiplied with."""
+        """A as a CSR matrix of ones in torch. Its type must be that of the rows it is multiplied with."""
         if dtype not in self._adjacency:
             ones = torch.ones(len(self.indices), dtype=dtype, device=self.device)
             size = (self.num_nodes, self.num_nodes)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # that such matrices are in beta state
+                warnings.simplefilter("ignore", UserWarning)  # about the beta state of such matrices
                 self._adjacency[dtype] = torch.sparse_csr_tensor(
                     self.indptr, self.indices, ones, size=size, device=self.device
                 )
@@ -162,16 +173,17 @@ class BipartiteGraph:
         return self._scaled_sum(x, self.inverse_root_degree, self.inverse_root_degree)
 
     def smooth(self, x: Tensor, layers: int, precision: torch.dtype | None = None) -> Tensor:
-        """The mean of x, A_hat x .. A_hat^layers x, A_hat = D^-1/2 A D^-1/2, (U + I, D) -> (U + I, D), differentiable.
+        """The mean of x, A_hat x .. A_hat^layers x with A_hat = D^-1/2 A D^-1/2, (U + I, D) -> (U + I, D).
 
-        One linear map, symmetric as A_hat is, hence its own backward: nothing is kept for it. By Horner's rule on
-        z = D^-1/2 x: t = z, then t = z + D^-1 A t, (layers - 1) times, and x + D^-1/2 A t is the sum. ``precision``
-        is what neighbours are read in (x's own by default); bfloat16 halves the bytes and rounds t to 8 binary digits.
+        This is one linear map. It is symmetric as A_hat is, so it is its own backward and autograd stores nothing. It
+        is evaluated by Horner's rule on z = D^-1/2 x: t = z, then (layers - 1) times t = z + D^-1 A t, and the sum is
+        x + D^-1/2 A t. Neighbours are read in ``precision`` (x's own type by default); bfloat16 halves the bytes and
+        rounds t to 8 binary digits.
         """
         return _Smooth.apply(x, self, layers, precision)  # type: ignore[no-any-return, no-untyped-call]
 
     def mean_neighbours(self, x: Tensor) -> Tensor:
-        """D^-1 A x, each node's mean over its neighbours (0 without any), differentiable as ``propagate`` is."""
+        """D^-1 A x, the mean of each node's neighbours (0 without any), differentiable any number of times."""
         return self._scaled_sum(x, self.inverse_degree, None)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:

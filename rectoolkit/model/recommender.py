@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a recipe's four component sections become, ready for ``train.fit``."""
+    """The components of a recipe, ready for ``training.loop.fit``."""
 
     model: Recommender
     loss: Loss
@@ -39,7 +39,7 @@ class Parts:
 
 
 def assemble(recipe: Recipe, train: Interactions, device: str = "cpu") -> Parts:
-    """Build a recipe's components on the train interactions, every random stream drawn from the recipe's seed."""
+    """Build the components of a recipe on the train interactions. All random streams derive from the recipe's seed."""
     init, sampling, shared = np.random.SeedSequence(recipe.seed).spawn(3)
     graph = BipartiteGraph(train, device)
     supply = {"graph": graph, "train": train, "generator": _torch_generator(init)}
@@ -61,9 +61,9 @@ def _torch_generator(seed: np.random.SeedSequence) -> torch.Generator:
 
 
 class Recommender(nn.Module):
-    """Codes of users and items, trained through their encoder.
+    """An encoder and the quantizers of its user and item rows.
 
-    ``forward`` gives a batch's Views for the loss; ``tables`` what training leaves to pack.
+    ``forward`` computes the Views of a batch for the loss. ``tables`` computes the codes of all rows.
     """
 
     def __init__(self, encoder: Encoder, user_quantizer: Quantizer, item_quantizer: Quantizer) -> None:
@@ -77,7 +77,7 @@ class Recommender(nn.Module):
         return {"users": self.user_quantizer, "items": self.item_quantizer}
 
     def forward(self, batch: Batch) -> Views:
-        """The batch's rows after the quantizers, before them, and at layer 0; the batch moves to the model's device."""
+        """The rows of a batch after the quantizers, before them, and at layer 0. Moves the batch to the device."""
         batch = batch.to(self.encoder.graph.device)
         items, shape = torch.cat([batch.positives, batch.negatives.flatten()]), batch.negatives.shape
         real = self.encoder.rows(batch.users, items)
@@ -86,18 +86,18 @@ class Recommender(nn.Module):
         return Views(_triple(coded, shape), _triple(real, shape), _triple(ego, shape), batch).hardest()
 
     def calibrate(self) -> None:
-        """Show the quantizers the untrained rows of their side."""
+        """Calibrate the quantizers on the untrained rows of their side."""
         for quantizer, rows in zip(self.quantizers.values(), self.real(), strict=True):
             quantizer.calibrate(rows)
 
     def observe(self, views: Views, loss: Loss, value: Tensor) -> None:
-        """Let quantizers that use the loss's derivatives look at a batch before its backward."""
+        """Show a batch, before its backward, to the quantizers that use derivatives of the loss."""
         for side, quantizer in self.quantizers.items():
             if quantizer.observes:
                 quantizer.observe(side, views, loss, value)
 
     def progress(self, share: float) -> None:
-        """Tell annealed quantizers the share of training done, 0..1."""
+        """Set the share of training done, 0..1, for annealed quantizers."""
         for quantizer in self.quantizers.values():
             quantizer.progress = share
 
@@ -113,7 +113,7 @@ class Recommender(nn.Module):
 
     @torch.no_grad()
     def tables(self, real: tuple[Tensor, Tensor]) -> tuple[Table, Table]:
-        """The code tables of both sides (float32 arrays without a quantizer) for the rows that ``real`` gave."""
+        """The code tables of both sides for the rows of ``real``; float32 arrays without a quantizer."""
         training = self.training
         self.eval()
         everything = torch.cat(real)
@@ -125,7 +125,7 @@ class Recommender(nn.Module):
         return tables[0], tables[1]
 
     def diagnostics(self, real: tuple[Tensor, Tensor]) -> dict[str, Any]:
-        """What each side's quantizer says of its rows, under ``users`` and ``items``."""
+        """The diagnostics of the quantizers on these rows, under ``users`` and ``items``."""
         users, items = real
         return {"users": self.user_quantizer.diagnostics(users), "items": self.item_quantizer.diagnostics(items)}
 

@@ -47,6 +47,11 @@ USERS, ITEMS = torch.tensor([3, 0, 3, 39]), torch.tensor([5, 24, 1, 5, 0])
 
 @pytest.mark.parametrize(("name", "written"), VARIANTS)
 class TestEveryEncoder:
+    def test_concatenated_layers_are_declared(self, graph: BipartiteGraph, name: str, written: dict[str, Any]) -> None:
+        schema = encoders.schema(name)
+        asked = schema.concatenates or written.get("combine") == "concat"
+        assert (len(make(graph, name, **written).segments) > 1) == asked
+
     def test_shapes(self, graph: BipartiteGraph, name: str, written: dict[str, Any]) -> None:
         encoder = make(graph, name, dim=6, **written)
         users, items = encoder()

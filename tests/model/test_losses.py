@@ -283,6 +283,11 @@ def test_a_teacher_with_nothing_to_say_is_a_fault(teacher: str) -> None:
     assert misfits(own=1.0, soft=0.1) == misfits(own=0.9, soft=0.0) == []
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_curvature_is_declared_where_there_is_one(name: str) -> None:
+    assert losses.schema(name).has_curvature == (losses[name].curvature is not Loss.curvature)
+
+
 def test_which_losses_have_a_curvature() -> None:
     assert CURVED == ["bce", "bpr", "hashgnn", "softmax", "softmax_distill"]
     with pytest.raises(NotImplementedError, match="Hinge has no closed form"):

@@ -131,6 +131,25 @@ def test_state_goes_over_into_a_fresh_instance(name, segments):
         torch.testing.assert_close(new(x), old(x), rtol=0, atol=0)
 
 
+MIXING = [(name, {}) for name in NAMES] + [(name, {"hash_layer": True}) for name in ("ste", "gste")]
+
+
+@pytest.mark.parametrize("segments", [(12,), (8, 4)], ids=str)
+@pytest.mark.parametrize(("name", "written"), MIXING)
+def test_mixed_dims_and_training_are_declared(name, written, segments):
+    """A change of one dim of a row shows in other dims of what is coded, or it does not, as the settings say."""
+    x = rows(60, 12)
+    quantizer, settings = make(name, segments, **written), quantizers.settings({"name": name, **written})
+    quantizer.calibrate(x)
+    assert (quantizer.train()(x) is x) == (not settings.trained)
+    live(quantizer, x)
+    changed = x.clone()
+    changed[:, 3] += 0.05
+    moved = (quantizer.target(changed) != quantizer.target(x)).any(0)
+    assert moved[3]
+    assert bool(moved[torch.arange(12) != 3].any()) == settings.mixes_dims()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_evaluation_changes_nothing(name):
     x = rows(30, 7)

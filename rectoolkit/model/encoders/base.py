@@ -1,7 +1,4 @@
-"""Base class of the encoders: modules that turn the train graph into one real row per user and per item.
-
-A run supplies ``graph`` (BipartiteGraph) and ``generator`` (torch.Generator, seeded).
-"""
+"""Base class of the encoders: modules that compute one real row per user and per item from the train graph."""
 
 from __future__ import annotations
 
@@ -20,16 +17,32 @@ if TYPE_CHECKING:
 
 
 class Encoder(nn.Module):
-    """Base of every encoder: a table of ego embeddings, one row a node, and what is made of it.
+    """Base class of all encoders. Subclasses implement ``forward`` on ``embedding``, the layer-0 row of each node.
 
-    ``segments`` are the widths of the blocks that an output row is concatenated from (one for most), so that a
-    quantizer may give each block a scale of its own. Subclasses implement ``forward``. Encoders that draw while they
-    train do so from ``draws``, whose state is saved with the parameters, so that a resumed run draws on.
+    Parameters
+    ----------
+    graph
+        The train graph, with U users and I items.
+    generator
+        Seeded source of the initial values.
+    settings
+        What the recipe says; an instance of the class that the encoder is registered with.
+
+    Attributes
+    ----------
+    embedding
+        Trained parameter (U + I, settings.dim).
+    segments
+        The widths of the blocks that an output row is concatenated from: one block for most encoders. A quantizer may
+        give each block its own scale.
+    draws
+        Generator of encoders that draw random numbers while they train. Its state is saved with the parameters, so that
+        a resumed run continues its stream.
     """
 
     segments: tuple[int, ...]
-    normalize = False  # set it where rows may be scaled, as the setting of that name says
-    item_weight: ClassVar[float] = 0.0  # p of ``fold``: 1/2 where items are summed with D^-1/2
+    normalize = False  # True scales output rows to length 1; set from the setting of that name
+    item_weight: ClassVar[float] = 0.0  # p of ``fold``: 1/2 if items are summed with D^-1/2
 
     def __init__(self, graph: BipartiteGraph, generator: torch.Generator, settings: EncoderSettings) -> None:
         super().__init__()
@@ -45,35 +58,35 @@ class Encoder(nn.Module):
         return sum(self.segments)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """All user embeddings (U, D) and item embeddings (I, D)."""
+        """The embeddings of all users (U, D) and of all items (I, D)."""
         raise NotImplementedError
 
     def rows(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings of the users and items named, (n, D) and (m, D); a sampling encoder computes only these."""
+        """The embeddings of some users and items, (n, D) and (m, D). A sampling encoder computes only these."""
         user_table, item_table = self()
         return user_table.index_select(0, users), item_table.index_select(0, items)
 
     def ego(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Layer-0 rows of the users and items named, on which L2 acts."""
+        """The layer-0 rows of some users and items, on which L2 acts."""
         return self.gather(self.embedding, users, items)
 
     def gather(self, table: Tensor, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of a node table (U + I, D) for the users and items named, (n, D) and (m, D)."""
-        # one gather, not one a side: its backward fills one table, 2.0 ms instead of 5.8 for Gowalla's
+        """The rows of some users and items in a node table (U + I, D), as (n, D) and (m, D)."""
+        # one gather, not one per side: its backward fills one table, which takes a third of the time
         rows = table.index_select(0, torch.cat([users, items + self.graph.num_users]))
-        user_rows, item_rows = torch.split(rows, [len(users), len(items)])  # slices would each fill all of the gradient
+        user_rows, item_rows = torch.split(rows, [len(users), len(items)])  # each slice would fill a whole gradient
         return user_rows, item_rows
 
     def output(self, rows: Tensor) -> Tensor:
-        """Rows as the encoder gives them out: of length 1 under ``normalize``."""
+        """Rows as the encoder returns them: with length 1 under ``normalize``."""
         return functional.normalize(rows, dim=1) if self.normalize else rows
 
     def aggregation(self) -> Aggregation:
-        """How a user's items are put together for one who was not trained on; exact steps where there are any."""
+        """How a new user's row is computed from items: exactly, or as weights for a fitted map."""
         return Aggregation(self.item_weight)
 
     def get_extra_state(self) -> Tensor:
-        """The state of ``draws``, if there is one."""
+        """The state of ``draws``, if the encoder has one."""
         return torch.empty(0, dtype=torch.uint8) if self.draws is None else self.draws.get_state()
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -88,7 +101,7 @@ def spawn(generator: torch.Generator, device: torch.device | str = "cpu") -> tor
 
 
 def restore(generator: torch.Generator, state: Tensor) -> None:
-    """Put a saved state back. One of another kind of device does not fit and becomes the seed of a new stream."""
+    """Restore a saved state. A state from another kind of device does not fit; it seeds a new stream instead."""
     state = state.cpu()
     if len(state) == len(generator.get_state()):
         generator.set_state(state)
@@ -97,6 +110,6 @@ def restore(generator: torch.Generator, state: Tensor) -> None:
 
 
 def glorot(shape: tuple[int, int], generator: torch.Generator) -> nn.Parameter:
-    """A weight matrix (in, out), even within +-sqrt(6 / (in + out)) (Glorot and Bengio, AISTATS 2010)."""
+    """A weight matrix (in, out), uniform within +-sqrt(6 / (in + out)) (Glorot and Bengio, AISTATS 2010)."""
     bound = (6 / sum(shape)) ** 0.5
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=generator))

@@ -1,24 +1,23 @@
-"""GraphSAGE (Hamilton et al., NeurIPS 2017), bipartite: learn how to make a row from its neighbours.
+"""GraphSAGE (Hamilton et al., NeurIPS 2017) on the user-item graph: learn how to compute a row from neighbours.
 
-Claim: a node need not be known in training, if what is learned is how its neighbours are put together. Layer k,
-with weights of its own for each side (n user neighbours of an item, item neighbours of a user):
+Claim: a node does not have to be known in training if the model learns how to combine its neighbours. Layer k has
+weights for each side (n are the user neighbours of an item, or the item neighbours of a user):
 
     h_n^(k+1) = act(h_n^(k) W_self + mean over n's neighbours (h^(k)) W_neighbour + b),    act = ReLU, none at the last
 
-which is W [h ; mean] written out. h^(0) of an item is an embedding of its own, or its ``features`` (an .npy file,
-float (I, F)) times a matrix. h^(0) of a user is zero: users are known by their items alone, so ``embed_users``
-gives new users the very rows that they would have had in training. ``user_ids = true`` gives each user an
-embedding instead; new users then start from the mean of all.
+This is W [h ; mean] written out. h^(0) of an item is a learned embedding, or its ``features`` (an .npy file, float
+(I, F)) times a matrix. h^(0) of a user is zero: users are described by their items alone, so ``embed_users`` gives new
+users exactly the rows that they would have had in training. With ``user_ids = true`` each user has a learned embedding,
+and new users start from the mean of all.
 
-Training computes only a batch's rows: ``fan_out`` neighbours of each node, drawn with replacement, anew for every
-layer and batch, so the mean is unbiased and its cost does not grow with a node's degree. Inference uses all
-neighbours. ``fan_out = 0`` trains on all neighbours of all nodes too, which costs 160 ms of one core a step where a
-fan-out of 10 costs 70 (Gowalla, 64 dims, batch 2048; the larger the graph, the larger the gap).
+Training computes only the rows of a batch, from ``fan_out`` neighbours of each node. They are drawn with replacement,
+anew for every layer and batch, so the mean is unbiased and its cost does not grow with the degree of a node. Inference
+uses all neighbours. ``fan_out = 0`` uses all neighbours of all nodes in training too, which costs more on large graphs.
 
-The draws are our own, over the DGL graph's CSC, not ``dgl.dataloading.NeighborSampler``'s: that one repeats
-itself under a seed with one thread only, and has no state to resume from. Whole-array draws cost 1 ms for 55 k.
+The draws are our own, over the graph's CSC arrays. ``dgl.dataloading.NeighborSampler`` is reproducible with one thread
+only, and has no state to resume from.
 
-Departs from the paper: neighbours are always drawn with replacement (there, where a node has fewer than asked);
+Differs from the paper: neighbours are always drawn with replacement (the paper does so only if a node has too few);
 rows are scaled to length 1 only under ``normalize``; users and items have separate weights.
 """
 
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
 
 @encoders.register("graphsage", GraphSAGESettings)
 class GraphSAGE(Encoder):
-    """Rows made from item embeddings or features by K layers of weighted neighbour means, (U, dim) and (I, dim)."""
+    """Rows computed from item embeddings or features by K layers of weighted neighbour means, (U, dim) and (I, dim)."""
 
     def __init__(self, graph: BipartiteGraph, generator: torch.Generator, settings: GraphSAGESettings) -> None:
         super().__init__(graph, generator, settings)
@@ -56,17 +55,17 @@ class GraphSAGE(Encoder):
         self.layers, self.fan_out, self.normalize = settings.layers, settings.fan_out, settings.normalize
         self.features: Tensor | None
         table = self.embedding.detach()
-        del self.embedding  # one table a side, and only those that are used
+        del self.embedding  # each side has its own table, and only if it is used
         self.users = nn.Parameter(table[: graph.num_users].clone()) if user_ids else None
         self.items = nn.Parameter(table[graph.num_users :].clone()) if not features else None
         self.register_buffer("features", read_features(features, graph.num_items) if features else None, False)
         self.project = glorot((self.features.shape[1], dim), generator) if self.features is not None else None
-        self.steps = nn.ModuleList()  # users, then items of each layer; zero rows of users need no weights
+        self.steps = nn.ModuleList()  # for each layer users, then items; users whose rows are zero need no weights
         for index in range(self.layers):
-            told = user_ids or index > 0
-            self.steps.append(_Step(dim, generator, own=told))
-            self.steps.append(_Step(dim, generator, neighbours=told))
-        self.draws = spawn(generator)  # on the CPU, where DGL's graph is
+            nonzero = user_ids or index > 0  # whether the users' rows of this layer are
+            self.steps.append(_Step(dim, generator, own=nonzero))
+            self.steps.append(_Step(dim, generator, neighbours=nonzero))
+        self.draws = spawn(generator)  # on the CPU, like the graph
 
     def forward(self) -> tuple[Tensor, Tensor]:
         return self.graph.split(self._all_layers()[-1])
@@ -102,9 +101,9 @@ class GraphSAGE(Encoder):
 
     @torch.no_grad()
     def embed_users(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Rows (n, dim) of users never trained on, from a list of item ids each, in eval mode. No list is empty.
+        """Rows (n, dim) of new users from a list of item ids each, in eval mode. Rows of the graph do not change.
 
-        Raises DataError for an empty list or an unknown item. The graph's own rows do not change.
+        Raises DataError for an empty list or an unknown item.
         """
         lengths = torch.tensor([len(row) for row in rows])
         flat = torch.tensor([item for row in rows for item in row], dtype=torch.int64, device=self.graph.device)
@@ -123,7 +122,7 @@ class GraphSAGE(Encoder):
 
     @torch.no_grad()
     def aggregation(self) -> Aggregation:
-        """What ``embed_users`` does, as arrays: the items' rows at each layer and the users' weights."""
+        """The computation of ``embed_users`` as arrays: the items' rows at each layer and the users' weights."""
         layers, steps, none = self._all_layers(), [], torch.zeros(0, 0)
         for index in range(self.layers):
             step: Any = self.steps[2 * index]
@@ -133,7 +132,7 @@ class GraphSAGE(Encoder):
         return Aggregation(steps=tuple(steps), start=_array(start), normalize=self.normalize)
 
     def _all_layers(self) -> list[Tensor]:
-        """h^(0) .. h^(K) of every node, the last one as the output."""
+        """h^(0) .. h^(K) of all nodes; the last is the output."""
         device, graph = self.graph.device, self.graph
         everyone = torch.arange(graph.num_users, device=device), torch.arange(graph.num_items, device=device)
         layers = [torch.cat(self.ego(*everyone))]
@@ -143,13 +142,13 @@ class GraphSAGE(Encoder):
         return layers
 
     def _layer(self, index: int, own: Tensor, mean: Tensor, split: int) -> Tensor:
-        """h^(k+1) of nodes of which the first ``split`` are users."""
+        """h^(k+1) of nodes, the first ``split`` of which are users."""
         users, items = self.steps[2 * index : 2 * index + 2]
         output = torch.cat([users(own[:split], mean[:split]), items(own[split:], mean[split:])])
         return output if index + 1 == self.layers else functional.relu(output)
 
     def _draw(self, nodes: Tensor) -> Tensor:
-        """``fan_out`` neighbours of each node, (n,) -> (n, fan_out); a node without any stands in for them."""
+        """``fan_out`` neighbours of each node, (n,) -> (n, fan_out). A node without neighbours gets itself."""
         indptr, indices = self.graph.indptr, self.graph.indices
         start, degree = indptr[nodes].long(), (indptr[nodes + 1] - indptr[nodes]).long()
         share = torch.rand(len(nodes), self.fan_out, generator=self.draws, dtype=torch.float64).to(nodes.device)
@@ -163,7 +162,7 @@ class GraphSAGE(Encoder):
         return (self.graph.inverse_degree[nodes] > 0).float()
 
     def _unique(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
-        """The nodes named, ascending, and the place of each in them; by a table, in half the time of a sort."""
+        """The distinct nodes, ascending, and the position of each node among them; a table is faster than sorting."""
         place = torch.zeros(self.graph.num_nodes, dtype=torch.int64, device=nodes.device)
         place[nodes] = 1
         found = place.nonzero().squeeze(1)
@@ -172,7 +171,7 @@ class GraphSAGE(Encoder):
 
 
 class _Step(nn.Module):
-    """h W_self + mean W_neighbour + b of one side's nodes at one layer, (n, dim)."""
+    """h W_self + mean W_neighbour + b for the nodes of one side at one layer, (n, dim)."""
 
     def __init__(self, dim: int, generator: torch.Generator, own: bool = True, neighbours: bool = True) -> None:
         super().__init__()
@@ -193,7 +192,7 @@ def _array(tensor: Tensor) -> npt.NDArray[np.float32]:
 
 
 def read_features(path: str, num_items: int) -> Tensor:
-    """The features in an .npy file as float32 (I, F). Raises DataError where it cannot be read or does not fit."""
+    """The features in an .npy file as float32 (I, F). Raises DataError if it cannot be read or has the wrong shape."""
     try:
         features = np.load(Path(path), allow_pickle=False)
     except (OSError, ValueError) as error:

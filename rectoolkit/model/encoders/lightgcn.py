@@ -1,14 +1,14 @@
-"""LightGCN (He et al., SIGIR 2020): propagation and nothing else.
+"""LightGCN (He et al., SIGIR 2020): propagation of embeddings over the graph, without weights or nonlinearities.
 
     e^(k+1) = A_hat e^(k),    A_hat = D^-1/2 A D^-1/2 without self-loops,    output = mean of e^(0) .. e^(K)
 
-No weights, no nonlinearity: the only parameters are the ego embeddings e^(0) ~ N(0, 0.1^2). The map is linear
-and symmetric, so its backward costs what its forward costs: K propagations.
+The only parameters are the embeddings e^(0) ~ N(0, 0.1^2). The map is linear and symmetric, so its backward costs the
+same as its forward: K propagations.
 
-``combine = "concat"``  output = [e^(0) .. e^(K)], (K + 1) dim wide, a segment a layer: what BiGeaR and BGCH quantize
-``weights = "learned"`` layer k weighs (K + 1) softmax(a)_k instead of 1, from a = 0, for K + 1 numbers more
+``combine = "concat"``   output = [e^(0) .. e^(K)], (K + 1) dim wide, one segment per layer; for BiGeaR and BGCH
+``weights = "learned"``  layer k has the weight (K + 1) softmax(a)_k instead of 1, starting at a = 0; K + 1 parameters
 
-Departs from the paper: nothing by default. ``normalize`` scales output rows to length 1, for losses on cosines.
+Differs from the paper: by default, nothing. ``normalize`` scales output rows to length 1, for losses on cosines.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @encoders.register("lightgcn", LightGCNSettings)
 class LightGCN(Encoder):
-    """The ego embeddings and their K propagations, averaged, (U, dim) and (I, dim), or side by side."""
+    """The embeddings and their K propagations, averaged to (U, dim) and (I, dim), or concatenated."""
 
     item_weight: ClassVar[float] = 0.5
 

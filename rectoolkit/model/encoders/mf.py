@@ -1,10 +1,10 @@
-"""Matrix factorisation (Koren et al., Computer 2009; with BPR: Rendle et al., UAI 2009): embeddings and no graph.
+"""Matrix factorisation (Koren et al., Computer 2009; with BPR: Rendle et al., UAI 2009): embeddings without the graph.
 
     output = e^(0) ~ N(0, 0.1^2)
 
-The floor that every graph encoder must beat: equal to ``lightgcn`` with ``layers = 0``, bit for bit.
+It is the baseline that a graph encoder must beat, and equals ``lightgcn`` with ``layers = 0`` bit for bit.
 
-Departs from the paper: no biases of users or items, since codes rank by inner products alone.
+Differs from the paper: no biases of users or items, because codes are ranked by inner products alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @encoders.register("mf", MFSettings)
 class MF(Encoder):
-    """The ego embeddings themselves, (U, dim) and (I, dim)."""
+    """The embeddings themselves, (U, dim) and (I, dim)."""
 
     def __init__(self, graph: BipartiteGraph, generator: torch.Generator, settings: MFSettings) -> None:
         super().__init__(graph, generator, settings)

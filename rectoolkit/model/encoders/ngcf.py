@@ -1,18 +1,18 @@
 """NGCF, neural graph collaborative filtering (Wang et al., SIGIR 2019).
 
-Claim: what a neighbour says should depend on who listens. Beside the neighbours' sum, each layer passes on their
-element-wise product with the node itself:
+Claim: the message of a neighbour should depend on the node that receives it. So each layer adds to the sum of the
+neighbours their element-wise product with the node itself:
 
     s = A_hat e^(k)
     m = LeakyReLU((s + e^(k)) W1 + b1) + LeakyReLU((s * e^(k)) W2 + b2),    slope 0.2
     e^(k+1) = dropout(m)
     output = [e^(0), n(e^(1)) .. n(e^(K))],    n(x) = x / |x|
 
-(K + 1) dim wide, a segment a layer, 256 for dim 64 and 3 layers. Dropout is of messages: elements of m, in training.
+The output is (K + 1) dim wide, one segment per layer: 256 for dim 64 and 3 layers. Dropout sets elements of m to zero
+during training.
 
-Departs from the paper: it puts one LeakyReLU around the sum of both terms; each has its own here, as in the
-authors' code. No node dropout. The masks come from a generator whose state is saved, so that a resumed run
-is the run.
+Differs from the paper: the paper applies one LeakyReLU to the sum of both terms; here each term has its own, as in the
+authors' code. There is no node dropout.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SLOPE = 0.2
 
 @encoders.register("ngcf", NGCFSettings)
 class NGCF(Encoder):
-    """Ego embeddings and K layers of neighbour sums and products, side by side, (U, D) and (I, D)."""
+    """The embeddings and K layers of neighbour sums and products, concatenated to (U, D) and (I, D)."""
 
     item_weight: ClassVar[float] = 0.5
 
@@ -65,5 +65,5 @@ class NGCF(Encoder):
     def _drop(self, x: Tensor) -> Tensor:
         if not self.training or not self.dropout:
             return x
-        kept = torch.rand(x.shape, generator=self.draws, device=x.device) >= self.dropout  # half of bernoulli_'s time
+        kept = torch.rand(x.shape, generator=self.draws, device=x.device) >= self.dropout
         return x * (kept / (1 - self.dropout))

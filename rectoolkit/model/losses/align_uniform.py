@@ -1,16 +1,16 @@
-"""DirectAU (Wang et al., KDD 2022): pull each user to its item, spread users and spread items; no negatives.
+"""DirectAU (Wang et al., KDD 2022): pull each user to its item, and spread users and items apart; no negatives.
 
-With x = the row scaled to length 1, over a batch of pairs (u, i) and over pairs of different batch rows:
+With x the row scaled to length 1, over the pairs (u, i) of a batch and over pairs of different batch rows:
 
     alignment  = mean |x_u - x_i|^2
     uniformity = log mean exp(-2 |x - x'|^2),    of users and of items, averaged
     L = alignment + gamma * uniformity
 
-It acts on cosines: use it with ``normalize`` where the encoder has it. Squared distances of unit vectors are
-2 - 2 <x, x'>, one (B, B) product a side. A user drawn twice into a batch stands at distance 0 from itself, as in
+It acts on cosines: use it with ``normalize`` if the encoder has it. Squared distances of unit vectors are
+2 - 2 <x, x'>, one (B, B) product per side. A user that occurs twice in a batch has distance 0 from itself, as in
 the authors' code.
 
-Departs from the paper: nothing known.
+Differs from the paper: nothing known.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rectoolkit.recipe.registry import losses
 
 @losses.register("align_uniform", AlignUniformSettings)
 class AlignUniform(Loss):
-    """Alignment of each pair and uniformity of each side, on the unit sphere."""
+    """Alignment of pairs and uniformity of each side, on the unit sphere."""
 
     settings: AlignUniformSettings
 
@@ -43,7 +43,7 @@ class AlignUniform(Loss):
 
 
 def _uniformity(x: Tensor) -> Tensor:
-    """log mean exp(-2 |x - x'|^2) over pairs of different rows; 0 for a single row."""
+    """log mean exp(-2 |x - x'|^2) over pairs of different rows; 0 if there is only one row."""
     if len(x) < 2:
         return x.sum() * 0
     exponents = (4 * (x @ x.T - 1)).fill_diagonal_(-torch.inf)

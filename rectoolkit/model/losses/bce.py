@@ -15,7 +15,7 @@ from rectoolkit.recipe.registry import losses
 class BCE(Loss):
     """Binary cross-entropy of logits: mean softplus(-<u, i>) + negative_weight * mean softplus(<u, j>).
 
-    The Hessian's diagonal is, with w = sigma(s)(1 - sigma(s)) per score, w v^2 for the user and w u^2 for item v.
+    With w = sigma(s)(1 - sigma(s)) per score, the diagonal of the Hessian is w v^2 for the user and w u^2 for item v.
     """
 
     settings: BCESettings

@@ -15,8 +15,8 @@ from rectoolkit.recipe.registry import losses
 class BPR(Loss):
     """Bayesian personalised ranking (Rendle et al., UAI 2009): mean softplus(<u, j> - <u, i>).
 
-    With s = <u, i - j> and w = sigma(s)(1 - sigma(s)), the Hessian's diagonal is, per pair and dim, w (i - j)^2 for
-    the user and w u^2 for each of the two items; over B K pairs it is averaged as the loss is.
+    With s = <u, i - j> and w = sigma(s)(1 - sigma(s)), the diagonal of the Hessian is, per pair and dim, w (i - j)^2
+    for the user and w u^2 for each of the two items. It is averaged over the B K pairs, as the loss is.
     """
 
     def rank(self, views: Views) -> Tensor:

@@ -1,14 +1,14 @@
-"""Distillation of a float teacher's ranking, as in BiGeaR (KDD 2022): what it ranks high counts as liked.
+"""Distillation of a float32 teacher's ranking, as in BiGeaR (KDD 2022): items that it ranks high count as positives.
 
     L = BPR + weight * mean over users of sum_r w_r softplus(-<u, i_r>),    w_r = exp(-decay (r + 1)),  r = 0 .. top-1
 
 i_r is the r-th item of the user's list by the teacher's inner products. The teacher is a finished run without a
-quantizer (``teacher`` names its folder), whose embeddings lie in ``users.npy`` and ``items.npy``. The lists are made
-at the first batch, in blocks: 4 bytes times ``top`` a user.
+quantizer, whose embeddings are in ``users.npy`` and ``items.npy``. The lists are computed at the first batch, in
+blocks, and take 4 bytes times ``top`` per user.
 
-Departs from the paper: of the list, ``draws`` ranks are drawn for each batch row, with odds w_r, and their mean is
-scaled by the sum of the w_r: the same loss in expectation for a tenth of the gathers. The lists are the final
-rows', not one a layer; they may hold items that the user has in train.
+Differs from the paper: each batch row draws ``draws`` ranks of the list, with odds w_r, and their mean is multiplied by
+the sum of the w_r. The loss is the same in expectation for a tenth of the gathers. The lists come from the final rows,
+not from each layer, and may hold items that the user has in train.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @losses.register("distill", DistillSettings)
 class Distill(Taught, Loss):
-    """BPR plus the cross-entropy of the items that a teacher ranks high."""
+    """BPR plus the cross-entropy of items that a teacher ranks high."""
 
     def __init__(self, train: Interactions, seed: int, settings: DistillSettings) -> None:
         super().__init__(settings)
@@ -42,7 +42,7 @@ class Distill(Taught, Loss):
         self.learn_from(train, seed)
 
     def prepare(self, batch: Batch) -> Batch:
-        """The batch with ``draws`` of the teacher's items for each row behind its negatives, (B, K + draws)."""
+        """The batch with ``draws`` items of the teacher appended to the negatives of each row, (B, K + draws)."""
         users = batch.users.cpu()
         ranks = self.draw_ranks(len(users) * self.draws, self.next_draws()).view(-1, self.draws)
         items = self.lists[users[:, None], ranks].to(batch.negatives)

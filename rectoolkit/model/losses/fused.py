@@ -1,17 +1,15 @@
-"""The softmax over shared negatives in one pass: value and gradients by blocks of rows that stay in the cache.
+"""The softmax over shared negatives in one pass: value and gradients, computed in blocks of rows that fit the cache.
 
-Autograd would write the (B, K) scores, their exponentials and their gradients to memory a dozen times. Here a block
-of rows is scored, turned into chances p and multiplied on, to
+Autograd would write the (B, K) scores, their exponentials and their gradients to memory many times. Here a block of
+rows is scored, turned into probabilities p and multiplied on while it is in the cache, to
 
     dL/du = (sum_v p_v v - v_i) / (temperature B),    dL/dv = sum_u (p_v - [v = i]) u / (temperature B)
 
-while it is in the cache: 48 ms instead of 173 for B = 8192, K = 1024 and 64 dims on one core. The gradients wait in
-the graph for their backward, which scales them; a backward that is itself to be differentiated takes the plain way.
-
-Where a teacher wants something else than the positive alone (``Targets``), t_v takes the place of [v = i].
+The gradients are stored in the graph, and the backward only scales them. A backward that is itself differentiated uses
+plain operations. If a teacher gives targets t_v other than the positive alone (``Targets``), they replace [v = i].
 
 B batch, K negatives, D dims; users and positives are (B, D), negatives (K, D). ``log_odds`` (K,) are subtracted from
-the negatives' logits; ``collisions`` (2, M) name pairs (row, column) that are left out.
+the logits of the negatives. ``collisions`` (2, M) are pairs (row, column) that are left out.
 """
 
 from __future__ import annotations
@@ -32,10 +30,10 @@ BLOCK = 2**18  # scores in a block: 1 MiB of float32
 
 @dataclass(frozen=True)
 class Targets:
-    """What a teacher wants of a batch: ``share`` of each row's target is the teacher's own chances.
+    """A teacher's targets for a batch: ``share`` of each row's target is the teacher's own softmax.
 
-    Its rows (B, E), (B, E) and (K, E) of the batch's users, positives and negatives, whose scores ``temperature``
-    divides. The rest of the target is the positive's, whose whole it is without a teacher.
+    ``users`` (B, E), ``positives`` (B, E) and ``negatives`` (K, E) are the teacher's rows; their scores are divided by
+    ``temperature``. The rest of the target is the positive alone, as it is without a teacher.
     """
 
     users: Tensor
@@ -47,7 +45,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class Shared:
-    """What the softmax is taken over, beside the rows; and what it is taught, where it has a teacher."""
+    """The settings of the softmax beside the rows, and the targets of a teacher if there is one."""
 
     temperature: float
     log_odds: Tensor | None = None
@@ -56,9 +54,9 @@ class Shared:
 
 
 def shared_softmax(triple: Triple, over: Shared) -> Tensor:
-    """Mean over the batch of -sum_v t_v log p_v over the positive and the K shared negatives; a scalar.
+    """Mean over the batch of -sum_v t_v log p_v over the positive and the K shared negatives, a scalar.
 
-    The target t is 1 for the positive, or as ``over.targets`` has it.
+    The target t is 1 for the positive, or that of ``over.targets``.
     """
     rows = triple.users, triple.positives, triple.negatives
     return _SharedSoftmax.apply(*rows, over)  # type: ignore[no-any-return, no-untyped-call]
@@ -68,7 +66,7 @@ def shared_softmax(triple: Triple, over: Shared) -> Tensor:
 def shared_curvature(triple: Triple, over: Shared, weights: tuple[Tensor, ...]) -> Tensor:
     """Diagonal of the Hessian of ``shared_softmax`` with respect to one side, summed over its rows: (D,).
 
-    ``weights`` of the rows say which: (B,) for the users, (B,) and (K,) for positives and negatives.
+    ``weights`` of the rows select the side: (B,) for the users, (B,) and (K,) for positives and negatives.
     """
     users, positives, negatives = triple.users, triple.positives, triple.negatives
     own = (users * positives).sum(1) / over.temperature
@@ -88,7 +86,7 @@ def shared_curvature(triple: Triple, over: Shared, weights: tuple[Tensor, ...]) 
 def _chances(
     users: Tensor, negatives: Tensor, own: Tensor, over: Shared
 ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-    """By block of rows: the slice, p of the negatives (n, K) and of the positive (n,), and -log of the latter."""
+    """For each block of rows: its slice, p of the negatives (n, K), p of the positive (n,), and -log of the latter."""
     scaled = (negatives / over.temperature).T.contiguous()
     for block, hits in _blocks(len(users), len(negatives), over.collisions):
         logits = users[block] @ scaled
@@ -104,7 +102,7 @@ def _chances(
 
 
 def _taught(targets: Targets, over: Shared) -> Iterator[tuple[Tensor, Tensor]]:
-    """By the same blocks: the target of the negatives (n, K), and of the positive (n,)."""
+    """For the same blocks: the targets of the negatives (n, K) and of the positive (n,)."""
     own = (targets.users * targets.positives).sum(1) / targets.temperature
     teacher = replace(over, temperature=targets.temperature)
     for _, chances, mine, _ in _chances(targets.users, targets.negatives, own, teacher):
@@ -112,7 +110,7 @@ def _taught(targets: Targets, over: Shared) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _blocks(rows: int, columns: int, collisions: Tensor | None) -> Iterator[tuple[slice, Tensor | None]]:
-    """Slices of the rows, each with the collisions inside it, rows counted from its own first; None without any."""
+    """Slices of the rows, each with its collisions (rows counted from its first), or None if it has none."""
     size, ends = max(1, BLOCK // columns), None
     if collisions is not None:
         collisions = collisions[:, collisions[0].argsort()]
@@ -127,7 +125,7 @@ def _blocks(rows: int, columns: int, collisions: Tensor | None) -> Iterator[tupl
 
 
 class _SharedSoftmax(torch.autograd.Function):
-    """The value, with its gradients computed on the way."""
+    """The value; its forward also computes the gradients."""
 
     @staticmethod
     def forward(ctx: Any, users: Tensor, positives: Tensor, negatives: Tensor, over: Shared) -> Tensor:
@@ -166,7 +164,7 @@ class _SharedSoftmax(torch.autograd.Function):
 
 
 def _gradients(users: Tensor, positives: Tensor, negatives: Tensor, over: Shared) -> tuple[Tensor, Tensor, Tensor]:
-    """The same gradients as operations that autograd differentiates again."""
+    """The same gradients in operations that autograd can differentiate."""
     chances = _plain(users, positives, negatives, over)
     wanted, share = torch.zeros_like(chances), 0.0
     if (given := over.targets) is not None:
@@ -179,7 +177,7 @@ def _gradients(users: Tensor, positives: Tensor, negatives: Tensor, over: Shared
 
 
 def _plain(users: Tensor, positives: Tensor, negatives: Tensor, over: Shared) -> Tensor:
-    """The chances of the positive and of the negatives, (B, 1 + K)."""
+    """The probabilities of the positive and the negatives, (B, 1 + K)."""
     logits = users @ negatives.T / over.temperature
     if over.log_odds is not None:
         logits = logits - over.log_odds

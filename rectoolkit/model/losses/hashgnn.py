@@ -14,10 +14,10 @@ from rectoolkit.recipe.registry import losses
 
 @losses.register("hashgnn", HashGNNSettings)
 class HashGNNLoss(Loss):
-    """HashGNN's loss (WWW 2020): weight * cross-entropy + ranking, as ``bce`` and ``bpr`` have them.
+    """HashGNN's loss (WWW 2020): weight * cross-entropy + ranking, the losses ``bce`` and ``bpr``.
 
-    Departs from the paper: its ranking part is a triplet hinge; BPR is what its code has. The cross-entropy is over
-    the batch's positives and negatives.
+    Differs from the paper: its ranking loss is a triplet hinge; this is BPR, as in its code. The cross-entropy is over
+    the positives and negatives of the batch.
     """
 
     def __init__(self, settings: HashGNNSettings) -> None:

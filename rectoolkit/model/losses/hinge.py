@@ -14,8 +14,8 @@ from rectoolkit.recipe.registry import losses
 class Hinge(Loss):
     """Triplet hinge: mean max(0, margin + <u, j> - <u, i>).
 
-    No ``curvature``: scores are bilinear and the hinge is flat or straight, so its Hessian's diagonal is 0
-    wherever it exists, and a gradient scaled by it would be the plain straight-through estimator's.
+    It has no ``curvature``: scores are bilinear and the hinge is piecewise linear, so the diagonal of its Hessian is 0
+    wherever it exists, and a gradient scaled by it would be that of the straight-through estimator.
     """
 
     settings: HingeSettings

@@ -1,12 +1,15 @@
-"""Sampled softmax: the positive shall win against all of the row's negatives at once.
+"""Sampled softmax: the positive against all negatives of the row at once.
 
-    z_v = <u, v> / temperature - log_odds_v        L = mean over rows of  -z_i + log(exp z_i + sum_j exp z_j)
+    z_i = <u, i> / temperature                   of the positive
+    z_j = <u, j> / temperature - log_odds_j      of each negative
+    L = mean over rows of  -z_i + log(exp z_i + sum_j exp z_j)
 
-Many negatives, shared by the batch, make it reach in tens of epochs what BPR needs hundreds for. Where a sampler
-does not draw evenly, ``correct`` subtracts its log odds from the negatives' logits (Bengio and Senecal, 2008; Yi et
-al., RecSys 2019), relative to even draws, so that the temperature means the same under every sampler.
+With many negatives, shared by the batch, it needs tens of epochs where BPR needs hundreds. If a sampler does not draw
+uniformly, ``correct`` subtracts the log odds of its draws from the logits of the negatives (Bengio and Senecal, 2008;
+Yi et al., RecSys 2019). The odds are relative to uniform draws, so that the temperature means the same for every
+sampler. The positive is not drawn by the sampler, so its logit is not corrected.
 
-With p = softmax(z) over the positive and the negatives, the Hessian's diagonal is, over temperature^2 and B,
+With p = softmax(z) over the positive and the negatives, the diagonal of the Hessian is, divided by temperature^2 and B,
 sum_v p_v v^2 - (sum_v p_v v)^2 for the user and p_v (1 - p_v) u^2 for item v.
 """
 
@@ -23,7 +26,7 @@ from rectoolkit.recipe.registry import losses
 
 @losses.register("softmax", SoftmaxSettings)
 class Softmax(Loss):
-    """Sampled softmax over the positive and K negatives, corrected for the odds that these are drawn with."""
+    """Sampled softmax over the positive and K negatives, corrected for the odds with which these are drawn."""
 
     def __init__(self, settings: SoftmaxSettings) -> None:
         super().__init__(settings)

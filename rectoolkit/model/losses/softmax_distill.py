@@ -1,26 +1,26 @@
-"""Sampled softmax in which a teacher says what is liked: a ranking taught where data alone is learned by heart.
+"""Sampled softmax with a teacher: the student learns the ranking of a float32 model instead of memorising pairs.
 
-It says so in two ways, which may be mixed: by the positives it draws, and by what each row aims at.
+The teacher acts in two ways, which may be mixed: it provides positives, and it provides targets.
 
     L = mean over rows of  -z_i + log(exp z_i + sum_j exp z_j),    i drawn from the teacher's list of the user
 
-The list holds the ``top`` items that the teacher ranks highest among those the user has not in train: what is served.
-Rank r is drawn with odds exp(-decay (r + 1)); a row's user is drawn evenly from those in train, since metrics are means
-over users and of others the teacher knows nothing. With ``own`` > 0 that share of the rows keeps the user and item that
-the sampler drew. Codes of one bit have no lengths to say what is popular with, and under the data's own pairs they
-learn what is near in train instead; the list says what a smooth, regularised float model concludes (ranking
-distillation, Tang and Wang, KDD 2018).
+The list holds the ``top`` items that the teacher ranks highest among those the user does not have in train, as they
+would be recommended. Rank r is drawn with odds exp(-decay (r + 1)). The user of a row is drawn uniformly from the users
+in train, because metrics are means over users, and the teacher knows nothing about other users. With ``own`` > 0 that
+share of the rows keeps the user and item that the sampler drew. One-bit codes have no lengths in which to store
+popularity, and trained on the data's own pairs they memorise train; the lists hold the conclusions of a smooth,
+regularised float32 model (ranking distillation, Tang and Wang, KDD 2018).
 
-``soft`` > 0: that share of a row's target is the teacher's own softmax over the same positive and negatives, its scores
-over ``teacher_temperature`` (soft targets: Hinton et al., 2015),
+With ``soft`` > 0 that share of a row's target is the teacher's own softmax over the same positive and negatives, with
+its scores divided by ``teacher_temperature`` (soft targets: Hinton et al., 2015):
 
     L = mean over rows of  -sum_v t_v log p_v,    t = (1 - soft) [v = i] + soft softmax(teacher's z)
 
-so that what is learned of each item drawn is how much the teacher thinks of it, and not only whether it is in train.
-A softmax teacher's chances are those of its own temperature.
+Then the student learns how much the teacher prefers each drawn item, and not only which item is in train. For a teacher
+that was trained with a softmax, its own temperature gives its probabilities.
 
-Negatives are the sampler's, shared by the batch. Some are items of the user's own list or train: at 1024 of 41,000
-items about 3 in a row, and they are not left out.
+The negatives are those of the sampler, shared by the batch. Some are in the user's own list or in train; they are not
+left out.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 @losses.register("softmax_distill", SoftmaxDistillSettings)
 class SoftmaxDistill(Taught, Softmax):
-    """Sampled softmax over shared negatives, whose positives or targets are a float teacher's."""
+    """Sampled softmax over shared negatives with positives or targets from a float32 teacher."""
 
     def __init__(self, train: Interactions, seed: int, settings: SoftmaxDistillSettings) -> None:
         super().__init__(settings)
@@ -54,7 +54,7 @@ class SoftmaxDistill(Taught, Softmax):
         self._known = torch.from_numpy(np.flatnonzero(train.user_degrees))
 
     def prepare(self, batch: Batch) -> Batch:
-        """The batch with all but the first ``own`` of its rows drawn from the teacher's lists."""
+        """The batch with all but the share ``own`` of its rows drawn from the teacher's lists."""
         kept = int(self.own * len(batch.users))
         if kept == len(batch.users):
             return batch

@@ -25,7 +25,7 @@ BLOCK_SCORES = 1 << 25  # 128 MB of scores at a time
 class Taught:
     """Mixin for losses whose settings are ``TaughtSettings``: the teacher's embeddings, lists and random draws."""
 
-    steps: Tensor  # batches prepared: seeds each batch's draws, so that a resumed run draws on
+    steps: Tensor  # number of batches prepared; seeds the draws of a batch, so that a resumed run continues
 
     def learn_from(self: Any, train: Interactions, seed: int, *, unseen: bool = False) -> None:
         """Prepare to read the teacher; call it in the constructor. ``unseen``: lists omit what a user has in train."""
@@ -38,7 +38,7 @@ class Taught:
 
     @property
     def lists(self: Any) -> Tensor:
-        """The teacher's list of every user, int32 (U, top), made when it is first asked for."""
+        """The teacher's list of each user, int32 (U, top), computed at the first use."""
         if self._lists is None:
             users, items = self.tables("cpu")
             self._lists = teacher_lists(users, items, self.top, self._without)
@@ -46,7 +46,7 @@ class Taught:
         return found
 
     def tables(self: Any, device: torch.device | str) -> tuple[Tensor, Tensor]:
-        """The teacher's rows, float32 (U, E) and (I, E), read when first asked for and kept where last asked for."""
+        """The teacher's rows, float32 (U, E) and (I, E), read at the first use and kept on the last device."""
         if self._tables is None:
             self._tables = teacher_tables(Path(self.teacher), self._size)
         users, items = self._tables
@@ -56,24 +56,24 @@ class Taught:
 
     @property
     def odds(self: Any) -> Tensor:
-        """The odds exp(-decay (r + 1)) of the ranks r = 0, 1, .. of a list, float64, not normalised."""
+        """The odds exp(-decay (r + 1)) of the ranks r = 0, 1, .. of a list, float64, unnormalised."""
         return torch.exp(-self.decay * torch.arange(1, self.lists.shape[1] + 1, dtype=torch.float64))
 
     def next_draws(self) -> torch.Generator:
-        """The random stream of the next batch: another for each seed of a run and each of its batches."""
+        """The random stream of the next batch, which depends on the seed of the run and the number of the batch."""
         state = np.random.SeedSequence((self.seed, int(self.steps))).generate_state(1)
         self.steps += 1
         return torch.Generator().manual_seed(int(state[0]))
 
     def draw_ranks(self, number: int, generator: torch.Generator) -> Tensor:
-        """Ranks drawn by their odds, int64 (number,)."""
+        """Ranks drawn with these odds, int64 (number,)."""
         return torch.multinomial(self.odds, number, True, generator=generator)
 
 
 def teacher_tables(run: Path, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """A run's embeddings of users and items, float32.
+    """The embeddings of users and items of a run, float32.
 
-    Raises UserError where they cannot be read or are not those of ``size`` users and items.
+    Raises UserError if they cannot be read, or are not those of ``size`` users and items.
     """
     try:
         users, items = (torch.from_numpy(np.array(open_embeddings(run / name))) for name in FILES)
@@ -92,8 +92,8 @@ def teacher_tables(run: Path, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 def teacher_lists(users: Tensor, items: Tensor, top: int, without: Interactions | None = None) -> Tensor:
     """Each user's ``top`` items by inner products of rows (U, E) and (I, E), best first, int32 (U, top).
 
-    Every user meets every item once (7 s for 30,000 and 41,000 of 64 dims on one core), a block of users at a time.
-    The items that a user has in ``without`` are left out; where too few remain, the list's end repeats its best.
+    All scores are computed, a block of users at a time. Items that the user has in ``without`` are left out; if too few
+    remain, the best item fills the end of the list.
     """
     lists, top, block = [], min(top, len(items)), max(1, BLOCK_SCORES // max(1, len(items)))
     for first in range(0, len(users), block):

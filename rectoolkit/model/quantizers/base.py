@@ -1,11 +1,13 @@
-"""What a quantizer is: real rows (N, D) to integer codes with an affine map, and a backward that *is* the method.
+"""Base classes of the quantizers: real rows (N, D) to integer codes, with the gradient that trains through them.
 
-A model has two of the same kind, one for user rows and one for item rows, each with its own grid: the two sides
-differ in length and spread, and ranking does not ask for a common scale. A run supplies
-``dim`` (width of a real row), ``segments`` (the widths it is concatenated from), ``generator`` (torch.Generator,
-in the same state for both sides, so that what must be common, such as a rotation, is).
+A code stands for the value scale * code + offset. Methods differ mainly in the backward of ``forward``. A model has two
+quantizers of the same kind, one for user rows and one for item rows, each with its own grid: the two sides differ in
+length and spread, and ranking does not need a common scale.
 
-The equality that carries the project: in eval mode ``forward(x)`` equals ``encode(x).decode()`` bit for bit.
+A run supplies ``dim`` (width of a real row), ``segments`` (the widths it is concatenated from) and ``generator``
+(torch.Generator, in the same state for both sides, so that both draw the same rotation, for example).
+
+In eval mode ``forward(x)`` equals ``encode(x).decode()`` bit for bit.
 """
 
 from __future__ import annotations
@@ -27,24 +29,24 @@ if TYPE_CHECKING:
 
 
 def straight_through(x: Tensor, value: Tensor) -> Tensor:
-    """``value``, with the gradient of ``x``: the straight-through estimator."""
+    """``value`` with the gradient of ``x``: the straight-through estimator."""
     return _StraightThrough.apply(x, value)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def two_bytes(scale: Tensor) -> Tensor:
-    """A row's scale as bfloat16 has it, with the gradient of ``scale``: so packed tables keep it in two bytes."""
+    """``scale`` rounded to bfloat16, which a packed table stores in two bytes, with the gradient of ``scale``."""
     return straight_through(scale, scale.detach().bfloat16().to(scale))
 
 
 def in_scales(offset: Tensor, scale: Tensor) -> Tensor:
-    """``offset`` in units of ``scale``, to 16 significant bits: exact in float32 times any ``two_bytes``."""
+    """``offset`` in units of ``scale``, with 16 significant bits: times any ``two_bytes`` it is exact in float32."""
     multiple = offset / scale
     bits = multiple.detach().float().view(torch.int32)
     return straight_through(multiple, (bits + 0x80).bitwise_and(-0x100).view(torch.float32).to(multiple))
 
 
 def random_rotation(dim: int, generator: torch.Generator) -> Tensor:
-    """An orthogonal matrix (dim, dim), evenly from all of them: QR of a Gaussian one, R's diagonal made positive."""
+    """A uniformly random orthogonal matrix (dim, dim): QR of a Gaussian matrix, with a positive diagonal of R."""
     q, r = torch.linalg.qr(torch.randn(dim, dim, generator=generator))
     turned: Tensor = q * torch.where(r.diagonal() < 0, -1.0, 1.0)
     return turned
@@ -61,10 +63,27 @@ class _StraightThrough(torch.autograd.Function):
 
 
 class Quantizer(nn.Module):
-    """Base of every quantizer. Subclasses implement ``grid`` and, for training, ``forward``.
+    """Base class of all quantizers. Subclasses implement ``grid`` and, for training, ``forward``.
 
-    ``dim`` is the width of a real row, ``width`` that of a code row (they differ where the method has a layer of its
-    own), ``segments`` the blocks of a code row with a scale each, ``progress`` the share of training done, 0..1.
+    Parameters
+    ----------
+    dim
+        Width of a real row.
+    segments
+        Widths of the blocks that a code row consists of; each block has its own scale.
+    settings
+        What the recipe says; an instance of the class that the quantizer is registered with.
+
+    Attributes
+    ----------
+    width
+        Width of a code row. It differs from ``dim`` if the method has a dense layer of another width.
+    bits
+        Bits per dim; 32 without codes.
+    progress
+        Share of training done, 0..1, set by the training loop.
+    generator
+        Generator of methods that draw random numbers while they train. Its state is saved with the parameters.
     """
 
     observes: ClassVar[bool] = False  # True: ``observe`` is called with every batch before its backward
@@ -76,13 +95,13 @@ class Quantizer(nn.Module):
         self.width = sum(self.segments)
         self.bits: int = getattr(settings, "bits", 32)
         self.progress = 0.0
-        self.generator: torch.Generator | None = None  # methods that draw put theirs here, to be saved with the rest
+        self.generator: torch.Generator | None = None
         self._columns: Tensor  # the segment of each dim, (width,)
         columns = torch.arange(len(self.segments)).repeat_interleave(torch.tensor(self.segments))
         self.register_buffer("_columns", columns, persistent=False)
 
     def get_extra_state(self) -> Tensor:
-        """The state of the random generator, if the method has one, so that a resumed run draws on."""
+        """The state of ``generator``, if the method has one, so that a resumed run continues its stream."""
         return torch.empty(0, dtype=torch.uint8) if self.generator is None else self.generator.get_state()
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -90,54 +109,54 @@ class Quantizer(nn.Module):
             self.generator.set_state(state.cpu())
 
     def calibrate(self, x: Tensor) -> None:
-        """Look at this side's initial rows (N, D) once, before training."""
+        """Adapt to the initial rows (N, D) of this side, once, before training."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The values of the codes of ``x``, (N, D) -> (N, width), differentiable as the method has it.
+        """The values of the codes of ``x``, (N, D) -> (N, width), with the gradient of the method.
 
-        A method applied after training (``trained = False`` in its settings) gives ``x`` itself while training.
+        A method that is applied after training (``trained = False`` in its settings) returns ``x`` during training.
         """
         return x if self.training and not self.settings.trained else self.values(*self.grid(x))
 
     def target(self, x: Tensor) -> Tensor:
-        """What the codes of ``x`` stand for, (N, D) -> (N, width): ``x``, unless the method transforms rows first."""
+        """The rows that the codes of ``x`` approximate, (N, D) -> (N, width): ``x``, if it is not transformed."""
         return x
 
     def observe(self, side: Literal["users", "items"], views: Views, loss: Loss, value: Tensor) -> None:
-        """Look at a batch's ``value`` = loss(views) before its backward, for methods that use its derivatives."""
+        """Use derivatives of a batch's ``value`` = loss(views), before its backward."""
 
     def finish(self, rows: Tensor, everything: Tensor) -> None:
-        """Look at this side's final real rows, and at those of both sides (for what they must share)."""
+        """Adapt to the final real rows of this side, and to those of both sides where they must share something."""
 
     def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes as whole numbers in a float tensor (N, width), and scale and offset, each (N or 1, segments)."""
+        """Codes, as integers in a float tensor (N, width); and their scale and offset, (N or 1, segments) each."""
         raise NotImplementedError
 
     def row_grid(self) -> RowGrid | None:
-        """The grid of rows with scales of their own, for new users; None where their scales tell it."""
+        """The grid of rows that have their own scale, for new users; None if the scales determine it."""
         return None
 
     def values(self, codes: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
-        """``scale * codes + offset`` in the order and precision of CodeTable.decode."""
+        """``scale * codes + offset``, computed in the order and precision of CodeTable.decode."""
         return codes * self.spread(scale) + self.spread(offset)
 
     def spread(self, by_segment: Tensor) -> Tensor:
-        """(n, segments) -> (n, width), or (n, 1), which broadcasts, where there is one segment."""
+        """(n, segments) -> (n, width); with one segment (n, 1), which broadcasts."""
         return by_segment if len(self.segments) == 1 else by_segment.index_select(1, self._columns)
 
     def segment_means(self, x: Tensor) -> Tensor:
-        """The mean of each row's blocks, (n, width) -> (n, segments)."""
+        """The mean of each block of a row, (n, width) -> (n, segments)."""
         if len(set(self.segments)) == 1:
             return x.reshape(len(x), len(self.segments), self.segments[0]).mean(2)
         return torch.stack([block.mean(1) for block in self.blocks(x)], dim=1)
 
     def blocks(self, x: Tensor) -> tuple[Tensor, ...]:
-        """A row's blocks, (n, width) -> one (n, d) a segment."""
+        """The blocks of rows, (n, width) -> one (n, d) per segment."""
         return torch.split(x, list(self.segments), dim=1)
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> CodeTable | npt.NDArray[np.float32]:
-        """The rows' codes as training leaves them: what is packed, shipped and evaluated."""
+        """The codes of rows after training. These are packed, shipped and evaluated."""
         codes, scale, offset = self.grid(x)
         return CodeTable(
             codes.to(torch.uint8).cpu().numpy(),
@@ -149,11 +168,11 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def diagnostics(self, x: Tensor) -> dict[str, Any]:
-        """What the log says of this side's rows: quantization error, code entropy and dead dimensions.
+        """Figures on the codes of these rows, for the log.
 
-        ``quantization_error`` is the mean squared error over the mean square of what the codes stand for; ``entropy``
-        the mean over dims of the code's entropy in bits (at most ``bits``); ``dead`` the share of dims whose code is
-        the same in every row.
+        ``quantization_error`` is the mean squared error of the values, relative to the mean square of ``target(x)``.
+        ``entropy`` is the mean entropy of a dim's codes in bits, at most ``bits``. ``dead`` is the share of dims that
+        have the same code in every row.
         """
         codes, scale, offset = self.grid(x)
         target = self.target(x)
@@ -167,7 +186,7 @@ class Quantizer(nn.Module):
         }
 
     def _level_counts(self, codes: Tensor) -> Tensor:
-        """How often each dim has each code, (width, levels): one pass; a comparison a level is 60 times slower."""
+        """How often each dim has each code, (width, levels), in one pass; one comparison per level is much slower."""
         levels = 1 << self.bits
         first = torch.arange(self.width, device=codes.device) * levels
         counts = torch.zeros(self.width * levels, device=codes.device)
@@ -177,7 +196,7 @@ class Quantizer(nn.Module):
 
 
 class SignQuantizer(Quantizer):
-    """One bit a dim, -a or +a with a = ``magnitude``; 0 counts as positive. Subclasses give the backward."""
+    """One bit per dim, -a or +a with a = ``magnitude``; 0 counts as positive. Subclasses define the backward."""
 
     def __init__(self, dim: int, segments: tuple[int, ...], settings: QuantizerSettings) -> None:
         super().__init__(dim, segments, settings)
@@ -185,7 +204,7 @@ class SignQuantizer(Quantizer):
         self.register_buffer("_one", torch.ones(1, len(self.segments)), persistent=False)
 
     def magnitude(self, target: Tensor) -> Tensor:
-        """a of each segment, (N or 1, segments); 1 unless the method says otherwise."""
+        """a of each segment, (N or 1, segments); 1 by default."""
         return self._one
 
     def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -195,5 +214,5 @@ class SignQuantizer(Quantizer):
 
 
 def signs(x: Tensor) -> Tensor:
-    """1 where x >= 0, else 0, in x's type: the codes of one bit."""
+    """1 where x >= 0, else 0, in the type of x: the codes of one bit."""
     return (x >= 0).to(x.dtype)

@@ -1,21 +1,22 @@
-"""BGCH (Chen et al., WWW 2023): signs by layer, trained through a Fourier series, on features made to disperse.
+"""BGCH (Chen et al., WWW 2023): signs per layer, trained through a Fourier series, on dispersed features.
 
-Claim: graph convolution pulls all embeddings towards one direction, where signs tell nothing apart. So, before the
-sign, take a part of the rows' main direction away; and give the sign the derivative of its Fourier series. For
-each segment l (a propagation layer), X_l the rows' blocks and p_l the main direction of X_l' X_l:
+Claim: graph convolution pulls all embeddings towards one direction, where signs cannot tell them apart. So part of the
+main direction of the rows is removed before the sign, and the gradient of the sign is the derivative of its Fourier
+series. For each segment l (a propagation layer), with X_l the blocks of the rows and p_l the main direction of
+X_l' X_l:
 
     X_l - eta X_l p_l p_l'                        feature dispersion, p_l by power iterations
-    t_l = (X_l - eta X_l p_l p_l') W_l            linear
-    value_l = mean|t_l| sign(t_l)                 mean over the row's block
-    d sign(t) / dt ~ sum over odd i < terms of (4 frequency / pi) cos(i frequency t), held within [-1, 1]
+    t_l = (X_l - eta X_l p_l p_l') W_l            linear layer
+    value_l = mean|t_l| sign(t_l)                 mean over the block of a row
+    d sign(t) / dt ~ sum over odd i < terms of (4 frequency / pi) cos(i frequency t), clipped to [-1, 1]
 
-and mean|t_l| has its own gradient. At frequency 1 and 4 terms the derivative is 1 up to |t| = 0.59, falls to 0 at
-pi / 4 and is negative beyond, which drives values back towards zero.
+mean|t_l| has its own gradient. With frequency 1 and 4 terms the derivative is 1 up to |t| = 0.59, falls to 0 at pi / 4
+and is negative beyond, which drives values back towards zero.
 
-Departs from the paper: dispersion is part of the quantizer and not of the convolution, so that it goes with any
-encoder; p_l is kept from batch to batch and turned by ``iterations`` steps on each, and stands still in evaluation;
-W_l starts as a random rotation, the same on both sides. eta and the two iterations are the published ones, the
-series' frequency and number of terms ours. The cross-entropy on layer 0 is a matter of the loss.
+Differs from the paper: dispersion is part of the quantizer and not of the convolution, so that it works with any
+encoder. p_l is kept from batch to batch, moved by ``iterations`` steps on each, and fixed in evaluation. W_l starts as
+a random rotation, the same on both sides. eta and the two iterations are the published values; the frequency and the
+number of terms are ours. The cross-entropy on layer 0 belongs to a loss.
 """
 
 from __future__ import annotations
@@ -53,14 +54,14 @@ class _Sign(torch.autograd.Function):
 
 @quantizers.register("bgch", BGCHSettings)
 class BGCH(SignQuantizer):
-    """Sign times mean magnitude by row and layer, of dispersed rows through a linear layer."""
+    """Sign times mean magnitude per row and layer, of dispersed rows after a linear layer."""
 
     def __init__(self, dim: int, segments: tuple[int, ...], generator: torch.Generator, settings: BGCHSettings) -> None:
         super().__init__(dim, segments, settings)
         self.terms, self.frequency = settings.terms, settings.frequency
         self.eta, self.iterations = settings.eta, settings.iterations
         self.weights = nn.ParameterList([random_rotation(width, generator) for width in self.segments])
-        self.direction: Tensor  # p of every segment in a row, (width,)
+        self.direction: Tensor  # p of all segments, (width,)
         direction = torch.randn(self.width, generator=generator)
         self.register_buffer("direction", torch.cat([functional.normalize(p, dim=0) for p in self._split(direction)]))
 
@@ -85,7 +86,7 @@ class BGCH(SignQuantizer):
 
     @torch.no_grad()
     def _turn(self, x: Tensor) -> None:
-        """Power iterations of p on these rows; rows of nothing leave it as it is."""
+        """Power iterations of p on these rows. Rows of zeros do not change it."""
         directions = []
         for block, p in zip(self.blocks(x), self._split(self.direction), strict=True):
             for _ in range(self.iterations):

@@ -1,19 +1,19 @@
 """BiGeaR (Chen et al., KDD 2022): a sign and a magnitude for each layer of each node.
 
-Claim: one bit a dim keeps most of a graph encoder's ranking if every propagation layer is coded by itself with the
-length it had, deeper layers weigh more, and the sign's gradient is a true approximation of its derivative. For the
-segments l = 0..L of a row, e_l the block of layer l:
+Claim: one bit per dim keeps most of the ranking of a graph encoder if each propagation layer is coded by itself with
+its own magnitude, deeper layers have more weight, and the gradient of the sign approximates its true derivative. For
+the segments l = 0..L of a row, with e_l the block of layer l:
 
     value_l = (l + 1) / (L + 1) * mean|e_l| * sign(e_l)
 
-so a row has L + 1 floats beside its bits. Backward of sign: Dirac's delta as a narrow Gaussian,
+So a row has L + 1 floats beside its bits. The backward of the sign is Dirac's delta as a narrow Gaussian:
 
-    d sign(x) / dx ~ gamma exp(-(gamma x)^2) / sqrt(pi), held within [1e-8, 1]
+    d sign(x) / dx ~ gamma exp(-(gamma x)^2) / sqrt(pi), clipped to [1e-8, 1]
 
-and mean|e_l| has its own gradient. The other half of the method, distillation from a float teacher, is a loss.
+mean|e_l| has its own gradient. The other half of the method, distillation from a float32 teacher, is a loss.
 
-Departs from the paper: the paper's bump is known to us in shape; the factor 2 of a sign's derivative is left to the
-learning rate. That the gradient passes through mean|e_l| is our reading.
+Differs from the paper: only the shape of the paper's bump is known to us, and the factor 2 of the derivative of a sign
+is left to the learning rate. That the gradient passes through mean|e_l| is our reading.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class _Sign(torch.autograd.Function):
 
 @quantizers.register("bigear", BiGeaRSettings)
 class BiGeaR(SignQuantizer):
-    """Sign times mean magnitude by row and layer, deeper layers weighing more."""
+    """Sign times mean magnitude per row and layer, with more weight on deeper layers."""
 
     def __init__(self, dim: int, segments: tuple[int, ...], settings: BiGeaRSettings) -> None:
         super().__init__(dim, segments, settings)

@@ -1,16 +1,16 @@
-"""DoReFa (Zhou et al., 2016, arXiv 1606.06160): its quantizer of weights, on embeddings, one range a segment.
+"""DoReFa (Zhou et al., 2016, arXiv 1606.06160): its quantizer of weights, applied to embeddings, one range per segment.
 
-Claim: squash with tanh, stretch to [0, 1], round there with a straight-through gradient, and no value is ever
-clipped. With n = 2^b - 1 and M = max |tanh(x)|:
+Claim: tanh squashes all values into a range, so nothing has to be clipped; round there with a straight-through
+gradient. With n = 2^b - 1 and M = max |tanh(x)|:
 
     r = tanh(x) / (2 M) + 1/2,   code = round(n r),   value = 2 code / n - 1        b > 1
     value = mean|x| sign(x)                                                         b = 1
 
-Backward: round is the identity, so dL/dx = g (1 - tanh(x)^2) / M for more than one bit, where |tanh(x)| <= M, and
-dL/dx = g at one bit. M and mean|x| count as constants.
+Backward: rounding is the identity. So dL/dx = g (1 - tanh(x)^2) / M for several bits, if |tanh(x)| <= M, and dL/dx = g
+for one bit. M and mean|x| are constants in the backward.
 
-Departs from the paper: M and mean|x| are moving averages over batches, because a code must not depend on which rows
-are coded together with it; what exceeds M is clipped.
+Differs from the paper: M and mean|x| are moving averages over batches, because a code must not depend on the rows that
+are coded with it. Values above M are clipped.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ SMALLEST = 1e-6
 
 @quantizers.register("dorefa", DoReFaSettings)
 class DoReFa(Quantizer):
-    """Uniform grid on tanh of the rows, in [-1, 1]; at one bit their sign times their mean magnitude."""
+    """Uniform grid on the tanh of a row, in [-1, 1]; with one bit, its sign times its mean magnitude."""
 
     def __init__(self, dim: int, segments: tuple[int, ...], settings: DoReFaSettings) -> None:
         super().__init__(dim, segments, settings)
         self.momentum = settings.momentum
-        self.reach: Tensor  # M, at one bit mean|x|; (1, segments)
+        self.reach: Tensor  # M, or mean|x| with one bit, (1, segments)
         self.register_buffer("reach", torch.ones(1, len(self.segments)))
 
     @torch.no_grad()
@@ -59,7 +59,7 @@ class DoReFa(Quantizer):
         return signs(x) if self.bits == 1 else self._levels(x).round(), *self._affine()
 
     def _levels(self, x: Tensor) -> Tensor:
-        """n r, between 0 and n."""
+        """n r, from 0 to n."""
         top = (1 << self.bits) - 1
         return ((x.tanh() / self.spread(2 * self.reach) + 0.5) * top).clamp(0, top)
 

@@ -1,4 +1,4 @@
-"""No quantizer: rows stay float32. The accuracy that every quantizer is measured against, at 32 bits a dim."""
+"""No quantization: rows stay float32, at 32 bits per dim. The accuracy that every quantizer is compared with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @quantizers.register("float32", Float32Settings)
 class Float32(Quantizer):
-    """The identity; ``encode`` gives the rows themselves, float32 (N, D)."""
+    """The identity. ``encode`` returns the rows themselves, float32 (N, D)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x

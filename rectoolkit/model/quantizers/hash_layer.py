@@ -1,10 +1,10 @@
-"""HashGNN's hash layer (Tan et al., WWW 2020): a dense layer and tanh before the codes, and guidance while training.
+"""HashGNN's hash layer (Tan et al., WWW 2020): a dense layer and tanh before the codes, and guidance during training.
 
     h = tanh(W x + b)
 
-W starts as a rotation, the same for both sides, scaled so that W x has unit deviation (embeddings start near 0.1,
-where tanh does not bend). Guidance: in training each row is, with probability beta, its code's value, and else h;
-beta grows to 1 in steps of ``growth`` over the first ``ramp`` of training, and what follows trains what is shipped.
+W starts as a rotation, the same for both sides, scaled so that W x has deviation 1 (embeddings start near 0.1, where
+tanh is almost linear). Guidance: in training each row is coded with probability beta, and is h otherwise. beta grows to
+1 in steps of ``growth`` over the first ``ramp`` of training. The rest of training sees only codes, as they are shipped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GROWTH = 0.02
 
 
 class HashLayer(nn.Module):
-    """Rows (N, dim) -> h (N, width), within -1..1."""
+    """Rows (N, dim) -> h (N, width), between -1 and 1."""
 
     def __init__(self, dim: int, width: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class HashLayer(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, x: Tensor) -> None:
-        """Scale W by this side's untrained rows."""
+        """Scale W by the untrained rows of this side."""
         self.weight.div_((x @ self.weight.T).std(correction=0).clamp(min=1e-6))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,10 +40,10 @@ class HashLayer(nn.Module):
 
 
 def guidance(progress: float, ramp: float, growth: float = GROWTH) -> float:
-    """beta, the probability that a row is its code, at a share ``progress`` of training; 1 without a ``ramp``."""
+    """beta, the probability that a row is coded, at the share ``progress`` of training; 1 without a ``ramp``."""
     return min(1.0, growth * int(progress / ramp / growth + 1e-9)) if ramp else 1.0
 
 
 def coded_rows(x: Tensor, beta: float, generator: torch.Generator | None) -> Tensor:
-    """Which of the rows ``x`` (N, D) are their codes this time, each with probability ``beta``: bool (N,)."""
+    """Which of the rows ``x`` (N, D) are coded this time, each with probability ``beta``: bool (N,)."""
     return torch.rand(len(x), generator=generator).to(x.device) < beta

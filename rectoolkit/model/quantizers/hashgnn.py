@@ -1,20 +1,20 @@
-"""HashGNN's hash layer (Tan et al., WWW 2020): a dense layer, tanh, sign, and guidance.
+"""HashGNN's quantizer (Tan et al., WWW 2020): a dense layer, tanh, sign, and guidance.
 
-Claim: a straight-through sign alone gives the encoder a poor gradient early on. So in training each row is, with
-probability beta, its code, and else its continuous value; beta grows to 1 in steps of 0.02:
+Claim: a straight-through sign alone gives the encoder a poor gradient early in training. So each row is coded with
+probability beta, and keeps its continuous value otherwise; beta grows to 1 in steps of 0.02:
 
     h = tanh(W x + b),   code = sign(h)
     training: value = code with probability beta, else h, row by row
     backward: sign is the identity, so dL/dh = g in both cases
 
-``width`` is the number of bits a row, as wide as the encoder's row by default; ``magnitude`` multiplies all values
-(1 as published): the wider the row, the smaller it must be for inner products to suit a logistic loss. The
-continuous part of the method's loss (cross-entropy beside ranking) is the loss ``hashgnn``.
+``width`` is the number of bits per row, by default the width of the encoder's row. ``magnitude`` multiplies all values
+(1 in the paper): the wider the row, the smaller it must be for inner products to suit a logistic loss. The loss
+``hashgnn`` is the method's loss, cross-entropy beside ranking.
 
-Departs from the paper: beta's steps are spread evenly over the first ``ramp`` of training, so that a schedule does not
-hang on the number of batches, and the last part trains what is shipped; each side has a dense layer of its own,
-which start alike, scaled so that W x has unit deviation (embeddings start near 0.1, where tanh does not bend). The
-paper's evaluation ranks 500 candidates again by their continuous values; here codes alone rank.
+Differs from the paper: the steps of beta are spread evenly over the first ``ramp`` of training, so that the schedule
+does not depend on the number of batches, and the rest of training sees only codes, as they are shipped. Each side has
+its own dense layer; both start equal, scaled so that W x has deviation 1. The paper's evaluation ranks 500 candidates
+again by their continuous values; here codes alone rank.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @quantizers.register("hashgnn", HashGNNSettings)
 class HashGNN(SignQuantizer):
-    """Sign of a tanh dense layer, guided by its continuous value while training."""
+    """Sign of a dense layer with tanh, guided by its continuous value during training."""
 
     def __init__(
         self, dim: int, segments: tuple[int, ...], generator: torch.Generator, settings: HashGNNSettings

@@ -1,19 +1,19 @@
-"""HashNet (Cao et al., ICCV 2017): signs by continuation.
+"""HashNet (Cao et al., ICCV 2017): learning signs by continuation.
 
-Claim: a sign cannot be trained, but tanh(s x) can, and becomes the sign as s grows. Training begins with a smooth
-problem and ends beside the binary one:
+Claim: a sign cannot be trained, but tanh(s x) can, and it becomes the sign as s grows. Training starts with a smooth
+problem and ends close to the binary one:
 
-    training: value = a tanh(s x),   backward: dL/dx = g a s (1 - tanh(s x)^2)
-    test:     value = a sign(x)
+    training:   value = a tanh(s x),   backward: dL/dx = g a s (1 - tanh(s x)^2)
+    evaluation: value = a sign(x)
 
-The published schedule is s = (1 + 0.005 t)^0.5 at step t, renewed every 200 steps. Here the same square-root law
-runs over the share p of training done, s = (1 + (sharpness^2 - 1) p)^0.5, from 1 to ``sharpness``; 7.1 is where the
-published law stands after 10,000 steps.
+The published schedule is s = (1 + 0.005 t)^0.5 at step t, updated every 200 steps. Here the same square-root law runs
+over the share p of training, s = (1 + (sharpness^2 - 1) p)^0.5, from 1 to ``sharpness``. The published law reaches the
+default, 7.1, after 10,000 steps.
 
-Departs from the paper: s follows the share of training and is renewed with it; x is measured in deviations of the
-untrained rows of its segment, because embeddings start near 0.1 where tanh(x) is no bend at all; and the loss is
-the recipe's, not the weighted likelihood of pairs of images. ``magnitude`` is a, the length of a coded dim: with
-64 dims of +-1, inner products reach 64, and a below 1 acts as the likelihood's own scale of the product does.
+Differs from the paper: s depends on the share of training. x is measured in deviations of the untrained rows of its
+segment, because embeddings start near 0.1, where tanh(x) is almost linear. The loss is that of the recipe, not the
+weighted likelihood of pairs of images. ``magnitude`` is a, the length of a coded dim. With 64 dims of +-1 inner
+products reach 64; a below 1 has the effect of the scale that the paper's likelihood applies to inner products.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @quantizers.register("hashnet", HashNetSettings)
 class HashNet(SignQuantizer):
-    """tanh(s x) with s growing over training; sign at test."""
+    """tanh(s x) with s growing during training; the sign in evaluation."""
 
     def __init__(self, dim: int, segments: tuple[int, ...], settings: HashNetSettings) -> None:
         super().__init__(dim, segments, settings)
@@ -51,7 +51,7 @@ class HashNet(SignQuantizer):
         return self.scale * torch.tanh(self.slope() * self.target(x))
 
     def slope(self) -> float:
-        """s, at the present share of training."""
+        """s at the current share of training."""
         return float((1 + (self.sharpness**2 - 1) * self.progress) ** 0.5)
 
     def target(self, x: Tensor) -> Tensor:

@@ -1,19 +1,19 @@
-"""ITQ, iterative quantization (Gong and Lazebnik, CVPR 2011): the rotation whose signs lose least.
+"""ITQ, iterative quantization (Gong and Lazebnik, CVPR 2011): signs under the rotation that loses least.
 
-Claim: of all rotations R, take the one under which rows lie nearest to the corners of the cube, by turns:
+Claim: of all rotations R, choose the one that brings rows closest to the corners of the cube, by alternating between
 
-    B = sign(V R)                  codes for a fixed rotation
-    R = S_hat S'                   where the SVD of B' V is S Omega S_hat': the best rotation for fixed codes
+    B = sign(V R)                  the best codes for a fixed rotation
+    R = S_hat S'                   the best rotation for fixed codes, where the SVD of B' V is S Omega S_hat'
 
-from a random rotation on; each turn lowers |B - V R|^2. V holds the rows of both sides, because they must share R:
-inner products survive a common rotation only.
+starting from a random rotation. Each iteration lowers |B - V R|^2. V holds the rows of both sides, which must share R:
+inner products are kept only by a common rotation.
 
-There is no gradient: training goes on in float32.
+There is no gradient: training runs in float32.
 
-Departs from the paper: no PCA, since an embedding is already as wide as its code; no centring, since rows are
-ranked by inner products, whose zero has a meaning: to take a mean from the user rows would change the ranking. R is
-fitted on at most ``rows`` rows taken evenly from the two sides, and always from the same start, so that how often
-a run was evaluated on its way changes nothing. ``scale = "row"`` keeps each row's length at 8 bytes a row.
+Differs from the paper: no PCA, because an embedding is already as wide as its code. No centring, because rows are
+ranked by inner products: subtracting a mean from the user rows would change the ranking. R is fitted to at most
+``rows`` rows, taken evenly from both sides, and always from the same start, so that evaluating a run more often changes
+nothing. ``scale = "row"`` keeps the length of each row, for 2 more bytes per row.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @quantizers.register("itq", ITQSettings)
 class ITQ(Rotated):
-    """Signs of rows under a rotation fitted to them."""
+    """Signs of rows under a rotation that is fitted to them."""
 
     def __init__(self, dim: int, segments: tuple[int, ...], generator: torch.Generator, settings: ITQSettings) -> None:
         super().__init__(dim, segments, generator, settings)

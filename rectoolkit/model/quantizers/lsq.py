@@ -1,21 +1,21 @@
-"""LSQ, learned step size quantization (Esser et al., ICLR 2020), for signed rows, one step a segment.
+"""LSQ, learned step size quantization (Esser et al., ICLR 2020), for signed rows, with one step per segment.
 
-Claim: the step s of the grid is best learned with everything else, from a gradient that sees how near a value lies
-to the point where its code changes. With Qn = 2^(b-1), Qp = 2^(b-1) - 1 and v = x / s:
+Claim: the step s of the grid should be learned with everything else, from a gradient that depends on how near a value
+is to the point where its code changes. With Qn = 2^(b-1), Qp = 2^(b-1) - 1 and v = x / s:
 
     code = round(clip(v, -Qn, Qp)),   value = s code
 
 Backward, with g = dL/dvalue:
 
-    dL/dx = g where -Qn <= v <= Qp, else 0
+    dL/dx = g if -Qn <= v <= Qp, else 0
     dL/ds = 1 / sqrt(N Qp) * sum of g times { round(v) - v inside;  -Qn below;  Qp above }
 
-over the N elements of the segment in the batch. s starts at 2 mean|x| / sqrt(Qp).
+The sum is over the N elements of the segment in the batch. s starts at 2 mean|x| / sqrt(Qp).
 
-Departs from the paper: at one bit the signed range has the two codes -1 and 0 and Qp = 0; here it is {-1, +1} with
-Qn = Qp = 1 and code = sign(v). (s = mean|x| has the least squared error there, but clips 42% of Gaussian rows,
-which then have no gradient; the published start clips 11%.) A step that training drives below zero counts by its
-magnitude, so that it can come back.
+Differs from the paper: with one bit the signed range would have the codes -1 and 0, and Qp = 0; here the codes are -1
+and +1, with Qn = Qp = 1 and code = sign(v). (s = mean|x| has the least squared error there, but clips 42 % of Gaussian
+rows, which then have no gradient; the published start clips 11 %.) A step that training makes negative counts by its
+magnitude, so that it can recover.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _ScaleGradient(torch.autograd.Function):
 
 @quantizers.register("lsq", LSQSettings)
 class LSQ(Quantizer):
-    """Uniform grid through zero whose step is a parameter."""
+    """Uniform grid through zero with a learned step."""
 
     def __init__(self, dim: int, segments: tuple[int, ...], settings: LSQSettings) -> None:
         super().__init__(dim, segments, settings)

@@ -1,20 +1,19 @@
-"""PACT, parameterised clipping (Choi et al., 2018, arXiv 1805.06085), for signed rows, one clip a segment.
+"""PACT, parameterised clipping (Choi et al., 2018, arXiv 1805.06085), for signed rows, with one bound per segment.
 
-Claim: where to clip matters more than how to round; learn the clip alpha and leave rounding to the straight-through
-estimator. With step = 2 alpha / (2^b - 1):
+Claim: the clipping bound matters more than the rounding. PACT learns the bound alpha and uses the straight-through
+estimator for rounding. With step = 2 alpha / (2^b - 1):
 
     y = clip(x, -alpha, alpha),   value = step round((y + alpha) / step) - alpha
 
 Backward, with g = dL/dvalue and rounding taken as the identity:
 
-    dL/dx = g where |x| <= alpha, else 0
+    dL/dx = g if |x| <= alpha, else 0
     dL/dalpha = sum of g over x > alpha - sum of g over x < -alpha + decay alpha
 
-Unlike LSQ's step or gste's learned bounds, alpha has no gradient from what lies inside the clip.
+Unlike LSQ's step or the learned bounds of gste, alpha gets no gradient from values inside the bounds.
 
-Departs from the paper: rows of embeddings are signed, so the clip is on both sides of zero and not on [0, alpha];
-alpha starts at three deviations of the untrained rows. The paper's penalty on alpha is ``decay``, whose default is
-ours.
+Differs from the paper: embeddings are signed, so the bounds are -alpha and alpha and not 0 and alpha. alpha starts at
+three deviations of the untrained rows. ``decay`` is the paper's penalty on alpha; its default is ours.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ SMALLEST = 1e-6
 
 
 class _Decay(torch.autograd.Function):
-    """The identity, whose gradient is that of a further term decay / 2 alpha^2 in the loss."""
+    """The identity, with the gradient of an additional term decay / 2 alpha^2 in the loss."""
 
     @staticmethod
     def forward(ctx: Any, alpha: Tensor, decay: float) -> Tensor:
@@ -51,7 +50,7 @@ class _Decay(torch.autograd.Function):
 
 @quantizers.register("pact", PACTSettings)
 class PACT(Quantizer):
-    """Uniform grid between -alpha and alpha, alpha a parameter moved by what it clips."""
+    """Uniform grid between -alpha and alpha. The clipped values move the parameter alpha."""
 
     def __init__(self, dim: int, segments: tuple[int, ...], settings: PACTSettings) -> None:
         super().__init__(dim, segments, settings)

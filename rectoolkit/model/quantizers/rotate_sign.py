@@ -1,19 +1,19 @@
-"""Random rotation, then the grid that is best for a Gaussian: post-training codes with nothing fitted but a scale.
+"""Random rotation, then the uniform grid that is best for Gaussian values: post-training codes with one fitted scale.
 
-Claim: a random rotation R, common to both sides, keeps every inner product and spreads a row's energy evenly over
-its dims, so that each dim looks Gaussian and one step serves all. At one bit it is the sign of random hyperplanes
-(Charikar, STOC 2002): the share of bits in which two codes agree estimates the angle between the rows. With t = R x:
+Claim: a random rotation R that both sides share keeps every inner product and spreads the energy of a row evenly over
+its dims. Each dim then looks Gaussian, and one step serves all. With one bit this is the sign of random hyperplanes
+(Charikar, STOC 2002): the share of equal bits of two codes estimates the angle between the rows. With t = R x:
 
-    code = floor(t / step) + 2^(b-1), held within 0..2^b - 1,   value = step (code - (2^b - 1) / 2)
+    code = floor(t / step) + 2^(b-1), clipped to 0..2^b - 1,   value = step (code - (2^b - 1) / 2)
 
     step = deviation of t * {1.596, 0.9957, 0.5860, 0.3352, 0.1881, 0.1041, 0.0569, 0.0308} for 1..8 bits
 
-the steps of the uniform quantizer with least squared error for a Gaussian (Max, 1960). The grid is symmetric about
-zero: zero is the threshold, because the rows' inner products, and not their differences, are what is ranked.
+These are the steps with the least squared error for a Gaussian (Max, 1960). The grid is symmetric about zero, which is
+a threshold, because inner products of rows are ranked, and not their differences.
 
-There is no gradient: training goes on in float32. ``scale = "row"`` keeps each row's length at 8 bytes a row; of an
-item that is most of its popularity. A rotation mixes the blocks of an encoder that concatenates, so a code row is
-one segment.
+There is no gradient: training runs in float32. ``scale = "row"`` keeps the length of each row, for 2 more bytes per
+row; for an item most of this is its popularity. A rotation mixes the blocks of an encoder that concatenates layers, so
+a code row is one segment.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ GAUSSIAN_STEPS = (1.596, 0.9957, 0.5860, 0.3352, 0.1881, 0.1041, 0.0569, 0.0308)
 
 @quantizers.register("rotate_sign", RotateSignSettings)
 class RotateSign(Rotated):
-    """Codes of randomly rotated rows on a symmetric grid; at one bit their sign."""
+    """Codes of randomly rotated rows on a symmetric grid; with one bit, their signs."""
 
     def __init__(
         self, dim: int, segments: tuple[int, ...], generator: torch.Generator, settings: RotateSignSettings
@@ -45,7 +45,7 @@ class RotateSign(Rotated):
         self.register_buffer("deviation", torch.ones(1, 1))
 
     def finish(self, rows: Tensor, everything: Tensor) -> None:
-        self.deviation.copy_(rows.square().mean().sqrt())  # a rotation keeps it
+        self.deviation.copy_(rows.square().mean().sqrt())  # a rotation does not change it
 
     def target(self, x: Tensor) -> Tensor:
         return x @ self.rotation.T

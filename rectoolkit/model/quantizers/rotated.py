@@ -1,7 +1,7 @@
-"""What rotate_sign and itq share: codes of rows under one rotation, made after training in float32.
+"""Base class of ``rotate_sign`` and ``itq``: codes of rotated rows, made after training in float32.
 
-Inner products survive a rotation that both sides have in common: the generator stands in the same state for both. The
-rotated row is one segment, whatever blocks the encoder's rows had.
+Inner products do not change under a rotation that both sides share; the generator is in the same state for both. The
+rotated row is one segment, whatever the blocks of the encoder's rows were.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Rotated(Quantizer):
-    """Rows under a rotation that begins at random; subclasses say how they are coded."""
+    """Rows under a rotation, which starts random. Subclasses define the codes."""
 
     def __init__(
         self, dim: int, segments: tuple[int, ...], generator: torch.Generator, settings: RotatedSettings

@@ -1,12 +1,13 @@
-"""Rounding a trained float model to a uniform grid: no training at all, the first floor under every trained method.
+"""Post-training rounding to a uniform grid, the first baseline for trained methods.
 
     code = round((clip(x, low, high) - low) / step),   value = step code + low,   step = (high - low) / (2^b - 1)
 
-one grid a segment, whose bounds are the extremes of this side's final rows, or the values that leave out the outer
-``100 - percentile`` percent, half at each end. At one bit the two values are the bounds themselves, so ``percentile``
-acts as a scale only while the rows lie evenly around zero; ``rotate_sign`` and ``itq`` are made for one bit.
+There is one grid per segment. Its bounds are the minimum and maximum of the final rows of this side, or the values that
+leave out the outer ``100 - percentile`` percent, half at each end. With one bit the two values are the bounds
+themselves, so ``percentile`` acts as a scale, and only if the rows are centred on zero; ``rotate_sign`` and ``itq`` are
+made for one bit.
 
-There is no gradient: training goes on in float32. Source: common practice; nothing to depart from.
+There is no gradient: training runs in float32. Source: common practice.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 @quantizers.register("round", RoundSettings)
 class Round(UniformQuantizer):
-    """Uniform grid laid over the final rows of a float model."""
+    """Uniform grid over the final rows of a float32 model."""
 
     def __init__(self, dim: int, segments: tuple[int, ...], settings: RoundSettings) -> None:
         super().__init__(dim, segments, None, UniformSettings(bits=settings.bits, scale=settings.scale))
@@ -34,7 +35,7 @@ class Round(UniformQuantizer):
         self.share = settings.percentile if settings.extent == "percentile" else 100.0
 
     def calibrate(self, x: Tensor) -> None:
-        """Nothing: the untrained rows are not what is rounded."""
+        """Does nothing, because only the final rows are rounded."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x if self.training else super().forward(x)

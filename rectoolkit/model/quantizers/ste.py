@@ -1,8 +1,8 @@
-"""The plain straight-through estimator (Bengio et al., 2013) on HQ-GNN's uniform grid.
+"""The straight-through estimator (Bengio et al., 2013) on HQ-GNN's uniform grid.
 
-Forward: round to the grid. Backward: dL/dx_n = dL/dx_q, as though rounding were the identity; the clip passes
-nothing outside [low, high], or with ``clip = "inward"`` what leads back inside. It is ``gste`` with delta = 0, bit for
-bit, and what gste must beat.
+Forward: round to the grid. Backward: dL/dx_n = dL/dx_q, as if rounding were the identity. A value outside [low, high]
+gets no gradient, or with ``clip = "inward"`` only one that leads back inside. This equals ``gste`` with delta = 0 bit
+for bit, and is the baseline for it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The uniform grid of HQ-GNN, of 1 to 8 bits: what ste and gste train through and ``round`` lays over a float model."""
+"""The uniform grid of HQ-GNN with 1 to 8 bits, the base of ``ste``, ``gste`` and ``round``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _Inward(torch.autograd.Function):
-    """``clipped``, whose gradient also reaches an ``x`` outside the bounds where descent moves it back inside."""
+    """``clipped``; its gradient also reaches an ``x`` outside the bounds if descent moves it back inside."""
 
     @staticmethod
     def forward(ctx: Any, clipped: Tensor, x: Tensor) -> Tensor:
@@ -30,28 +30,29 @@ class _Inward(torch.autograd.Function):
 
 
 class UniformQuantizer(Quantizer):
-    """The b-bit uniform grid of HQ-GNN, one per segment; subclasses say how a gradient passes the rounding.
+    """The b-bit uniform grid of HQ-GNN, one per segment. Subclasses define the gradient of the rounding.
 
         x_c = clip(x, low, high)        step = (high - low) / (2^b - 1)        x_n = (x_c - low) / step
         x_q = round(x_n) in 0..2^b-1    value = step x_q + low
 
-    ``bounds = "average"``: low and high follow the range of the training rows by a moving average, without gradient.
-    ``"learned"``: they are parameters that start at the initial range, and get the gradient that the formula gives.
-    A range that has collapsed, or whose learned bounds have crossed, is taken from low on and ``1e-6`` wide, so that
-    codes and values stay finite.
+    Bounds. With ``bounds = "average"``, low and high follow the range of the training rows as a moving average, without
+    gradient. With ``"learned"`` they are parameters, which start at the initial range and get the gradient of the
+    formula. If a range has collapsed, or learned bounds have crossed, the grid starts at low and is ``1e-6`` wide, so
+    that codes and values stay finite.
 
-    ``clip = "nothing"``, as published: a value outside the bounds gets no gradient, and stays there until its
-    neighbours move it; on a grid of 1.5 deviations that is one in eight. ``"inward"`` (ours) also passes what a step of
-    descent brings it back by; what would drive it further out is held back, for no code lies there.
+    Clipping. With ``clip = "nothing"``, as published, a value outside the bounds gets no gradient and stays there until
+    its neighbours move it; on a grid of 1.5 deviations this is one value in eight. ``"inward"`` (ours) also passes a
+    gradient whose descent step moves the value back inside. A gradient that would move it further out is dropped,
+    because there are no codes out there.
 
-    ``scale = "row"``: the grid lies over each row's block in units of its own root mean square m, and the row keeps m
-    for itself, scale = step m f (in bfloat16) and offset = low m f. f = <x, x> / <x, value before f> makes the values'
-    component along x as long as x (Gao and Long's RaBitQ, SIGMOD 2024, does so for one bit); it is taken as a constant
-    by the backward. What a short code gets wrong is the length of a row, by which every user's score of an item errs
-    the same way: so this is worth more than its 2 bytes a row of further bits.
+    Row scales. With ``scale = "row"`` the grid is laid over each block of a row in units of its root mean square m, and
+    the row stores m: scale = step m f (in bfloat16) and offset = low m f. The factor f = <x, x> / <x, value before f>
+    makes the component of the values along x as long as x (for one bit: RaBitQ, Gao and Long, SIGMOD 2024). The
+    backward takes it as a constant. Without it a short code mostly errs in the length of a row, and then the scores of
+    an item err in the same way for all users. So row scales are worth more than the same 2 bytes in further bits.
 
-    ``hash_layer`` and ``guidance`` are HashGNN's (rectoolkit/quantizers/hash_layer.py) on this grid: the rows that are
-    coded are then tanh(W x + b), in one segment. With ``extent = "minmax"`` the grid spans their range, about -1..1.
+    ``hash_layer`` and ``guidance`` put HashGNN's dense layer before this grid (hash_layer.py). The coded rows are then
+    tanh(W x + b), in one segment. With ``extent = "minmax"`` the grid spans their range, about -1..1.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class UniformQuantizer(Quantizer):
     ) -> None:
         super().__init__(dim, (dim,) if settings.hash_layer else segments, settings)
         self.generator, self.ramp = generator, settings.guidance
-        self.coded: Tensor | None = None  # which rows of the batch are their codes, (N,); None: all
+        self.coded: Tensor | None = None  # rows of the batch that are coded, bool (N,); None for all
         self.layer = HashLayer(dim, dim, generator or torch.Generator()) if settings.hash_layer else None
         self.low: Tensor
         self.high: Tensor
@@ -99,7 +100,7 @@ class UniformQuantizer(Quantizer):
         return torch.where(self.coded[:, None], values, rows)
 
     def round(self, normalised: Tensor) -> Tensor:
-        """x_n -> x_q; the backward of this step is the method. Here it passes nothing."""
+        """x_n -> x_q. The backward of this step is the method; here it passes no gradient."""
         return normalised.round()
 
     def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -114,13 +115,13 @@ class UniformQuantizer(Quantizer):
         return {**super().diagnostics(x), "clipped": float(outside.float().mean())}
 
     def step(self) -> Tensor:
-        """Distance of two neighbouring values in the grid's units, (1, segments)."""
+        """Distance between two neighbouring values in the grid's units, (1, segments)."""
         return (self.high - self.low).clamp(min=1e-6) / ((1 << self.bits) - 1)
 
     def in_units(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Rows (N, width) in the units that the grid lies over, and these units (N, segments); None where they are 1.
+        """Rows (N, width) in the units of the grid, and these units (N, segments), or None if they are 1.
 
-        The same rows give the same bits whatever others are coded with them.
+        The result for a row does not depend on the other rows.
         """
         if self.scale == "table":
             return x, None
@@ -142,7 +143,7 @@ class UniformQuantizer(Quantizer):
         return (clipped - low) / self.spread(self.step())
 
     def _affine(self, x: Tensor, unit: Tensor | None, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale and offset of ``codes``, (N or 1, segments) each; ``x`` and ``unit`` as ``in_units`` gives them."""
+        """Scale and offset of ``codes``, (N or 1, segments) each; ``x`` and ``unit`` are those of ``in_units``."""
         step, low = self.step(), self.low
         if unit is None:
             return step, low
@@ -153,7 +154,7 @@ class UniformQuantizer(Quantizer):
         return scale, scale * in_scales(low, step)
 
     def _extent(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """This tensor's range, (1, segments) each."""
+        """Low and high end of this tensor's range, (1, segments) each."""
         ranges = []
         for block in self.blocks(x):
             if self.extent == "minmax":
