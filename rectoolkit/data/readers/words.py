@@ -14,6 +14,7 @@ reading the file again. Only files with faults pay for that. Memory is one block
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -222,7 +223,8 @@ class WordFile:
         if (block := next(self.blocks(), None)) is None:
             return
         lines = enumerate(block.text.decode().split("\n"))
-        (place, first), (_, second), *_ = [*((n, line.split()) for n, line in lines if line.strip()), (0, []), (0, [])]
+        written = [*itertools.islice(((n, line.split()) for n, line in lines if line.strip()), 2), (0, []), (0, [])]
+        place, first, second = *written[0], written[1][1]
         if first and first[0].startswith(("#", "%", "//")):
             block.refuse(place, f"'{first[0]}' begins a comment; remove the line")
         named = usual("user", first[:1]) and usual("item", first[1:2])
