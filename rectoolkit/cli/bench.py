@@ -43,7 +43,7 @@ def bench(
     """Measure the search beside faiss, torch and usearch: the codes of a finished RUN, or random ones."""
     from rectoolkit import bench
     from rectoolkit.bench import report as reports
-    from rectoolkit.terminal import telling
+    from rectoolkit.terminal import status
 
     random = {"--items": items, "--dim": dim, "--bits": bits, "--approximate": approximate or None}
     given = [name for name, value in random.items() if value is not None]
@@ -68,13 +68,13 @@ def bench(
     if approximate:
         from rectoolkit.bench.approximate import bench_lists, show_lists
 
-        with telling() as told:
+        with status() as told:
             report = bench_lists(items or 1_000_000, dim or 64, widths, lists=lists, told=told, **settings)
         show_lists(report)
     else:
         settings["others"] = not only_ours
         drawn = (items or 1_000_000, dim or 64, widths)
-        with telling() as told:
+        with status() as told:
             settings["told"] = told
             report = bench.bench(*drawn, **settings) if run is None else bench.bench_run(run, **settings)
         reports.show(report)

@@ -110,18 +110,11 @@ class JobProgress:
     """Progress of the jobs: a line for each that ended, and on a terminal a bar for each that runs and one for all."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
-        from rectoolkit.terminal import console
+        from rectoolkit.terminal import DESCRIPTION, bars
 
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            "epochs",
-            TimeRemainingColumn(),
-        )
-        self.bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal or not jobs)
+        self.bars = bars(DESCRIPTION, BarColumn(), MofNCompleteColumn(), "epochs", TimeRemainingColumn())
         self.count, self.ended_count = len(jobs), 0
         self.whole = self.bars.add_task("all runs", total=sum(job.recipe["train"]["epochs"] for job in jobs))
         self.running: dict[Job, Any] = {}

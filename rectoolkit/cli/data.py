@@ -18,6 +18,11 @@ from rectoolkit.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    import numpy.typing as npt
+
+    from rectoolkit.data import Card, Dataset
+
 MARKS = {"tab": "\t", "\\t": "\t", "space": " "}
 
 
@@ -50,7 +55,6 @@ def show_data(name: str, format: str) -> None:
     """Load a data set and print its counts and degrees. NAME is the name of a card or a path of your own."""
     from rectoolkit.data.card import CARD, read_card
     from rectoolkit.data.catalog import find_card, load_card, load_dataset
-    from rectoolkit.terminal import print_data, print_rows
 
     path = Path(name)
     if (path / CARD).is_file() or not (os.sep in name or path.exists()):
@@ -59,8 +63,8 @@ def show_data(name: str, format: str) -> None:
     else:
         card, dataset = None, load_dataset(path=path, format=format)
     if card is not None and card.imported is not None:
-        print_rows(card)
-    print_data(dataset)
+        _print_rows(card)
+    _print_data(dataset)
 
 
 @data.command("import")
@@ -142,7 +146,7 @@ def import_own(
     from rectoolkit.data.card import Imported
     from rectoolkit.data.catalog import load_card
     from rectoolkit.data.importing import import_data
-    from rectoolkit.terminal import ProgressLine, print_data, print_rows
+    from rectoolkit.terminal import status
     from rectoolkit.training.memory import peak_mb
 
     begun = time.monotonic()
@@ -150,7 +154,14 @@ def import_own(
         if not math.isfinite(settings[option] or 0):
             raise UserError(f"--{option.replace('_', '-')} {settings[option]}: must be a finite number")
     asked = Imported(columns=comma_separated(columns), separator=MARKS.get(separator, separator), **settings)
-    with ProgressLine() as bar:
+    worked = False
+    with status() as told:
+
+        def watch(doing: str, rows: int) -> None:
+            nonlocal worked
+            worked = True
+            told(f"{doing} · {rows:,} rows")
+
         card = import_data(
             list(files),
             name,
@@ -159,14 +170,14 @@ def import_own(
             validation=list(validation) or None,
             into=into,
             overwrite=replace,
-            watcher=bar.rows,
+            watcher=watch,
         )
-    if bar.begun:
+    if worked:
         click.echo(f"imported in {time.monotonic() - begun:.1f} s · peak memory {peak_mb():,.0f} MB")
     else:
         click.echo(f"{card.path.parent} already holds this import")
-    print_rows(card)
-    print_data(load_card(card))
+    _print_rows(card)
+    _print_data(load_card(card))
     used = f"dataset.name={name}" if into == Path("datasets") else f'dataset.path="{card.path.parent}"'
     click.echo(f"train on it: rectool run hqgnn --set {used}")
 
@@ -178,16 +189,85 @@ def fetch_data(name: str, into: Path | None) -> None:
     """Download, unpack and verify the files of the card NAME. An interrupted download resumes."""
     from rectoolkit.data.catalog import find_card, places
     from rectoolkit.data.fetch import fetch
-    from rectoolkit.terminal import ProgressLine
+    from rectoolkit.terminal import downloading
 
     card = find_card(name)
     click.echo(f"licence: {card.licence or 'not stated by the card'}")
     click.echo(f"source: {card.source or 'not stated by the card'}")
-    with ProgressLine() as bar:
-        found = fetch(card, into or "", bar.bytes)
+    with downloading() as told:
+        found = fetch(card, into or "", told)
     known = {file: card.checksum(part) for part, file in card.files.named().items()}
     for path, digest in found.items():
         verified = "verified" if known.get(path.name) else "not verified: the card has no checksum"
         click.echo(f"{path}: {path.stat().st_size:,} bytes, sha256 {digest[:12]}... {verified}")
     if into and into.resolve() not in [place.resolve() for place in places()]:
         click.echo(f"to find it there by name, set RECTOOL_DATA={into}")
+
+
+def _print_rows(card: Card) -> None:
+    """The rows of an import by what became of them, and how it was split."""
+    from rich.table import Table
+
+    from rectoolkit.terminal import console
+
+    rows, made = card.rows, card.imported
+    assert made is not None
+    console.print(f"rows of {', '.join(made.sources)}", style="italic", soft_wrap=True)
+    table = Table(show_header=False)
+    table.add_column("")
+    table.add_column("", justify="right")
+    threshold = "" if made.min_rating is None else f"{made.min_rating:g}"
+    shown = {
+        "read": rows.read,
+        "missing a value": rows.missing,
+        f"rated below {threshold}": rows.below_rating,
+        "duplicates, merged": rows.repeated,
+        "also in an earlier part": rows.in_an_earlier_part,
+        f"outside the {made.k_core}-core": rows.outside_core,
+        "kept": rows.kept,
+    }
+    for name, count in shown.items():
+        if count or name in ("read", "kept"):
+            table.add_row(name, f"{count:,}")
+    console.print(table)
+    columns = ", ".join(
+        f"{role} '{name}'" for role in ("user", "item", "rating", "time") if (name := getattr(made, role))
+    )
+    share = f", test share {made.test_share:g}" if made.split in ("random", "time", "user-time") else ""
+    console.print(f"columns: {columns}; split: {made.split}{share}, seed {made.seed}", soft_wrap=True)
+
+
+def _print_data(dataset: Dataset) -> None:
+    """A data set's counts, and the distributions of training interactions over users and items."""
+    import numpy as np
+    from rich.table import Table
+
+    from rectoolkit.terminal import console
+
+    table = Table("", dataset.name)
+    table.columns[1].justify = "right"
+    for key, value in dataset.summary().items():
+        table.add_row(key, f"{value:,}" if isinstance(value, int) else f"{value:.3g}")
+    console.print(table)
+    for title, degrees in (
+        ("training items per user", dataset.train.user_degrees),
+        ("training users per item", dataset.train.item_degrees),
+    ):
+        console.print(f"{title}: mean {degrees.mean():.1f}, median {np.median(degrees):.0f}, maximum {degrees.max():,}")
+        for line in _degree_plot(degrees):
+            console.print(line)
+
+
+def _degree_plot(degrees: npt.NDArray[np.int64], width: int = 40) -> list[str]:
+    """A line and a bar for the number of rows with 0, 1, 2 to 3, 4 to 7, ... interactions."""
+    import numpy as np
+
+    octaves = np.bincount(np.frexp(degrees.astype(np.float64))[1])  # 0 -> 0, 1 -> 1, 2..3 -> 2, 4..7 -> 3
+    lines = []
+    for octave, count in enumerate(octaves):
+        low, high = (0, 0) if octave == 0 else (1 << (octave - 1), (1 << octave) - 1)
+        if count or (octave and octaves[:octave].any()):
+            range_of = f"{low:,}" if low == high else f"{low:,}-{high:,}"
+            bar = "█" * int(np.ceil(width * count / octaves.max()))
+            lines.append(f"{range_of:>15} {bar} {count:,}".rstrip())
+    return lines

@@ -104,11 +104,20 @@ def _write_all(run: Run, to: Path, k: int, settings: dict[str, Any]) -> None:
 
 
 def _print(kind: str, answers: Sequence[Ranked], as_json: bool) -> None:
-    """A table each on a terminal, else a line each: JSON where asked for."""
+    """A table for each answer on a terminal, else a line for each, or JSON if asked for."""
     if sys.stdout.isatty() and not as_json:
-        from rectoolkit.terminal import print_ranked
+        from rich.table import Table
+        from rich.text import Text
 
-        print_ranked(kind, answers)
+        from rectoolkit.terminal import console
+
+        for answer in answers:
+            table = Table(title=Text(f"{kind} {answer.name}"), title_justify="left")
+            for column in ("rank", "item", "score"):
+                table.add_column(column, justify="right")
+            for rank, (item, score) in enumerate(zip(answer.items, answer.scores, strict=True), 1):
+                table.add_row(str(rank), str(item), f"{score:.4g}")
+            console.print(table)
         return
     for answer in answers:
         if as_json:

@@ -22,7 +22,9 @@ from rectoolkit.cli.group import (
 from rectoolkit.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from rectoolkit.runs.run import Run
 
 
 @main.command()
@@ -51,7 +53,7 @@ def run(
     from rectoolkit.runs.execute import RunOptions, execute
     from rectoolkit.runs.identity import finished_before, remember, words
     from rectoolkit.runs.layout import ENVIRONMENT, RECIPE
-    from rectoolkit.terminal import TrainingBar, console, print_notes, print_run
+    from rectoolkit.terminal import TrainingBar, console, print_notes
     from rectoolkit.training.events import Events, from_log
 
     folder = recipe if (recipe / ENVIRONMENT).is_file() else None
@@ -92,6 +94,41 @@ def run(
         return
     if reused:
         console.print("this run was finished before; its figures:")
-    print_run(finished, Recipe.load(recipe, overrides).expect)
+    _print_run(finished, Recipe.load(recipe, overrides).expect)
     if tensorboard:
         console.print(f"tensorboard --logdir {finished.path}", soft_wrap=True)
+
+
+def _print_run(run: Run, expect: Mapping[str, float] | None) -> None:
+    """The figures of a finished run, beside those of the same model before quantization and the recipe's targets."""
+    from rich.table import Table
+
+    from rectoolkit.terminal import console
+
+    figures = run.metrics
+    before, is_coded = figures["float32"], figures["bits"] <= 8
+    rows = [(metric, value, before["accuracy"].get(metric), ".4f") for metric, value in figures["accuracy"].items()]
+    rows += [(f"bytes per {s}", figures[f"bytes_per_{s}"], before[f"bytes_per_{s}"], ".1f") for s in ("user", "item")]
+    rows += [("queries per second", figures["queries_per_second"], before["queries_per_second"], ",.0f")]
+    heads = [f"{figures['bits']}-bit codes", "before quantization", "ratio"] if is_coded else ["float32"]
+    table = Table("")
+    for head in (*heads, *(["target"] if expect else [])):
+        table.add_column(head, justify="right")
+    for name, value, other, style in rows:
+        cells = [name, format(value, style)]
+        cells += [format(other, style), f"{value / other:.3g}" if other else "-"] if is_coded else []
+        cells += [f"{expect[name]:.4f}" if name in expect else ""] if expect else []
+        table.add_row(*cells)
+    console.print(f"{figures['name']}: {run.path}", style="italic", soft_wrap=True)
+    console.print(table)
+    best, epochs = figures["best_epoch"], figures["epochs"]
+    console.print(
+        f"{figures['test_users']:,} test users · {f'best epoch {best} of {epochs}' if best else f'{epochs} epochs'}\n"
+        f"trained {_duration(figures['train_seconds'])} ({figures['seconds_per_epoch']:.2f} s per epoch) · "
+        f"peak memory {figures['peak_memory_mb']:,.0f} MB"
+    )
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{seconds:.1f} s"

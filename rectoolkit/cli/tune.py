@@ -1,4 +1,4 @@
-"""``rectool tune``: settings of a recipe searched for by their validation metric."""
+"""``rectool tune``: search for better settings of a recipe."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from rectoolkit.cli.group import choose_device, device_option, main, recipe_argu
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from typing_extensions import Self
+
+    from rectoolkit.recipe import Recipe
+    from rectoolkit.tune.space import Search
     from rectoolkit.tune.store import Trial
+
+SHOWN = 10  # trials in the table
 
 
 @main.command()
 @recipe_argument
-@click.option("--search", type=click.Path(path_type=Path), required=True, help="The file of ranges to try.")
+@click.option("--search", type=click.Path(path_type=Path), required=True, help="The file of settings to try.")
 @set_option
 @click.option("--out", type=click.Path(path_type=Path), help="The study's folder; tuned/NAME by default.")
 @device_option
@@ -25,14 +31,15 @@ if TYPE_CHECKING:
 def tune(
     recipe: Path, search: Path, overrides: Sequence[str], out: Path | None, device: str, threads: int | None
 ) -> None:
-    """Search for better settings of RECIPE within the ranges of a file, by the validation metric.
+    """Search for better settings of RECIPE, by the validation metric.
 
-    The same command goes on with a study that was interrupted. The best settings are written as a recipe.
+    A file (--search) names the settings to try and their ranges. The same command resumes an interrupted study. The
+    best settings are written as a recipe.
     """
     from rectoolkit.recipe import Recipe
     from rectoolkit.runs.execute import RunOptions
-    from rectoolkit.terminal import console, print_notes, print_trials
-    from rectoolkit.tune import read_search
+    from rectoolkit.terminal import console, print_notes
+    from rectoolkit.tune.space import read_search
     from rectoolkit.tune.store import BEST
     from rectoolkit.tune.study import tune
 
@@ -41,26 +48,59 @@ def tune(
     chosen, why = choose_device(device)
     print_notes((*loaded.notes, *([why] if why else [])))
     folder = out or Path("tuned") / loaded.name
-    trials = tune(loaded, wanted, RunOptions(folder, chosen, threads), _Lines(loaded["train"]["monitor"]))
-    print_trials(trials, loaded["train"]["monitor"])
-    console.print(f"the best settings as a recipe: rectool run {folder / BEST}", soft_wrap=True)
+    with StudyProgress(loaded, wanted) as progress:
+        trials = tune(loaded, wanted, RunOptions(folder, chosen, threads), progress)
+    _print_trials(trials, loaded["train"]["monitor"])
+    console.print(f"train with the best settings: rectool run {folder / BEST}", soft_wrap=True)
 
 
-class _Lines:
-    """A line a trial."""
+class StudyProgress:
+    """Progress of a study: a line per trial, and on a terminal a bar for the trial that is training."""
 
-    def __init__(self, monitor: str) -> None:
-        self.monitor = monitor
+    def __init__(self, recipe: Recipe, search: Search) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
-    def began(self, number: int, values: dict[str, Any]) -> None: ...
+        from rectoolkit.terminal import DESCRIPTION, bars
 
-    def epoch(self, row: dict[str, Any]) -> None: ...
+        self.train, self.trials = recipe["train"], search.trials
+        self.bar = bars(DESCRIPTION, BarColumn(), MofNCompleteColumn(), "epochs", TimeRemainingColumn())
+        self.task = self.bar.add_task("")
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def began(self, number: int, values: dict[str, Any]) -> None:
+        epochs = values.get("train.epochs", self.train["epochs"])
+        self.bar.reset(self.task, description=f"trial {number} ({number + 1} of {self.trials})", total=epochs)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        self.bar.update(self.task, completed=row["epoch"])
 
     def ended(self, trial: Trial) -> None:
-        settings = " ".join(
-            f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
-            for key, value in trial.values.items()
-        )
-        how = f"{self.monitor} {trial.best:.4f} at epoch {trial.best_epoch}" if trial.best is not None else ""
-        told = {"finished": how, "pruned": f"cut short: {how}", "failed": f"failed: {trial.why}"}[trial.state]
-        click.echo(f"trial {trial.number}: {settings}: {told}")
+        reached = "" if trial.best is None else f"{self.train['monitor']} {trial.best:.4f} at epoch {trial.best_epoch}"
+        how = {"finished": reached, "pruned": f"cut short: {reached}", "failed": f"failed: {trial.why}"}[trial.state]
+        settings = " ".join(f"{key}={_shown(value)}" for key, value in trial.values.items())
+        self.bar.console.print(f"trial {trial.number}: {settings}: {how}", soft_wrap=True)
+
+
+def _print_trials(trials: Sequence[Trial], monitor: str) -> None:
+    """The best of the finished trials, by their validation metric."""
+    from rich.table import Table
+
+    from rectoolkit.terminal import console
+
+    finished = sorted((trial for trial in trials if trial.state == "finished"), key=lambda t: -(t.best or 0.0))
+    table = Table("trial", *trials[0].values, f"validation {monitor}", "epoch")
+    for trial in finished[:SHOWN]:
+        settings = map(_shown, trial.values.values())
+        table.add_row(str(trial.number), *settings, f"{trial.best:.4f}", str(trial.best_epoch))
+    console.print(table)
+    console.print(f"{len(finished)} trials finished, {len(trials) - len(finished)} cut short or failed")
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,15 +1,15 @@
-"""The file of a search: which settings of a recipe are tried, and how long.
+"""The search file: which settings of a recipe to try, and for how long.
 
     [search]
-    trials = 30                       # how many trainings at most
-    seed = 0                          # of the draws
-    timeout = 3600                    # no trial begins after so many seconds of training
+    trials = 30                       # number of trainings at most
+    seed = 0                          # of the random draws
+    timeout = 3600                    # seconds of training after which no further trial begins
     "encoder.layers" = [1, 2, 3]      # one of these
     "train.rate" = { low = 1e-3, high = 1e-1, log = true }
     "encoder.dim" = { low = 16, high = 64, step = 16 }
 
-Every value of a list, and both ends of a range, are tried on the recipe beforehand, in pairs with every value of the
-other settings, so that what cannot be trained is told with all its faults before anything runs.
+Every value of a list and both ends of a range are checked against the recipe beforehand, in pairs with every value of
+the other settings. So all faults are reported before anything runs.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 FIXED = {
     "dataset": "trials on other data cannot be compared",
     "evaluate": "it changes what is reported, not what is trained",
-    "train.validation": "trials are compared on the validation part, which must be the same for all",
-    "train.held": "trials are compared on the validation part, which must be the same for all",
+    "train.validation": "trials are compared on the validation part, which must be the same for all of them",
+    "train.held": "trials are compared on the validation part, which must be the same for all of them",
     "train.monitor": "trials are compared by it",
 }
 
 
 class Head(Settings):
-    """The keys of ``[search]`` that are no settings of the recipe."""
+    """The keys of ``[search]`` that are not settings of the recipe."""
 
     trials: Annotated[int, Field(ge=1, le=10_000)] = 20
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -52,7 +52,7 @@ class Head(Settings):
 
 
 class Ends(Settings):
-    """A range: ``low`` to ``high``, both included, evenly or evenly in the logarithm."""
+    """A range from ``low`` to ``high``, both included, drawn evenly or, with ``log``, evenly in the logarithm."""
 
     low: int | float
     high: int | float
@@ -77,7 +77,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Range:
-    """A number from ``low`` to ``high``; ``whole``: an integer, in steps of ``step``."""
+    """A number from ``low`` to ``high``; an integer in steps of ``step`` if ``whole``."""
 
     low: float
     high: float
@@ -97,7 +97,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Search:
-    """What is tried: ``space`` maps ``section.key`` to its values; ``trials`` and ``timeout`` bound how long."""
+    """A search: ``space`` maps ``section.key`` to its values; ``trials`` and ``timeout`` limit its length."""
 
     space: dict[str, Choice | Range]
     trials: int = 20
@@ -106,7 +106,7 @@ class Search:
     prune: bool = True
 
     def facts(self) -> dict[str, Any]:
-        """What makes it this search: neither ``trials`` nor ``timeout``, which may be raised to go on."""
+        """What identifies this search: not ``trials`` and ``timeout``, which may be raised to continue it."""
         space = {key: values.as_toml() for key, values in self.space.items()}
         return {"seed": self.seed, "prune": self.prune, **space}
 
@@ -132,7 +132,7 @@ def read_search(path: Path, recipe: Recipe) -> Search:
     if not faults:
         faults += _misfits(known, recipe)
     if not recipe["train"]["validation"]:
-        faults.append(Fault("train.validation", "is 0 in the recipe, so that there is nothing to pick by; write 0.1"))
+        faults.append(Fault("train.validation", "is 0 in the recipe, so there is nothing to pick by; write 0.1"))
     if faults:
         raise RecipeError(faults, str(path))
     return Search(known, **head)
@@ -148,7 +148,7 @@ def _flat(section: dict[str, Any]) -> dict[str, Any]:
 
 
 def _values(key: str, written: Any, recipe: Recipe, faults: list[Fault]) -> Choice | Range | None:
-    """What ``key`` may be; None, with a fault, where that is unclear."""
+    """The values of ``key``; None, and a fault, if they cannot be used."""
     section, _, name = key.partition(".")
     fixed = FIXED.get(key, FIXED.get(section))
     if section not in ORDER:
@@ -167,9 +167,9 @@ def _values(key: str, written: Any, recipe: Recipe, faults: list[Fault]) -> Choi
 def _choice(key: str, written: list[Any], faults: list[Fault]) -> Choice | None:
     twice = [value for place, value in enumerate(written) if value in written[:place]]
     if not written:
-        faults.append(Fault(key, "an empty list leaves nothing to try"))
+        faults.append(Fault(key, "the list is empty, so there is nothing to try"))
     elif twice:
-        faults.append(Fault(key, f"{twice[0]!r} stands here twice"))
+        faults.append(Fault(key, f"{twice[0]!r} is listed twice"))
     elif not all(isinstance(value, str | bool | int | float) for value in written):
         faults.append(Fault(key, "values must be strings, numbers, true or false"))
     else:
@@ -200,7 +200,7 @@ def _range(key: str, written: dict[str, Any], current: Any, faults: list[Fault])
 
 
 def probed(space: dict[str, Choice | Range]) -> Iterator[dict[str, Any]]:
-    """All pairs of two settings' values, the other settings at their first."""
+    """Every pair of two settings' values, with the other settings at their first value."""
     first = {key: values.probes[0] for key, values in space.items()}
     for keys in itertools.combinations(space, min(2, len(space))):
         for values in itertools.product(*(space[key].probes for key in keys)):
@@ -208,7 +208,7 @@ def probed(space: dict[str, Choice | Range]) -> Iterator[dict[str, Any]]:
 
 
 def _misfits(space: dict[str, Choice | Range], recipe: Recipe) -> list[Fault]:
-    """What the recipe says against the values, all pairs of two settings' values tried."""
+    """The recipe's faults with the values, tried in pairs."""
     found: dict[str, Fault] = {}
     for tried in probed(space):
         try:

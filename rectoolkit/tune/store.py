@@ -1,4 +1,4 @@
-"""What a study remembers: one JSON file, replaced whole after every trial, so that a kill costs no finished trial."""
+"""The file of a study: JSON, replaced as a whole after every trial, so that a kill loses no finished trial."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ LAYOUT = 1
 
 @dataclass(frozen=True)
 class Trial:
-    """One training: the settings tried, how it ended, and its validation metric by epoch, ``best`` the largest.
+    """One training: the settings tried, how it ended, and its validation metric by epoch, of which ``best`` is largest.
 
-    ``why`` says what ended a failed one. ``seconds`` are those of training alone, over all sessions.
+    ``why`` is the reason of a failure. ``seconds`` counts training alone, over all sessions.
     """
 
     number: int
@@ -35,13 +35,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class Store:
-    """A study's file in ``folder``: ``identity`` is what it is a study of (recipe, search, data), for all time."""
+    """A study's file in ``folder``. ``identity`` (recipe, search, data) says what it is a study of."""
 
     folder: Path
     identity: dict[str, dict[str, Any]]
 
     def load(self) -> list[Trial]:
-        """The trials so far. Raises UserError, with the differences, where the file is of another study."""
+        """The trials so far. Raises UserError with the differences if the file belongs to another study."""
         path = self.folder / STUDY
         if not path.exists():
             return []
@@ -53,15 +53,13 @@ class Store:
                 for trial in content["trials"]
             ]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FormatError(f"{path}: not a whole study ({error!r}); remove it to begin anew") from None
+            raise FormatError(f"{path}: not a whole study ({error!r}); delete it to start over") from None
         if layout != LAYOUT:
             raise FormatError(f"{path}: a study of layout {layout}; this release reads {LAYOUT}")
         differing = _differences(identity, self.identity)
         if differing:
-            raise UserError(
-                f"{self.folder}: holds a study of something else; name another folder with --out, or remove this "
-                "one\n" + "\n".join(differing)
-            )
+            advice = "name another folder with --out, or delete this one"
+            raise UserError("\n".join([f"{self.folder}: holds another study; {advice}", *differing]))
         return trials
 
     def save(self, trials: list[Trial]) -> None:
@@ -72,7 +70,7 @@ class Store:
 
 
 def _differences(then: Any, now: dict[str, dict[str, Any]]) -> list[str]:
-    """A line for each key that differs between two identities."""
+    """A line for each key in which two identities differ."""
     found = []
     for part, keys in now.items():
         before = then.get(part, {}) if isinstance(then, dict) else {}

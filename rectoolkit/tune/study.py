@@ -1,8 +1,8 @@
-"""A study: trials one after another, each a training that Optuna proposes settings for and may cut short.
+"""A study: trials one after another, each a training with settings proposed by Optuna.
 
-Settings come from Optuna's tree-structured Parzen estimator (Bergstra et al., NIPS 2011; the first ten trials are
-drawn at random), and a trial is cut short at an epoch where its best validation metric so far is below the median of
-the trials before it (not before five have ended). Settings that were tried before are not trained again.
+Settings come from Optuna's tree-structured Parzen estimator (Bergstra et al., NIPS 2011), after ten random trials. From
+the sixth trial on, a trial is cut short at an epoch where its best validation metric so far is below the median of the
+earlier trials. Settings that were tried before are not trained again.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from rectoolkit.recipe import Recipe
     from rectoolkit.runs.split import Split
 
-AT_RANDOM, UNCUT = 10, 5  # trials drawn at random, and trials ended before any is cut short
+AT_RANDOM, UNCUT = 10, 5  # trials drawn at random, and trials that end before any is cut short
 
 
 class Watcher(Protocol):
-    """Who is told how a study goes."""
+    """Is told how a study goes."""
 
     def began(self, number: int, values: dict[str, Any]) -> None: ...
 
@@ -51,10 +51,10 @@ def tune(
     options: RunOptions,
     watcher: Watcher | None = None,
 ) -> list[Trial]:
-    """Do what is left of the study in ``options.runs``; all its trials. The best one's recipe is ``best.toml`` there.
+    """Run the remaining trials of the study in ``options.runs`` and write the best one's recipe there as ``best.toml``.
 
-    The same call after a kill goes on and ends in the same trials, given the same ``threads``. Raises UserError
-    where optuna is missing, where the folder holds another study, or where every trial failed.
+    Returns all trials. The same call after a kill continues and ends with the same trials, given the same ``threads``.
+    Raises UserError if optuna is missing, if the folder holds another study, or if every trial failed.
     """
     optuna, folder = load_optuna(), options.runs
     dataset = load_data(recipe["dataset"])
@@ -66,9 +66,9 @@ def tune(
     trials = store.load()
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        trials = store.load()  # as the process that held the lock until now left them
+        trials = store.load()  # as the process that held the lock left them
         remove_parts(folder)
-        _clear(folder, f"trial-{len(trials)}-")  # of what a kill left, the next trial's is gone on with
+        _clear(folder, f"trial-{len(trials)}-")  # an interrupted trial resumes; other leftovers go
         while len(trials) < search.trials and sum(t.seconds for t in trials) < (search.timeout or np.inf):
             asked = _ask(optuna, search, trials)
             values = {key: asked.params[key] for key in search.space}
@@ -92,14 +92,14 @@ def tune(
 
 
 def _clear(folder: Path, kept: str = "kept") -> None:
-    """Remove the folders of trials, but for one that begins with ``kept``."""
+    """Remove the folders of trials, except one whose name begins with ``kept``."""
     for left in folder.glob("trial-*"):
         if not left.name.startswith(kept):
             shutil.rmtree(left)
 
 
 def load_optuna() -> Any:
-    """The optional library. Raises UserError with the command to type where it is missing."""
+    """The optuna module. Raises UserError with the command to type if it is not installed."""
     with needed("tuning"):
         import optuna
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -109,9 +109,12 @@ def load_optuna() -> Any:
 def identity_of(
     recipe: Recipe, search: Search, dataset: Dataset, probes: Sequence[Recipe]
 ) -> dict[str, dict[str, Any]]:
-    """What a study is of: a folder with another is refused. ``probes`` name all files that a trial may read."""
+    """What identifies a study, so that a folder with another one is refused.
+
+    ``probes`` are recipes that name every file a trial may read.
+    """
     sections = {f"{section}.{key}": value for section, keys in recipe.sections.items() for key, value in keys.items()}
-    idle = ("evaluate.metrics", *search.space)  # what is searched is overwritten, what is reported plays no part
+    idle = ("evaluate.metrics", *search.space)  # searched settings are overwritten, and reported metrics do not matter
     facts = {"name": recipe.name, "seed": recipe.seed, "plugins": recipe.plugins, **sections}
     own, files = Identity.of(recipe, dataset), sorted({path for tried in probes for path in outside(tried)})
     return {
@@ -124,7 +127,7 @@ def identity_of(
 
 
 def best_of(trials: list[Trial]) -> Trial | None:
-    """The finished trial with the largest validation metric, the first of equals; None where none finished."""
+    """The finished trial with the largest validation metric, the first among equals; None if none finished."""
     return max((t for t in trials if t.state == "finished"), key=lambda t: (t.best or 0.0, -t.number), default=None)
 
 
@@ -139,7 +142,7 @@ def winner(recipe: Recipe, trials: list[Trial]) -> Recipe:
 
 
 def distributions(optuna: Any, search: Search) -> dict[str, Any]:
-    """The search's space in Optuna's words."""
+    """The search space as Optuna's distributions."""
     made = optuna.distributions
     found: dict[str, Any] = {}
     for key, values in search.space.items():
@@ -154,7 +157,7 @@ def distributions(optuna: Any, search: Search) -> dict[str, Any]:
 
 
 def _ask(optuna: Any, search: Search, trials: list[Trial]) -> Any:
-    """Optuna's next trial, as a function of the search and of the trials before it alone."""
+    """Optuna's next trial. It depends only on the search and the earlier trials."""
     seed = int(np.random.SeedSequence([search.seed, len(trials)]).generate_state(1)[0])
     pruner = optuna.pruners.MedianPruner(n_startup_trials=UNCUT) if search.prune else optuna.pruners.NopPruner()
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=AT_RANDOM)
@@ -175,7 +178,7 @@ def _ask(optuna: Any, search: Search, trials: list[Trial]) -> Any:
 
 
 def _again(trials: list[Trial], values: dict[str, Any]) -> Trial | None:
-    """What these very values came to before, as a trial of its own."""
+    """A copy of the earlier trial with the same values, if there is one."""
     same = next((trial for trial in trials if trial.values == values), None)
     return same and replace(same, number=len(trials), seconds=0.0)
 

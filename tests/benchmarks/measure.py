@@ -53,11 +53,11 @@ def steps(
 
     from rectoolkit.bench.report import check_writable, save_figures
     from rectoolkit.data.catalog import load_dataset
-    from rectoolkit.terminal import telling
+    from rectoolkit.terminal import status
 
     check_writable(None, figures)
     loaded = load_dataset(dataset)
-    with telling() as told:
+    with status() as told:
         report = bench_training(loaded, Sizes(dim, layers, batch), others=not only_ours, told=told, **settings)
     show_training(report)
     if figures is not None:
@@ -82,14 +82,14 @@ def growth(names: tuple[str, ...], figures: Path | None, **settings: Any) -> Non
 
     from rectoolkit.bench.report import check_writable, save_figures
     from rectoolkit.data.catalog import find_card
-    from rectoolkit.terminal import telling
+    from rectoolkit.terminal import status
 
     check_writable(None, figures)
     names, rows = names or ("planted-1m", "planted-10m"), []
     for name in names:
         find_card(name)
     try:
-        with telling() as told:
+        with status() as told:
             for name in names:
                 rows.append(measure(name, told, **settings))
     finally:  # a size too large for the memory leaves those before it measured

@@ -40,7 +40,7 @@ def test_show_takes_a_name_or_a_path() -> None:
     for name in ("mine", "datasets/mine"):
         code, output = rectool("data", "show", name)
         assert code == 0, output
-        assert "train items of a user: mean 1.5, median 2, most 2" in output
+        assert "training items per user: mean 1.5, median 2, maximum 2" in output
     assert "did you mean 'mine'?" in rectool("data", "show", "mime").output
 
 

@@ -1,0 +1,83 @@
+"""What the terminal shows while a command works, and terminals that lack characters."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rectoolkit import terminal
+from rectoolkit.terminal import TrainingBar, counting, downloading
+
+ROOT = Path(__file__).parents[2]
+
+
+def on_a_terminal(program: str) -> str:
+    """What a Python program prints to a terminal of 60 columns, control codes left out."""
+    parent, child = pty.openpty()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "COLUMNS": "60",
+        "TERM": "xterm",
+    }
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=child, stderr=child, env=environment)
+    os.close(child)
+    told = b""
+    try:
+        while part := os.read(parent, 4096):
+            told += part
+    except OSError:  # the end of a pseudo-terminal
+        pass
+    assert process.wait() == 0, told.decode()
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", told.decode())
+
+
+def test_the_bars_show_how_far_a_training_a_count_and_a_download_are() -> None:
+    told = on_a_terminal("""
+from rectoolkit.terminal import TrainingBar, counting, downloading
+with TrainingBar(4, "ndcg@20") as bar:
+    bar.stage("loading data: mine")
+    bar.bar.refresh()
+    bar.epoch({"epoch": 2, "loss": 0.5, "validation": {"ndcg@20": 0.25}})
+    bar.step(2, 1, 2)
+    bar.bar.refresh()
+with counting("users") as count:
+    count(1000, 3000)
+with downloading() as fetched:
+    fetched("train.txt", 500_000, 1_000_000)
+    fetched("test.txt", 7, 0)
+""")
+    for shown in ("loading data: mine ...", "epoch 2/4 · loss 0.5000 · validation ndcg@20", "1000/3000", "0.5/1.0 MB"):
+        assert shown in told
+    assert max(map(len, re.split(r"[\r\n]+", told))) <= 60
+
+
+def test_without_a_terminal_there_are_lines_and_no_bars(capsys: pytest.CaptureFixture[str]) -> None:
+    with TrainingBar(40, "ndcg@20") as bar:
+        bar.stage("loading data: mine")
+        for epoch in range(1, 41):
+            bar.step(epoch - 1, 1, 1)
+            bar.epoch({"epoch": epoch, "loss": 0.5})
+    with counting("users") as count, downloading() as fetched:
+        count(1, 2)
+        fetched("train.txt", 1, 2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "loading data: mine ..."
+    assert lines[1:] == [f"epoch {epoch}/40 · loss 0.5000" for epoch in range(2, 41, 2)]
+    assert not terminal.console.is_terminal
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_terminal_that_lacks_a_character_ends_no_command(small_run: Path, encoding: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONIOENCODING": encoding}
+    for command in (["data", "show", "planted"], ["run", str(small_run)], ["runs", "--runs", str(small_run.parent)]):
+        done = subprocess.run(
+            [sys.executable, "-m", "rectoolkit", *command], env=environment, capture_output=True, check=False, cwd=ROOT
+        )
+        assert done.returncode == 0, done.stderr.decode()
