@@ -144,7 +144,8 @@ def _version(package: str) -> str:
 
 
 @main.command()
-def doctor() -> None:
+@click.option("--warm", is_flag=True, help="Compile the search kernels now, so that no later search waits for them.")
+def doctor(warm: bool) -> None:
     """Say what is installed, what the search and training run on, and what is missing with the command to type.
 
     Ends with code 1 where something that every command needs is missing.
@@ -157,3 +158,11 @@ def doctor() -> None:
         click.echo(f"  {finding.name:<16} {'WRONG: ' if finding.wrong else ''}{finding.value}")
     if any(finding.wrong for finding in findings):
         sys.exit(1)
+    if warm:
+        import time
+
+        from rectoolkit.search.packed import compile_kernels
+
+        begun = time.perf_counter()
+        compile_kernels()
+        click.echo(f"\nsearch kernels compiled, or found compiled, in {time.perf_counter() - begun:.1f} s")

@@ -186,6 +186,31 @@ class Index:
         return _rescore(found, rescore, len(self), k)
 
 
+def compile_kernels() -> None:
+    """Compile every kernel that this processor can use, into numba's cache on disk.
+
+    A service calls it when it is installed or started, so that no request waits for the compiler. Tiny catalogues are
+    searched in every way that leads to a kernel of its own.
+    """
+    _LOADED.work = ENOUGH_WORK
+    rows, dim = 300, 64
+    for bits in (1, 2, 8):
+        for grids in (1, rows):
+            items = _any_table(rows, dim, bits, grids)
+            index = Index(items)
+            for num in (1, 9):
+                for queries in (items.take(range(num)), items.take(range(num)).unpack().decode()):
+                    index.search(queries, 5)
+                    index.search(queries, 5, allow=(np.arange(num + 1) * 3, np.tile([1, 2, 3], num)))
+
+
+def _any_table(rows: int, dim: int, bits: int, grids: int) -> PackedTable:
+    """A table of some codes, symmetric about zero."""
+    codes = (np.arange(rows * dim).reshape(rows, dim) % 2**bits).astype(np.uint8)
+    scale = np.ones((grids, 1), np.float32)
+    return PackedTable.pack(CodeTable(codes, scale, -scale * (2**bits - 1) / 2, bits))
+
+
 def answered(
     items: PackedTable,
     answer: Callable[[Question], Keys],

@@ -209,3 +209,28 @@ def test_an_older_processor_gives_the_same_hits(processor: str) -> None:
     command = [sys.executable, "-m", "pytest", *files, "-q", "-x", "-k", chosen, "-p", "no:cacheprovider"]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout[-3000:]
+
+
+@pytest.mark.slow
+def test_after_compiling_all_kernels_no_search_compiles(tmp_path: Path) -> None:
+    """In processes of their own with an empty cache: the second finds all it needs in the cache of the first."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    compile_all = "from rectoolkit.search.packed import compile_kernels; compile_kernels()"
+    subprocess.run([sys.executable, "-c", compile_all], env=environment, check=True)
+    search = (
+        "import numpy as np; from rectoolkit.search import packed; from rectoolkit.search.codes import *\n"
+        "from rectoolkit.search.kernels import scan; packed.ENOUGH_WORK = 0; draws = np.random.default_rng(0)\n"
+        "for bits in range(1, 9):\n"
+        "    for dim in (7, 64, 97):\n"
+        "        for grids in (1, 200):\n"
+        "            codes = draws.integers(0, 2**bits, (200, dim)).astype(np.uint8)\n"
+        "            scale = np.full((grids, 1), 0.5, np.float32)\n"
+        "            items = PackedTable.pack(CodeTable(codes, scale, -scale, bits))\n"
+        "            for queries in (items.take(range(1)), items.take(range(40)), draws.normal(size=(3, dim))):\n"
+        "                queries = queries if isinstance(queries, PackedTable) else queries.astype(np.float32)\n"
+        "                packed.Index(items).search(queries, 5)\n"
+        "kernels = [kernel for kernel in vars(scan).values() if hasattr(kernel, 'stats')]\n"
+        "assert sum(len(kernel.signatures) for kernel in kernels) > 2\n"
+        "assert not sum(sum(kernel.stats.cache_misses.values()) for kernel in kernels)\n"
+    )
+    subprocess.run([sys.executable, "-c", search], env=environment, check=True)
