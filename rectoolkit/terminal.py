@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from rectoolkit.recipe.schema import settings_of
+from rectoolkit.recipe.schema import allowed
 from rectoolkit.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from rectoolkit.recipe.registry import Registry
-    from rectoolkit.recipe.schema import Setting
+    from rectoolkit.recipe.schema import Settings
 
 console = Console(highlight=False, markup=False)
 DESCRIPTION = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
@@ -114,32 +114,29 @@ def print_notes(notes: Iterable[str]) -> None:
         console.print(f"note: {note}", style="yellow", soft_wrap=True)
 
 
-def print_settings(title: str, settings: list[Setting], values: dict[str, Any]) -> None:
-    """A section of a recipe: every key with its value, type, bounds and meaning."""
+def print_settings(title: str, schema: type[Settings], values: dict[str, Any]) -> None:
+    """Print a section of a recipe: each key with its value, the allowed values and its meaning."""
     table = Table(title=Text(title), title_justify="left", title_style="bold")
-    for column in ("key", "value", "type", "meaning"):
+    for column in ("key", "value", "allowed", "meaning"):
         table.add_column(column, overflow="fold")
-    for setting in settings:
-        kind = f"{setting.type} {setting.bounds}".strip()
-        table.add_row(setting.name, toml_value(values[setting.name]), kind, setting.meaning)
+    for key, info in schema.model_fields.items():
+        table.add_row(key, toml_value(values[key]), allowed(info), info.description)
     console.print(table)
 
 
 def components_markdown(registries: Sequence[Registry[Any]]) -> str:
     """The page of components: every name with the first line of its class and a table of its settings."""
-    lines = ["# Components", "", "Made by `rectool list --markdown`. A name's file is its textbook page.", ""]
+    lines = ["# Components", "", "Made by `rectool list --markdown`. The file of a component explains its method.", ""]
     for registry in registries:
         lines += [f"## {registry.kind}", ""]
         for name in registry.names():
             file = registry.module(name).replace(".", "/") + ".py"
             lines += [f"### {name}", "", f"{registry.about(name)} (`{file}`)", ""]
-            settings = settings_of(registry.schema(name))
-            if settings:
-                lines += ["| key | default | type | meaning |", "|---|---|---|---|"]
-            for s in settings:
-                kind_of = f"{s.type} {s.bounds}".strip().replace("|", "\\|")
-                lines.append(f"| `{s.name}` | `{toml_value(s.default)}` | {kind_of} | {s.meaning} |")
-            lines += [""] if settings else []
+            if fields := registry.schema(name).model_fields:
+                lines += ["| key | default | allowed | meaning |", "|---|---|---|---|"]
+                for key, info in fields.items():
+                    lines.append(f"| `{key}` | `{toml_value(info.default)}` | {allowed(info)} | {info.description} |")
+                lines.append("")
     return "\n".join(lines)
 
 

@@ -27,7 +27,6 @@ def show(recipe: Path, overrides: Sequence[str], toml: bool) -> None:
     from rectoolkit.data.catalog import find_card
     from rectoolkit.recipe import Recipe
     from rectoolkit.recipe.registry import REGISTRIES
-    from rectoolkit.recipe.schema import settings_of
     from rectoolkit.recipe.settings import ORDER, SECTIONS, HeadSettings
     from rectoolkit.terminal import print_notes, print_settings
 
@@ -41,11 +40,11 @@ def show(recipe: Path, overrides: Sequence[str], toml: bool) -> None:
         click.echo(loaded.toml(), nl=False)
         return
     print_notes(loaded.notes)
-    print_settings(str(recipe), settings_of(HeadSettings), loaded.as_dict())
+    print_settings(str(recipe), HeadSettings, loaded.as_dict())
     for section in ORDER:
         values = loaded[section]
         if section in SECTIONS:
-            print_settings(f"[{section}]", settings_of(SECTIONS[section]), values)
+            print_settings(f"[{section}]", SECTIONS[section], values)
         else:
             schema = REGISTRIES[section].schema(values["name"])
-            print_settings(f'[{section}] name = "{values["name"]}"', settings_of(schema), values)
+            print_settings(f'[{section}] name = "{values["name"]}"', schema, values)

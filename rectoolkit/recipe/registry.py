@@ -41,14 +41,14 @@ if TYPE_CHECKING:
     from rectoolkit.data import Dataset
 
 C = TypeVar("C")
-Recipe = Mapping[str, Mapping[str, Any]]  # the sections of a filled recipe, as ``misfits`` sees them
+Sections = Mapping[str, Mapping[str, Any]]  # the sections of a filled recipe, as ``misfits`` sees them
 PLUGIN_GROUP = "rectoolkit.plugins"
 
 
 class ComponentSettings(Settings):
     """Base of the settings of every component, and of what a component knows before it is built."""
 
-    def misfits(self, recipe: Recipe) -> list[Fault]:
+    def misfits(self, recipe: Sections) -> list[Fault]:
         """The faults of a filled recipe whose other parts this component does not work with.
 
         A fault names the key to change and the nearest value that works.

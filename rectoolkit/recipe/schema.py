@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -30,17 +29,6 @@ class Settings(BaseModel):
         return self.model_dump(exclude_defaults=True)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One setting as ``rectool show`` prints it."""
-
-    name: str
-    type: str
-    default: Any
-    bounds: str
-    meaning: str
-
-
 S = TypeVar("S", bound=Settings)
 
 
@@ -58,12 +46,9 @@ def fill(schema: type[Settings], written: Mapping[str, Any], where: str) -> tupl
     return settings.model_dump() if settings else {}, faults
 
 
-def settings_of(schema: type[Settings]) -> list[Setting]:
-    """The settings of ``schema`` in the order of their declaration."""
-    return [
-        Setting(name, _type_text(info.annotation), info.default, _bounds(info), info.description or "")
-        for name, info in schema.model_fields.items()
-    ]
+def allowed(info: FieldInfo) -> str:
+    """The values of a setting in plain words, such as ``a whole number from 1 to 8``."""
+    return " ".join(filter(None, (_type(info.annotation), _range(info))))
 
 
 def _fault(schema: type[Settings], where: str, detail: dict[str, Any]) -> Fault:
@@ -79,30 +64,27 @@ def _fault(schema: type[Settings], where: str, detail: dict[str, Any]) -> Fault:
         return Fault(at, f"{message[0].lower()}{message[1:]}{given}")
     info = schema.model_fields[key]
     if len(detail["loc"]) > 1 and get_origin(info.annotation) is list:
-        entry = f"entry {int(detail['loc'][1]) + 1} of the list must be {_words(get_args(info.annotation)[0])}"
+        entry = f"entry {int(detail['loc'][1]) + 1} of the list must be {_type(get_args(info.annotation)[0])}"
         return Fault(at, f"{entry}{given}")
     finite = "finite, " if detail["type"] == "finite_number" else ""
-    bounds = " ".join(filter(None, (_words(info.annotation), _range(info))))
-    return Fault(at, f"must be {finite}{bounds}{given}")
+    return Fault(at, f"must be {finite}{allowed(info)}{given}")
 
 
-def _words(annotation: Any) -> str:
-    """A type in plain words."""
+def _type(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _words(arguments[0])
+        return _type(arguments[0])
     if origin is Literal:
         return " or ".join(filter(None, (", ".join(map(repr, arguments[:-1])), repr(arguments[-1]))))
     if origin is list:
-        return f"a list of {_words(arguments[0]).removeprefix('a ')}s".replace("texts", "texts in quotes")
+        return f"a list of {_type(arguments[0]).removeprefix('a ')}s".replace("strings", "strings in quotes")
     if arguments:
-        return " or ".join(_words(argument) for argument in arguments)
-    plain = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "nothing"}
-    return plain.get(annotation) or _type_text(annotation)
+        return " or ".join(_type(argument) for argument in arguments)
+    plain = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", type(None): "nothing"}
+    return plain.get(annotation) or str(getattr(annotation, "__name__", annotation))
 
 
 def _range(info: FieldInfo) -> str:
-    """The bounds of a setting in plain words."""
     if isinstance(info.json_schema_extra, dict) and "words" in info.json_schema_extra:
         return str(info.json_schema_extra["words"])
     found = {name: getattr(m, name) for m in info.metadata for name in BOUNDS if getattr(m, name, None) is not None}
@@ -113,23 +95,3 @@ def _range(info: FieldInfo) -> str:
     parts += [f"with at least {found['min_length']} of them"] if "min_length" in found else []
     parts += [f"that matches {found['pattern']}"] if "pattern" in found else []
     return " and ".join(parts)
-
-
-def _type_text(annotation: Any) -> str:
-    if annotation is type(None):
-        return "nothing"
-    if get_origin(annotation) is Literal:
-        return " | ".join(repr(choice) for choice in get_args(annotation))
-    if get_origin(annotation) is Annotated:
-        return _type_text(get_args(annotation)[0])
-    if get_origin(annotation) is list:
-        return f"list of {_type_text(get_args(annotation)[0])}"
-    if get_args(annotation):
-        return " | ".join(_type_text(argument) for argument in get_args(annotation))
-    return getattr(annotation, "__name__", str(annotation))
-
-
-def _bounds(info: FieldInfo) -> str:
-    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "at least", "max_length": "at most"}
-    found = [f"{sign} {getattr(m, name)}" for m in info.metadata for name, sign in signs.items() if hasattr(m, name)]
-    return ", ".join(found)

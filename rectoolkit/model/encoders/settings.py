@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from rectoolkit.errors import Fault
-from rectoolkit.recipe.registry import ComponentSettings, Recipe, encoders
+from rectoolkit.recipe.registry import ComponentSettings, Sections, encoders
 
 Layers = Annotated[int, Field(ge=0, le=16, description="number of propagation layers")]
 Normalize = Annotated[
@@ -48,7 +48,7 @@ class LightGCNSettings(EncoderSettings):
         Field(description="number format of the propagated rows during training; bfloat16 needs the plain mean"),
     ] = "float32"
 
-    def misfits(self, recipe: Recipe) -> list[Fault]:
+    def misfits(self, recipe: Sections) -> list[Fault]:
         if self.precision == "float32" or (self.combine, self.weights) == ("mean", "uniform"):
             return []
         return [Fault("encoder.precision", "bfloat16 is for combine 'mean' with weights 'uniform'; write 'float32'")]
@@ -80,7 +80,7 @@ class GraphSAGESettings(EncoderSettings):
     ] = ""
     normalize: Normalize = False
 
-    def misfits(self, recipe: Recipe) -> list[Fault]:
+    def misfits(self, recipe: Sections) -> list[Fault]:
         if not self.features or Path(self.features).is_file():
             return []
         message = f"there is no file '{self.features}'; leave it empty to learn an embedding for each item"

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from rectoolkit.errors import Fault, UserError
 from rectoolkit.files import check_whole
-from rectoolkit.recipe.registry import ComponentSettings, Recipe, losses
+from rectoolkit.recipe.registry import ComponentSettings, Sections, losses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +64,7 @@ class AlignUniformSettings(LossSettings):
 
     gamma: Annotated[float, Field(ge=0, description="weight of uniformity")] = 1.0
 
-    def misfits(self, recipe: Recipe) -> list[Fault]:
+    def misfits(self, recipe: Sections) -> list[Fault]:
         sampler = recipe["sampler"]
         if sampler["name"] != "uniform":
             return [
@@ -102,7 +102,7 @@ class TaughtSettings(LossSettings):
     decay: Decay = 0.1
     top: Annotated[int, Field(ge=1, le=10000, description="length of the teacher's list")] = 100
 
-    def misfits(self, recipe: Recipe) -> list[Fault]:
+    def misfits(self, recipe: Sections) -> list[Fault]:
         faults, sampler = [], recipe["sampler"]["name"]
         if not self.teacher:
             faults.append(Fault("loss.teacher", "needs the folder of a finished run whose quantizer is 'float32'"))
@@ -178,7 +178,7 @@ class SoftmaxDistillSettings(TaughtSettings, SoftmaxSettings):
     teacher_temperature: Annotated[float, Field(gt=0, description="the teacher's scores are divided by it")] = 1.0
     l2: L2 = 0.0
 
-    def misfits(self, recipe: Recipe) -> list[Fault]:
+    def misfits(self, recipe: Sections) -> list[Fault]:
         faults = super().misfits(recipe)
         if self.own == 1 and not self.soft:
             faults.append(Fault("loss.soft", "own = 1 and soft = 0 leave nothing to the teacher; write soft above 0"))

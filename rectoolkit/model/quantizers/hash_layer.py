@@ -15,11 +15,10 @@ import torch
 from torch import nn
 
 from rectoolkit.model.quantizers.base import random_rotation
+from rectoolkit.model.quantizers.settings import GROWTH
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-GROWTH = 0.02
 
 
 class HashLayer(nn.Module):

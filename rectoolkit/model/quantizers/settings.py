@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from rectoolkit.errors import Fault
-from rectoolkit.recipe.registry import ComponentSettings, Recipe, encoders, losses, quantizers
+from rectoolkit.recipe.registry import ComponentSettings, Sections, encoders, losses, quantizers
 
 
 def _one_bit(bits: Any) -> Any:
@@ -18,6 +18,8 @@ def _one_bit(bits: Any) -> Any:
         )
     return bits
 
+
+GROWTH = 0.02  # step by which the probability of a code grows in HashGNN
 
 Bits = Annotated[int, Field(ge=1, le=8, description="bits per dimension")]
 OneBit = Annotated[
@@ -44,7 +46,7 @@ class QuantizerSettings(ComponentSettings):
         return False
 
 
-def needs_layers(name: str, recipe: Recipe) -> list[Fault]:
+def needs_layers(name: str, recipe: Sections) -> list[Fault]:
     """The faults of a recipe whose encoder gives quantizer ``name`` no concatenated layers to scale one by one."""
     encoder = recipe["encoder"]
     if encoder.get("combine", "concat") != "concat":
@@ -119,7 +121,7 @@ class GSTESettings(UniformSettings):
     every: Annotated[int, Field(ge=1, description="steps between two updates of delta")] = 1
     probes: Annotated[int, Field(ge=1, description="maximum number of probes if curvature = 'hutchinson'")] = 50
 
-    def misfits(self, recipe: Recipe) -> list[Fault]:
+    def misfits(self, recipe: Sections) -> list[Fault]:
         name = recipe["loss"]["name"]
         if self.curvature != "exact" or losses.schema(name).has_curvature:
             return []
@@ -162,7 +164,7 @@ class HashGNNSettings(QuantizerSettings):
 
     bits: OneBit = 1
     width: Annotated[int, Field(ge=0, le=4096, description="bits per row; 0 for the encoder's width")] = 0
-    growth: Annotated[float, Field(gt=0, le=1, description="step by which the probability of a code grows")] = 0.02
+    growth: Annotated[float, Field(gt=0, le=1, description="step by which the probability of a code grows")] = GROWTH
     magnitude: Magnitude = 1.0
     ramp: Annotated[
         float, Field(gt=0, le=1, description="share of training over which the probability of a code grows to 1")
@@ -178,7 +180,7 @@ class BiGeaRSettings(QuantizerSettings):
     bits: OneBit = 1
     gamma: Annotated[float, Field(gt=0, description="sharpness of the bump in the gradient of the sign")] = 1.0
 
-    def misfits(self, recipe: Recipe) -> list[Fault]:
+    def misfits(self, recipe: Sections) -> list[Fault]:
         return needs_layers("bigear", recipe)
 
 
@@ -198,7 +200,7 @@ class BGCHSettings(QuantizerSettings):
     def mixes_dims(self) -> bool:
         return True
 
-    def misfits(self, recipe: Recipe) -> list[Fault]:
+    def misfits(self, recipe: Sections) -> list[Fault]:
         return needs_layers("bgch", recipe)
 
 
