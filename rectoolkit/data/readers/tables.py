@@ -101,6 +101,7 @@ class Delimited:
             first = next(records, None)
         if first is None:
             raise DataError(f"{self.name}: the file is empty")
+        self._check_bytes(first, range(len(first.fields)))
         there, line = first.fields, f"{self.name}, line {first.first}: '{_short(first.line)}'"
         if len(there) == 1 and (other := self._other_separator(first.line)):
             raise DataError(f"{line} is one column, where {self.separator!r} separates them; give {other}")
@@ -156,6 +157,12 @@ class Delimited:
         finally:
             csv.field_size_limit(limit)
 
+    def _check_bytes(self, record: Record, columns: Iterable[int]) -> None:
+        """Raise DataError if one of these fields holds a byte that is not text in the file's encoding."""
+        for column in columns:
+            if wrong := re.search("[\udc80-\udcff]", record.fields[column]):
+                self.text.refuse_byte(record.first, ord(wrong.group()) & 0xFF)
+
     def _refuse(self, wanted: Sequence[int], reason: str) -> NoReturn:
         """Name the line that Arrow could not read; ``wanted`` are the columns that it was asked for."""
         width = len(self._header[0])
@@ -164,9 +171,7 @@ class Delimited:
                 opened = f"; it opens a quote that closes on line {record.last}" if record.last > record.first else ""
                 found = f"has {len(record.fields)} columns instead of {width}{opened}"
                 self.text.refuse(record.first, f"'{_short(record.line)}' {found}")
-            for column in wanted:
-                if wrong := re.search("[\udc80-\udcff]", record.fields[column]):
-                    self.text.refuse_byte(record.first, ord(wrong.group()) & 0xFF)
+            self._check_bytes(record, wanted)
         raise DataError(f"{self.name}: not readable as {self.format}: {reason}")
 
 

@@ -133,6 +133,8 @@ class TextFile:
                 f"{self.path}: begins with the byte order mark of {MARKS[mark].upper()}; save the file as UTF-8, or "
                 f"import it with --encoding {MARKS[mark]}"
             )
+        if not mark and codec in ("utf-16", "utf-32"):
+            raise DataError(f"{self.path}: has no byte order mark; give --encoding {codec}-le or {codec}-be")
         return start.removeprefix(codecs.BOM_UTF8) if mark == codecs.BOM_UTF8 else start
 
     @contextmanager
