@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     from rectoolkit.runs.run import Run
     from rectoolkit.search.codes import CodeTable, PackedTable
     from rectoolkit.search.index import Hits
-    from rectoolkit.search.inverted_lists import ApproximateIndex
+    from rectoolkit.search.inverted_lists import InvertedLists
     from rectoolkit.search.packed import Index
 
 __all__ = [
-    "ApproximateIndex",
     "CodeTable",
     "DataError",
     "Dataset",
@@ -32,6 +31,7 @@ __all__ = [
     "Hits",
     "Index",
     "Interactions",
+    "InvertedLists",
     "PackedTable",
     "Recipe",
     "RecipeError",
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "search.inverted_lists": ("ApproximateIndex",),
+    "search.inverted_lists": ("InvertedLists",),
     "search.codes": ("CodeTable", "PackedTable"),
     "data": ("Dataset", "Interactions"),
     "errors": ("DataError", "FormatError", "RecipeError", "TrainingError", "UserError"),

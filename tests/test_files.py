@@ -21,7 +21,7 @@ from rectoolkit.data import Ids, Interactions
 from rectoolkit.errors import FormatError
 from rectoolkit.files import MAGIC, VERSION, check_whole, checksum, open_arrays, save_arrays
 from rectoolkit.search.codes import CodeTable, PackedTable
-from rectoolkit.search.inverted_lists import ApproximateIndex
+from rectoolkit.search.inverted_lists import InvertedLists
 
 MUTATIONS = int(os.environ.get("RECTOOL_MUTATIONS", "600"))  # of each file; 5000 in a thorough pass
 HOSTILE: list[Any] = [
@@ -137,7 +137,7 @@ def test_mutated_bytes_of_a_header_are_refused_or_read_as_they_say(tmp_path: Pat
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_mutated_lists_search_or_are_refused(tmp_path: Path) -> None:
     path, draws = tmp_path / "items.lists", random.Random(3)
-    built = ApproximateIndex.build(table(40), lists=6)
+    built = InvertedLists.build(table(40), lists=6)
     built.save(path)
     header, body = split(path.read_bytes())
     queries = table(3)
@@ -147,7 +147,7 @@ def test_mutated_lists_search_or_are_refused(tmp_path: Path) -> None:
             changed[draws.randrange(len(changed))] ^= 1 << draws.randrange(8)
         path.write_bytes(with_header(header if number % 2 else mutated(header, draws), bytes(changed)))
         try:
-            lists = ApproximateIndex.open(path)
+            lists = InvertedLists.open(path)
         except FormatError:
             continue
         assert sorted(lists.ids.tolist()) == list(range(len(lists)))
@@ -251,19 +251,19 @@ def test_a_header_that_says_it_is_huge_takes_no_memory(tmp_path: Path) -> None:
 
 
 def test_lists_that_repeat_an_item_or_lead_nowhere_are_refused(tmp_path: Path) -> None:
-    path, good = tmp_path / "items.lists", ApproximateIndex.build(table(40), lists=6)
+    path, good = tmp_path / "items.lists", InvertedLists.build(table(40), lists=6)
     ids, centroids = good.ids.copy(), good.centroids.copy()
     ids[3], centroids[2, 1] = ids[4], np.nan
     for wrong, field in (
-        (ApproximateIndex(good.items, ids, good.starts, good.centroids), "ids"),
-        (ApproximateIndex(good.items, good.ids[:-1], good.starts, good.centroids), "ids"),
-        (ApproximateIndex(good.items, good.ids, good.starts[::-1], good.centroids), "starts"),
-        (ApproximateIndex(good.items, good.ids, good.starts, centroids), "centroids"),
-        (ApproximateIndex(good.items, good.ids, good.starts, centroids[:, 1:]), "centroids"),
+        (InvertedLists(good.items, ids, good.starts, good.centroids), "ids"),
+        (InvertedLists(good.items, good.ids[:-1], good.starts, good.centroids), "ids"),
+        (InvertedLists(good.items, good.ids, good.starts[::-1], good.centroids), "starts"),
+        (InvertedLists(good.items, good.ids, good.starts, centroids), "centroids"),
+        (InvertedLists(good.items, good.ids, good.starts, centroids[:, 1:]), "centroids"),
     ):
         wrong.save(path)
         with pytest.raises(FormatError, match=f"field '{field}'"):
-            ApproximateIndex.open(path)
+            InvertedLists.open(path)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import numpy as np
 
 from rectoolkit.bench import check_sizes, load_kernels, quantize
 from rectoolkit.search.index import available_cores
-from rectoolkit.search.inverted_lists import ApproximateIndex
+from rectoolkit.search.inverted_lists import InvertedLists
 from rectoolkit.search.packed import Index
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def bench_lists(
             table, queries = quantize(stored, width), quantize(asked, width)
             told(f"{name}, {width} bit: building the lists")
             begun = time.perf_counter()
-            built = ApproximateIndex.build(table, lists=lists)
+            built = InvertedLists.build(table, lists=lists)
             report.build_seconds[f"{name}, {width} bit"] = time.perf_counter() - begun
             told(f"{name}, {width} bit: searching, {rounds} rounds")
             report.lists = max(report.lists, built.lists)
@@ -106,7 +106,7 @@ def _vectors(items: int, batch: int, dim: int, centres: int, seed: int) -> tuple
 
 
 def _measured(
-    name: str, exact: Index, lists: ApproximateIndex, queries: PackedTable, report: ListReport, rounds: int
+    name: str, exact: Index, lists: InvertedLists, queries: PackedTable, report: ListReport, rounds: int
 ) -> list[ListRow]:
     k, threads, bits = report.k, report.threads, exact.items.bits
     base = ListRow(name, bits, None, exact.nbytes / len(exact))

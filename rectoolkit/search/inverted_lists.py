@@ -1,27 +1,24 @@
-"""Approximate top-k for catalogues of tens of millions: inverted lists over packed codes.
+"""Inverted lists: approximate top-k over packed codes, for catalogues of tens of millions of items.
 
-The items are sorted into lists by k-means on their decoded values. A query looks into the ``probe`` lists whose
-centroids have the largest inner product with it, which is the mean score of a list's items, and ranks the items found
-there exactly, by the kernels of the exact index. So the scores and the order among those items are exact, and what
-can be missed are good items in lists that were not opened; ``recall`` measures how many. With all lists opened the
-hits are those of ``Index``, ties included.
+k-means on the decoded values sorts the items into lists. A query opens the ``probe`` lists whose centroids have the
+largest inner product with it, which is the mean score of a list's items. It ranks the items there by the kernels of the
+exact index, so the scores and the order of those items are exact. Only good items in other lists can be missed, and
+``recall`` measures how many. With all lists open, the hits are those of ``Index``, ties included.
 
-The cost of a query is one product with all centroids and probe / lists of a full scan, so the gain grows with the
-catalogue: an exact scan of a million one-bit items takes half a millisecond and hardly needs this, one of fifty million
-does. Items that form no clusters (random codes) cannot be found by lists; trained embeddings do form them. In memory
-the lists add 4 bytes an item and the float32 centroids.
-
-k-means is a few lines of numpy on a sample of 64 items a list: ten rounds over a million items take seconds, and
-the same generator gives the same lists everywhere.
+A query costs one product with all centroids and probe / lists of a full scan, so the gain grows with the catalogue.
+Lists cannot help with items that form no clusters, such as random codes. Trained embeddings do form them. In memory the
+lists add 4 bytes for each item, and the float32 centroids.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from rectoolkit.errors import UserError
 from rectoolkit.files import open_arrays, refuse, save_arrays
@@ -43,15 +40,23 @@ if TYPE_CHECKING:
     Keys = npt.NDArray[np.uint64]
 
 SAMPLED, ROUNDS = 64, 10  # items of k-means for each list, and its rounds
-BLOCK_SCORES = 1 << 24  # 64 MB of float32 products at a time
+ROWS_AT_ONCE = 1 << 17  # decoded: 32 MB of 64 dims
 BLOCK_PROMISES = 1 << 22  # scores of lists at a time: 16 MB, and up to 130 MB of what is sorted and opened from them
 
 
-class ApproximateIndex:
-    """Search in the lists nearest to a query. Hits name the items by their row numbers in the table that was built.
+class InvertedLists:
+    """Approximate search over packed codes. ``build`` makes it; ids are row numbers of the table it was built from.
 
-    ``items`` the table sorted by list, ``ids`` uint32 (N) its rows' numbers before, ``starts`` int64 (L + 1) where each
-    list begins, ``centroids`` float32 (L, D).
+    Parameters
+    ----------
+    items : PackedTable
+        The codes, sorted by list.
+    ids : uint32 array (N,)
+        For each row of ``items``, its row number in the original table.
+    starts : int64 array (L + 1,)
+        Where each list begins in ``items``, and N.
+    centroids : float32 array (L, D)
+        The mean of each list's decoded rows.
     """
 
     def __init__(self, items: PackedTable, ids: npt.NDArray[np.uint32], starts: Ints, centroids: Floats) -> None:
@@ -61,10 +66,26 @@ class ApproximateIndex:
     @classmethod
     def build(
         cls, items: PackedTable, *, lists: int | None = None, generator: np.random.Generator | None = None
-    ) -> ApproximateIndex:
-        """Sort ``items`` into at most ``lists`` lists (by default twice the square root of their number).
+    ) -> InvertedLists:
+        """Sort items into lists.
 
-        Raises UserError of an empty catalogue and where ``lists`` is not from 1 to the number of items.
+        Parameters
+        ----------
+        items : PackedTable
+            The codes to search, N rows.
+        lists : int, optional
+            How many lists to make, 1 to N. By default 2 sqrt(N). Lists that get no item are dropped.
+        generator : numpy.random.Generator, optional
+            Makes the random choices of k-means. The default gives the same lists every time.
+
+        Returns
+        -------
+        InvertedLists
+
+        Raises
+        ------
+        UserError
+            If there are no items, or ``lists`` is not from 1 to N.
         """
         check_packed(items)
         num = items.num_rows
@@ -76,14 +97,13 @@ class ApproximateIndex:
             raise UserError(f"lists must be at most the number of items, {num}, got {lists}")
         generator = generator or np.random.default_rng(0)
         sample = np.sort(generator.choice(num, min(num, SAMPLED * lists), replace=False))
-        centroids = _cluster(items.take(sample).unpack().decode(), lists, generator)
-        owner = np.concatenate(
-            [_nearest(items.take(rows).unpack().decode(), centroids) for rows in blocks_of(num, 1 << 17)]
-        )
+        model = _fitted(items.take(sample).unpack().decode(), lists, generator)
+        blocks = blocks_of(num, ROWS_AT_ONCE)
+        owner = np.concatenate([model.predict(items.take(rows).unpack().decode()) for rows in blocks])
         counts = np.bincount(owner, minlength=lists)
         ids = np.argsort(owner, kind="stable").astype(np.uint32)
         starts = np.concatenate(([0], np.cumsum(counts[counts > 0])))
-        return cls(items.take(ids), ids, starts, centroids[counts > 0])
+        return cls(items.take(ids), ids, starts, model.cluster_centers_[counts > 0])
 
     def __len__(self) -> int:
         return self.items.num_rows
@@ -138,7 +158,18 @@ class ApproximateIndex:
         return answered(self.items, lambda asked: self._best(asked, probe), queries, k, masks, threads)
 
     def recall(self, queries: Queries, k: int, *, probe: int = 8, threads: int | None = None) -> float:
-        """The share of the exact top k that is found, averaged over the queries; measured, against all lists."""
+        """Measure the share of the exact top k that is found, averaged over the queries.
+
+        Parameters
+        ----------
+        queries, k, probe, threads
+            As in ``search``.
+
+        Returns
+        -------
+        float
+            From 0 to 1, compared with a search that opens all lists.
+        """
         found, exact = (self.search(queries, k, probe=p, threads=threads).ids for p in (probe, self.lists))
         if not len(exact):
             raise UserError("recall is measured over at least one query")
@@ -152,8 +183,23 @@ class ApproximateIndex:
         save_arrays(path, "lists", {**table, **lists}, facts)
 
     @classmethod
-    def open(cls, path: str | Path) -> ApproximateIndex:
-        """A saved index, memory-mapped. Raises FormatError where it is missing, damaged or of another kind."""
+    def open(cls, path: str | Path) -> InvertedLists:
+        """Open a saved index by memory map.
+
+        Parameters
+        ----------
+        path : str or Path
+            A file written by ``save``.
+
+        Returns
+        -------
+        InvertedLists
+
+        Raises
+        ------
+        FormatError
+            If the file is missing, damaged or of another kind.
+        """
         file = open_arrays(path, "lists")
         items = PackedTable.of_file(file)
         ids, starts = file.array("ids", "<u4", 1), file.array("starts", "<i8", 1)
@@ -203,22 +249,13 @@ class ApproximateIndex:
         return np.take_along_axis(lists, order, axis=1)
 
 
-def _cluster(rows: Floats, lists: int, generator: np.random.Generator) -> Floats:
-    """Centroids (lists, D) of the rows by k-means; a list that runs empty begins anew at a row drawn at random."""
-    centroids = rows[generator.choice(len(rows), lists, replace=False)]
-    for _ in range(ROUNDS):
-        owner = _nearest(rows, centroids)
-        counts = np.bincount(owner, minlength=lists)
-        first, filled = np.cumsum(counts) - counts, counts > 0
-        sums = np.add.reduceat(rows[np.argsort(owner, kind="stable")], first[filled], axis=0)
-        centroids = rows[generator.integers(0, len(rows), lists)]
-        centroids[filled] = sums / counts[filled, None].astype(np.float32)
-    return centroids
+def _fitted(rows: Floats, lists: int, generator: np.random.Generator) -> Any:
+    """k-means of the rows, by scikit-learn. One thread, since several add up their sums in any order."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
-
-def _nearest(rows: Floats, centroids: Floats) -> Ints:
-    """The number of the centroid nearest to each row."""
-    half = np.square(centroids).sum(axis=1) / 2
-    block = max(1, BLOCK_SCORES // len(centroids))
-    parts = [(rows[part] @ centroids.T - half).argmax(axis=1) for part in blocks_of(len(rows), block)]
-    return np.concatenate(parts)
+    seed = int(generator.integers(1 << 31))
+    model = KMeans(lists, init="random", n_init=1, max_iter=ROUNDS, tol=0, random_state=seed, copy_x=False)
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer different rows than lists
+        return model.fit(rows)

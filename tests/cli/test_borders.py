@@ -17,7 +17,7 @@ from rectoolkit.runs.run import Run
 from rectoolkit.search.codes import CodeTable, PackedTable
 from rectoolkit.search.float32 import FloatIndex
 from rectoolkit.search.index import Rescore
-from rectoolkit.search.inverted_lists import ApproximateIndex
+from rectoolkit.search.inverted_lists import InvertedLists
 from rectoolkit.search.packed import Index
 
 ITEMS = PackedTable.pack(CodeTable(np.random.default_rng(0).integers(0, 4, (50, 8), np.uint8), bits=2))
@@ -49,8 +49,8 @@ def test_k_is_a_count_everywhere(small_run: Path, k: Any) -> None:
         lambda: Index(ITEMS).search(queries, k),
         lambda: Index(ITEMS).search(queries, 3, rescore=Rescore(ROWS[:3], ROWS, k)),
         lambda: FloatIndex(ROWS).search(ROWS[:3], k),
-        lambda: ApproximateIndex.build(ITEMS, lists=4).search(queries, k),
-        lambda: ApproximateIndex.build(ITEMS, lists=4).search(queries, 3, probe=k),
+        lambda: InvertedLists.build(ITEMS, lists=4).search(queries, k),
+        lambda: InvertedLists.build(ITEMS, lists=4).search(queries, 3, probe=k),
     ):
         with pytest.raises(UserError, match=r"whole number|rescore"):
             call()
@@ -98,7 +98,7 @@ def test_settings_may_be_numbers_of_numpy_and_nothing_that_toml_lacks() -> None:
 
 @pytest.mark.parametrize("queries", WRONG_QUERIES, ids=lambda value: repr(value)[:12])
 def test_queries_are_tables_or_float_rows(queries: Any) -> None:
-    for index in (Index(ITEMS), FloatIndex(ROWS), ApproximateIndex.build(ITEMS, lists=4)):
+    for index in (Index(ITEMS), FloatIndex(ROWS), InvertedLists.build(ITEMS, lists=4)):
         with pytest.raises(UserError, match="queries"):
             index.search(queries, 3)  # type: ignore[attr-defined]
 
@@ -117,7 +117,7 @@ def test_an_index_is_made_of_packed_codes(items: Any) -> None:
     with pytest.raises(UserError, match="an index is made of a PackedTable"):
         Index(items)
     with pytest.raises(UserError, match="an index is made of a PackedTable"):
-        ApproximateIndex.build(items)
+        InvertedLists.build(items)
 
 
 @pytest.mark.parametrize("rescore", [5, (1,), (ROWS[:3], ROWS, 9), "a", {}], ids=lambda value: repr(value)[:8])
@@ -149,7 +149,7 @@ def test_the_rest(small_run: Path, tmp_path: Path) -> None:
         (lambda: export(ITEMS, ITEMS, tmp_path, "codes"), "list"),
         (lambda: export(ITEMS, ITEMS, tmp_path, [3]), "unknown export format"),  # type: ignore[list-item]
         (lambda: Index(ITEMS).search(ITEMS, 3, method="slow"), "method"),  # type: ignore[arg-type]
-        (lambda: ApproximateIndex.build(ITEMS, lists="a"), "lists"),  # type: ignore[arg-type]
+        (lambda: InvertedLists.build(ITEMS, lists="a"), "lists"),  # type: ignore[arg-type]
     ]  # fmt: skip
     for call, told in calls:
         with pytest.raises(UserError, match=told):

@@ -14,12 +14,12 @@ from rectoolkit.search import open_index, packed
 from rectoolkit.search.codes import CodeTable, PackedTable, dot
 from rectoolkit.search.float32 import FloatIndex
 from rectoolkit.search.index import Hits, SearchIndex
-from rectoolkit.search.inverted_lists import ApproximateIndex
+from rectoolkit.search.inverted_lists import InvertedLists
 from rectoolkit.search.keys import mix
 from rectoolkit.search.packed import Index
 
 
-class AllLists(ApproximateIndex):
+class AllLists(InvertedLists):
     """Inverted lists that open all of them."""
 
     def search(self, queries: Any, k: int, **asked: Any) -> Hits:
@@ -124,7 +124,7 @@ def test_long_allow_lists_go_through_in_blocks(monkeypatch: pytest.MonkeyPatch) 
 
 def test_two_numbers_are_two_items_and_a_pair_of_arrays_is_lists() -> None:
     items = PackedTable.pack(CodeTable(np.zeros((6, 8), np.uint8)))
-    for index in (Index(items), FloatIndex(np.zeros((6, 8), np.float32)), ApproximateIndex.build(items, lists=1)):
+    for index in (Index(items), FloatIndex(np.zeros((6, 8), np.float32)), InvertedLists.build(items, lists=1)):
         queries = items.take([0, 1])
         assert np.sort(index.search(queries, 2, allow=(2, 5)).ids).tolist() == [[2, 5]] * 2
         assert index.search(queries, 2, allow=([0, 1, 2], [2, 5])).ids.tolist() == [[2, -1], [5, -1]]
@@ -149,7 +149,7 @@ WRONG = [
 @pytest.mark.parametrize(("wrong", "message"), WRONG)
 def test_every_index_refuses_the_same(wrong: dict[str, Any], message: str) -> None:
     items = PackedTable.pack(CodeTable(np.zeros((10, 8), np.uint8)))
-    for index in (Index(items), FloatIndex(np.zeros((10, 8), np.float32)), ApproximateIndex.build(items, lists=2)):
+    for index in (Index(items), FloatIndex(np.zeros((10, 8), np.float32)), InvertedLists.build(items, lists=2)):
         asked: dict[str, Any] = {"queries": np.zeros((2, 8), np.float32), "k": 3, **wrong}
         with pytest.raises(UserError, match=message):
             index.search(asked.pop("queries"), asked.pop("k"), **asked)

@@ -12,7 +12,7 @@ from rectoolkit.errors import FormatError, UserError
 from rectoolkit.search import inverted_lists as approximate
 from rectoolkit.search import packed as index
 from rectoolkit.search.codes import CodeTable, PackedTable
-from rectoolkit.search.inverted_lists import ApproximateIndex
+from rectoolkit.search.inverted_lists import InvertedLists
 from rectoolkit.search.packed import Index
 
 
@@ -53,7 +53,7 @@ def test_all_lists_give_the_hits_of_the_exact_index(
 ) -> None:
     items, users = clustered(700, bits, grid, segments), clustered(9, bits, grid, segments, seed=1)
     queries: Any = users if coded else users.unpack().decode() + np.float32(0.01)
-    lists, exact = ApproximateIndex.build(items, lists=13), Index(items)
+    lists, exact = InvertedLists.build(items, lists=13), Index(items)
     random = np.random.default_rng(0)
     masks: list[dict[str, Any]] = [
         {},
@@ -71,9 +71,9 @@ def test_all_lists_give_the_hits_of_the_exact_index(
 
 def test_recall_rises_with_the_lists_opened_and_scores_are_exact() -> None:
     items, users = clustered(5000, 4), clustered(50, 4, seed=1)
-    lists = ApproximateIndex.build(items)
+    lists = InvertedLists.build(items)
     assert 71 < lists.lists <= 141
-    assert ApproximateIndex.build(items.take([0])).lists == 1
+    assert InvertedLists.build(items.take([0])).lists == 1
     recalls = [lists.recall(users, 20, probe=probe) for probe in (1, 4, 16, 10**9)]
     assert recalls == sorted(recalls)
     assert recalls[1] > 0.6 > 20 / 5000
@@ -86,7 +86,7 @@ def test_recall_rises_with_the_lists_opened_and_scores_are_exact() -> None:
 
 def test_seen_items_stay_out_of_few_lists(way: str) -> None:
     items, users = clustered(2000, 2), clustered(20, 2, seed=1)
-    lists = ApproximateIndex.build(items, lists=20)
+    lists = InvertedLists.build(items, lists=20)
     first = lists.search(users, 30, probe=3).ids
     again = lists.search(users, 30, probe=3, seen=(np.arange(21) * 30, first.ravel())).ids
     assert all(not set(a) & set(b) - {-1} for a, b in zip(first.tolist(), again.tolist(), strict=True))
@@ -94,28 +94,28 @@ def test_seen_items_stay_out_of_few_lists(way: str) -> None:
 
 def test_a_saved_index_opens_with_the_same_hits(tmp_path: Path) -> None:
     items, users = clustered(3000, 3, "rows", (20, 44)), clustered(7, 3, "rows", (20, 44), seed=1)
-    lists = ApproximateIndex.build(items, lists=50, generator=np.random.default_rng(5))
+    lists = InvertedLists.build(items, lists=50, generator=np.random.default_rng(5))
     lists.save(tmp_path / "items.lists")
-    again = ApproximateIndex.open(tmp_path / "items.lists")
+    again = InvertedLists.open(tmp_path / "items.lists")
     assert (len(again), again.lists, again.nbytes) == (3000, lists.lists, lists.nbytes)
     for probe in (2, 50):
         found, expected = (one.search(users, 10, probe=probe) for one in (again, lists))
         np.testing.assert_array_equal(found.ids, expected.ids)
         np.testing.assert_array_equal(found.scores, expected.scores)
-    ApproximateIndex.build(items, lists=50, generator=np.random.default_rng(5)).save(tmp_path / "twin.lists")
+    InvertedLists.build(items, lists=50, generator=np.random.default_rng(5)).save(tmp_path / "twin.lists")
     assert (tmp_path / "twin.lists").read_bytes() == (tmp_path / "items.lists").read_bytes()
 
 
 def test_many_queries_go_through_in_blocks(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     """Memory is that of a block: scores of lists are never more than ``BLOCK_PROMISES``, and the hits are the same."""
     items, users = clustered(3000, 2), clustered(100, 2, seed=1)
-    lists = ApproximateIndex.build(items, lists=50)
+    lists = InvertedLists.build(items, lists=50)
     seen = (np.arange(101), np.arange(100) * 7)
     expected = lists.search(users, 10, probe=5, seen=seen, deny=[3])
-    sizes, opened = [], ApproximateIndex._opened
+    sizes, opened = [], InvertedLists._opened
     monkeypatch.setattr(approximate, "BLOCK_PROMISES", 7 * lists.lists)
     monkeypatch.setattr(
-        ApproximateIndex, "_opened", lambda index, asked, p: sizes.append(len(asked.values)) or opened(index, asked, p)
+        InvertedLists, "_opened", lambda index, asked, p: sizes.append(len(asked.values)) or opened(index, asked, p)
     )
     found = lists.search(users, 10, probe=5, seen=seen, deny=[3])
     assert sizes == [7] * 14 + [2]
@@ -127,22 +127,22 @@ def test_files_that_are_no_lists_are_refused(tmp_path: Path) -> None:
     items = clustered(100, 2)
     items.save(tmp_path / "items.codes")
     with pytest.raises(FormatError, match="holds codes, not lists"):
-        ApproximateIndex.open(tmp_path / "items.codes")
-    lists = ApproximateIndex.build(items, lists=5)
-    ApproximateIndex(items, lists.ids, lists.starts + 1, lists.centroids).save(tmp_path / "wrong.lists")
+        InvertedLists.open(tmp_path / "items.codes")
+    lists = InvertedLists.build(items, lists=5)
+    InvertedLists(items, lists.ids, lists.starts + 1, lists.centroids).save(tmp_path / "wrong.lists")
     with pytest.raises(FormatError, match="field 'starts'"):
-        ApproximateIndex.open(tmp_path / "wrong.lists")
+        InvertedLists.open(tmp_path / "wrong.lists")
     lists.save(tmp_path / "items.lists")
     (tmp_path / "cut.lists").write_bytes((tmp_path / "items.lists").read_bytes()[:-1])
     with pytest.raises(FormatError, match="header announces"):
-        ApproximateIndex.open(tmp_path / "cut.lists")
+        InvertedLists.open(tmp_path / "cut.lists")
     with pytest.raises(FormatError, match="holds lists, not codes"):
         Index.open(tmp_path / "items.lists")
 
 
 def test_few_different_items_leave_no_empty_list(way: str) -> None:
     items = PackedTable.pack(CodeTable(np.repeat(np.eye(2, 8, dtype=np.uint8), 50, axis=0), bits=1))
-    lists = ApproximateIndex.build(items, lists=10)
+    lists = InvertedLists.build(items, lists=10)
     assert lists.lists == 2
     assert np.diff(lists.starts).tolist() == [50, 50]
     found = lists.search(items.take([0]), 70, probe=1)
@@ -157,13 +157,13 @@ def test_few_different_items_leave_no_empty_list(way: str) -> None:
 )
 def test_lists_that_cannot_be_are_refused(lists: Any, told: str) -> None:
     with pytest.raises(UserError, match=told):
-        ApproximateIndex.build(clustered(100, 1), lists=lists)
+        InvertedLists.build(clustered(100, 1), lists=lists)
 
 
 def test_what_cannot_be_asked_is_refused() -> None:
     with pytest.raises(UserError, match="empty catalogue"):
-        ApproximateIndex.build(clustered(0, 1))
-    lists = ApproximateIndex.build(clustered(100, 1), lists=5)
+        InvertedLists.build(clustered(0, 1))
+    lists = InvertedLists.build(clustered(100, 1), lists=5)
     wrong: list[tuple[Any, dict[str, Any], str]] = [
         (clustered(2, 1), {"k": 0}, "k must be"),
         (clustered(2, 1), {"k": 3, "probe": 0}, "probe must be"),
