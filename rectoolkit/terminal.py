@@ -24,11 +24,10 @@ from rectoolkit.recipe.schema import allowed
 from rectoolkit.training.callbacks import Callback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from typing_extensions import Self
 
-    from rectoolkit.recipe.registry import Registry
     from rectoolkit.recipe.schema import Settings
 
 console = Console(highlight=False, markup=False)
@@ -122,22 +121,6 @@ def print_settings(title: str, schema: type[Settings], values: dict[str, Any]) -
     for key, info in schema.model_fields.items():
         table.add_row(key, toml_value(values[key]), allowed(info), info.description)
     console.print(table)
-
-
-def components_markdown(registries: Sequence[Registry[Any]]) -> str:
-    """The page of components: every name with the first line of its class and a table of its settings."""
-    lines = ["# Components", "", "Made by `rectool list --markdown`. The file of a component explains its method.", ""]
-    for registry in registries:
-        lines += [f"## {registry.kind}", ""]
-        for name in registry.names():
-            file = registry.module(name).replace(".", "/") + ".py"
-            lines += [f"### {name}", "", f"{registry.about(name)} (`{file}`)", ""]
-            if fields := registry.schema(name).model_fields:
-                lines += ["| key | default | allowed | meaning |", "|---|---|---|---|"]
-                for key, info in fields.items():
-                    lines.append(f"| `{key}` | `{toml_value(info.default)}` | {allowed(info)} | {info.description} |")
-                lines.append("")
-    return "\n".join(lines)
 
 
 def toml_value(value: Any) -> str:

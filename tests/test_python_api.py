@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
 import shutil
 import subprocess
 import sys
@@ -292,14 +291,6 @@ def test_every_name_that_is_promised_is_there() -> None:
         assert name in dir(rectoolkit)
     with pytest.raises(AttributeError, match="no attribute 'Estimater'"):
         _ = rectoolkit.Estimater
-
-
-def test_the_document_runs(tmp_path: Path) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "how-to" / "python.md").read_text(), re.M | re.S)
-    ran = subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    assert "quantizer.bits" in ran.stdout
-    assert "such as user-2" in ran.stdout
 
 
 @pytest.mark.slow

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 @main.command("list")
 @click.argument("kind", required=False)
 @plugin_option
-@click.option("--markdown", is_flag=True, help="Print all components with their settings as a Markdown page.")
-def list_components(kind: str | None, plugins: Sequence[str], markdown: bool) -> None:
+def list_components(kind: str | None, plugins: Sequence[str]) -> None:
     """List the registered components: of one KIND (encoder, quantizer, loss, sampler or metric), or all of them.
 
     "rectool list recipes" lists the recipes that come with the package.
@@ -27,7 +26,7 @@ def list_components(kind: str | None, plugins: Sequence[str], markdown: bool) ->
     from rectoolkit.recipe import Recipe
     from rectoolkit.recipe.files import shipped_recipes
     from rectoolkit.recipe.registry import REGISTRIES, metrics
-    from rectoolkit.terminal import components_markdown, console
+    from rectoolkit.terminal import console
 
     load_plugins(plugins)
     registries = {**REGISTRIES, metrics.kind: metrics}
@@ -41,9 +40,6 @@ def list_components(kind: str | None, plugins: Sequence[str], markdown: bool) ->
     if kind is not None and kind not in registries:
         raise UserError(f"unknown kind '{kind}'; {nearest(kind, [*registries, 'recipes'])}")
     shown = [registry for name, registry in registries.items() if kind in (None, name)]
-    if markdown:
-        click.echo(components_markdown(shown), nl=False)
-        return
     table = Table("kind", "name", "what it is")
     for registry in shown:
         for name in registry.names():

@@ -1,4 +1,4 @@
-"""Formulas as MathML while the site is built: the pages need no script and no network.
+"""Formulas as MathML, and numbers kept with their units, while the site is built: without scripts or a network.
 
 The pages write TeX between dollars and in blocks of ``math``, which GitHub renders too; arithmatex finds it,
 latex2mathml converts it.
@@ -20,4 +20,4 @@ def on_page_content(content: str, **_: object) -> str:
         made = convert(html.unescape(tex).strip(), display="block" if tag == "div" else "inline")
         return f'<{tag} class="formula">{made}</{tag}>'
 
-    return FORMULA.sub(formula, content)
+    return re.sub(r"(?<=\d) (?=%)|(?<=±) ", "\N{NO-BREAK SPACE}", FORMULA.sub(formula, content))
