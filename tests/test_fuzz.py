@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rectoolkit.data import Dataset, load_dataset
+from rectoolkit.data import Dataset, Imported, import_data, load_dataset
 from rectoolkit.data.card import read_card
 from rectoolkit.errors import UserError
 from rectoolkit.recipe import Recipe
@@ -175,3 +175,38 @@ def test_mutated_data_files_load_or_are_refused(tmp_path: Path, format: str) -> 
             for interactions in found.parts().values():
                 assert interactions.items.max(initial=0) < found.num_items
     assert format not in FILES or loaded > 0.02 * MUTATIONS
+
+
+TABLES = {
+    "csv": b"user_id,item_id,rating,timestamp,text\n"
+    + b"".join(b'u%d,i%d,%d,%d,"a ""b"",\n c"\n' % (n % 5, n * 7 % 11, n % 5, 1000 + n) for n in range(30)),
+    "tsv": b"user\titem\n" + b"".join(b"%d\t%d\n" % (n % 5, n * 7 % 11) for n in range(30)),
+    "inter": b"user_id:token\titem_id:token\n" + b"".join(b'"%d"\t%d\n' % (n % 5, n * 7 % 11) for n in range(30)),
+    "adjacency": b"".join(b"u%d %d %d %d\n" % (n, n, n + 1, n + 2) for n in range(9)),
+    "pairs": b"".join(b"%d,%d\n" % (n % 5, n * 7 % 11) for n in range(30)),
+    "ratings": b"".join(b"%d::%d::%d::%d\n" % (n % 5, n * 7 % 11, n % 5, 1000 + n) for n in range(30)),
+}
+
+
+@pytest.mark.parametrize("format", sorted(TABLES))
+def test_mutated_sources_are_imported_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str) -> None:
+    """In several encodings and with several line ends; what is imported loads again."""
+    monkeypatch.chdir(tmp_path)
+    draws, made = random.Random(15), 0
+    for _ in range(MUTATIONS // 3):
+        content = mutated(TABLES[format], draws).replace(b"\n", draws.choice([b"\n", b"\n", b"\r", b"\r\n"]))
+        if draws.random() < 0.1:
+            content = content.decode("latin-1").encode(draws.choice(["utf-16", "utf-8-sig", "utf-32"]))
+        (tmp_path / "log").write_bytes(content)
+        asked = Imported(
+            format=format,
+            test_share=0.4,
+            encoding=draws.choice(["utf-8", "utf-8", "utf-8", "utf-16", "latin-1", "utf-32-le", "cp1252"]),
+            split=draws.choice(["random", "random", "leave-one-out"]),
+            drop_missing=draws.random() < 0.3,
+        )
+        found = attempt(content, lambda asked=asked: import_data("log", "mine", asked, overwrite=True))
+        if not isinstance(found, UserError):
+            assert load_dataset("mine").train.num_interactions == found.counts.train, content
+            made += 1
+    assert made, "mutations must reach both sides"
