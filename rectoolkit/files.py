@@ -1,6 +1,8 @@
-"""Files: atomic writes, locks, and named arrays in one self-describing file opened by memory map.
+"""Files: atomic writes, locks, checksums, and named arrays that open by memory map.
 
-The array file's layout is docs/reference/file-format.md.
+In this order: ``atomic_write``, ``new_folder`` and ``write_text`` write a file or folder whole or not at all. ``alone``
+lets one process at a time work in a place. ``checksum`` and ``check_whole`` find damage. ``save_arrays`` and
+``open_arrays`` keep arrays in one self-describing file, whose layout is docs/reference/file-format.md.
 """
 
 from __future__ import annotations
@@ -31,24 +33,24 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-BUSY = (errno.EACCES, errno.EAGAIN)  # what a lock that another process holds answers
-_UMASK = os.umask(0o022)  # read once, at import: the only way to read it is to set it, which other threads would see
+BUSY = (errno.EACCES, errno.EAGAIN)  # errors of a lock that another process holds
+_UMASK = os.umask(0o022)  # read once, at import: reading it means setting it, which other threads would see
 os.umask(_UMASK)
 
+CHECKED_BYTES = 1 << 28  # 256 MB, a million float32 rows of 64 dims
+BLOCK = 1 << 22  # bytes read at a time for a checksum
 
 MAGIC = b"RECTOOLC"
 VERSION = 1
 ALIGNMENT = 64
 DTYPES = ("|u1", "<u2", "<i4", "<u4", "<i8", "<f4", "<f8")
 MAX_DIMS = 3
-MAX_ELEMENTS = 1 << 48  # of a shape, zeros counted as ones: numpy's own arithmetic stays far from its end
-CHECKED_BYTES = 1 << 28  # 256 MB, a million float32 rows of 64 dims: 0.15 s
-BLOCK = 1 << 22  # bytes read at a time for a checksum
+MAX_ELEMENTS = 1 << 48  # of a shape, zeros counted as ones, so that numpy's own arithmetic cannot overflow
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
-    """A binary file to write; it takes the name ``path`` only when the block ends without an error.
+    """Open a binary file to write, which gets the name ``path`` only when the block ends without an error.
 
     A crash, a full disk or a kill leaves at most a ``.part`` file beside it, which no reader looks at.
     """
@@ -69,9 +71,9 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """A folder to fill; it takes the name ``path`` only when the block ends without an error.
+    """Make a folder to fill, which gets the name ``path`` only when the block ends without an error.
 
-    Raises UserError where something has come to stand there in the meantime.
+    Raises UserError if something exists there by then.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,16 +93,17 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """``text`` as a whole UTF-8 file."""
+    """Write ``text`` as a UTF-8 file, atomically."""
     with atomic_write(path) as file:
         file.write(text.encode())
 
 
 @contextmanager
 def alone(path: str | Path, busy: str) -> Iterator[None]:
-    """The only process within this block for ``path``, a folder, or a file that is made where there is none.
+    """Let only one process at a time into this block for ``path``, a folder or a file (made if it does not exist).
 
-    The lock goes with the process, however it ends. Raises UserError with the message ``busy`` where another holds it.
+    The lock ends with the process, however that ends. Raises UserError with the message ``busy`` if another process
+    holds it.
     """
     import fcntl
 
@@ -112,14 +115,14 @@ def alone(path: str | Path, busy: str) -> Iterator[None]:
         except OSError as error:
             if error.errno in BUSY:
                 raise UserError(busy) from None
-            raise  # a file system without locks, for one
+            raise  # for example a file system without locks
         yield
     finally:
         os.close(handle)
 
 
 def is_taken(path: str | Path) -> bool:
-    """Whether a process is within ``alone`` for ``path`` at the moment."""
+    """Whether a process is inside ``alone`` for the file ``path`` now."""
     import fcntl
 
     try:
@@ -131,21 +134,48 @@ def is_taken(path: str | Path) -> bool:
 
 
 def remove_parts(folder: str | Path) -> None:
-    """Remove what a killed writer left in ``folder``; call it only while nobody else writes there."""
+    """Remove what killed writers left in ``folder``. Call it only while nobody else writes there."""
     for part in Path(folder).glob(".*.part"):
         part.unlink(missing_ok=True)
 
 
+def checksum(path: str | Path) -> int:
+    """The CRC-32 of a whole file. Raises OSError if it cannot be read."""
+    value = 0
+    with open(path, "rb", buffering=0) as file:
+        while block := file.read(BLOCK):
+            value = zlib.crc32(block, value)
+    return value
+
+
+def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
+    """The digest of a file's content, in hex. Raises UserError if the file cannot be read."""
+    hasher = hashlib.new(algorithm, usedforsecurity=False)
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while block := file.read(BLOCK):
+                hasher.update(block)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    return hasher.hexdigest()
+
+
+def check_whole(path: Path, expected: object) -> None:
+    """Raise FormatError if the file's CRC-32 is not ``expected``. Files above ``CHECKED_BYTES`` are not read."""
+    if path.stat().st_size <= CHECKED_BYTES and checksum(path) != expected:
+        raise FormatError(f"{path}: its content has changed since it was written (the checksum differs); train again")
+
+
 @dataclass(frozen=True)
 class ArrayFile:
-    """An opened file: its ``arrays`` by name, memory-mapped and read-only, and the ``facts`` of its header."""
+    """An opened array file: ``arrays`` by name, memory-mapped and read-only, and the ``facts`` of its header."""
 
     path: Path
     arrays: dict[str, npt.NDArray[Any]]
     facts: dict[str, Any]
 
     def array(self, name: str, dtype: str, dims: int) -> npt.NDArray[Any]:
-        """The array of that name. Raises FormatError where it is missing or of another type or number of dims."""
+        """The array called ``name``. Raises FormatError if it is missing or has another type or number of dims."""
         if name not in self.arrays:
             refuse(self.path, "arrays", f"holds no '{name}'")
         array = self.arrays[name]
@@ -155,11 +185,11 @@ class ArrayFile:
         return array
 
     def count(self, name: str, least: int = 0) -> int:
-        """The fact of that name, an integer of at least ``least``. Raises FormatError where it is not one."""
+        """The fact called ``name``, an integer of at least ``least``. Raises FormatError if it is something else."""
         return _integer(self.path, name, self.facts.get(name), least)
 
     def counts(self, name: str) -> tuple[int, ...]:
-        """The fact of that name, a list of integers above 0. Raises FormatError where it is not one."""
+        """The fact called ``name``, a list of integers above 0. Raises FormatError if it is something else."""
         values = self.facts.get(name)
         if not isinstance(values, list):
             refuse(self.path, name, f"must be a list of integers, got {values!r:.80}")
@@ -167,7 +197,11 @@ class ArrayFile:
 
 
 def save_arrays(path: str | Path, kind: str, arrays: dict[str, npt.NDArray[Any]], facts: dict[str, Any]) -> None:
-    """Named arrays and JSON facts as one file, whole or absent: magic, version, header, then the arrays."""
+    """Write named arrays and JSON facts as one file, atomically: magic, version, header, then the arrays.
+
+    ``kind`` names the content, and ``open_arrays`` asks for it. The same content always gives the same bytes. Raises
+    ValueError for an array of a type or number of dims that the format does not have.
+    """
     place, places = 0, []
     for name, array in arrays.items():
         if array.dtype.str not in DTYPES or array.ndim > MAX_DIMS:
@@ -185,10 +219,10 @@ def save_arrays(path: str | Path, kind: str, arrays: dict[str, npt.NDArray[Any]]
 
 
 def open_arrays(path: str | Path, kind: str) -> ArrayFile:
-    """A file written by ``save_arrays``; only its header is read.
+    """Open a file written by ``save_arrays``. Only its header is read.
 
-    Raises FormatError, with the file and the field, where it is missing, cut short, damaged, of another kind or
-    version, or where its header contradicts itself or the file.
+    Raises FormatError, naming the file and the field, if the file is missing, cut short, damaged, of another kind or
+    version, or if its header contradicts itself or the file.
     """
     path = Path(path)
     try:
@@ -224,7 +258,7 @@ def open_arrays(path: str | Path, kind: str) -> ArrayFile:
             refuse(path, f"{where}.name", f"'{name}' stands there twice")
         end = begin + math.prod(shape) * dtype.itemsize
         if end > body:
-            refuse(path, where, f"'{name}' is to end at byte {end} of {body}")
+            refuse(path, where, f"'{name}' ends at byte {end}, but there are only {body}")
         arrays[name] = np.zeros(shape, dtype)
         if begin < end:
             used.append((begin, end, name))
@@ -235,33 +269,6 @@ def open_arrays(path: str | Path, kind: str) -> ArrayFile:
         if begin < end:
             refuse(path, "arrays", f"'{first}' and '{second}' overlap")
     return ArrayFile(path, arrays, header)
-
-
-def checksum(path: str | Path) -> int:
-    """The CRC-32 of a whole file, about 2 GB a second. Raises OSError where it cannot be read."""
-    value = 0
-    with open(path, "rb", buffering=0) as file:
-        while block := file.read(BLOCK):
-            value = zlib.crc32(block, value)
-    return value
-
-
-def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
-    """The digest of a file's content, in hex. Raises UserError if the file cannot be read."""
-    hasher = hashlib.new(algorithm, usedforsecurity=False)
-    try:
-        with open(path, "rb", buffering=0) as file:
-            while block := file.read(BLOCK):
-                hasher.update(block)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    return hasher.hexdigest()
-
-
-def check_whole(path: Path, expected: object) -> None:
-    """Raise FormatError unless the file's CRC-32 is ``expected``; of a file above ``CHECKED_BYTES`` nothing is read."""
-    if path.stat().st_size <= CHECKED_BYTES and checksum(path) != expected:
-        raise FormatError(f"{path}: its bytes are not those that were written (its checksum differs); train again")
 
 
 def refuse(path: Path, field: str, message: str) -> NoReturn:
@@ -282,7 +289,7 @@ def _header(path: Path, raw: bytes, kind: str) -> dict[str, Any]:
 
 
 def _place(path: Path, where: str, place: Any) -> tuple[str, np.dtype[Any], tuple[int, ...], int]:
-    """Name, type, shape and first byte of an array, each right in itself."""
+    """Check the entry of one array in the header. Returns its name, type, shape and first byte."""
     if not isinstance(place, dict):
         refuse(path, where, f"must be an object, got {place!r:.80}")
     name, dtype, shape = (place.get(key) for key in ("name", "dtype", "shape"))

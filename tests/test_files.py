@@ -1,4 +1,4 @@
-"""Headers whose checksum is right but whose content is hostile: read as they say, or refused by file and field."""
+"""Files are written whole or not at all, and hostile headers are read as they say, or refused by file and field."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import os
 import random
 import re
 import struct
+import subprocess
+import sys
 import time
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,20 @@ import numpy as np
 import pytest
 
 from rectoolkit.data import Ids, Interactions
-from rectoolkit.errors import FormatError
-from rectoolkit.files import MAGIC, VERSION, check_whole, checksum, open_arrays, save_arrays
+from rectoolkit.errors import FormatError, UserError
+from rectoolkit.files import (
+    MAGIC,
+    VERSION,
+    alone,
+    atomic_write,
+    check_whole,
+    checksum,
+    is_taken,
+    new_folder,
+    open_arrays,
+    remove_parts,
+    save_arrays,
+)  # fmt: skip
 from rectoolkit.search.codes import CodeTable, PackedTable
 from rectoolkit.search.inverted_lists import InvertedLists
 
@@ -289,3 +304,54 @@ def test_a_flipped_bit_is_seen_in_little_time(tmp_path: Path) -> None:
     assert open_arrays(path, "any").arrays["planes"].any()
     with pytest.raises(FormatError, match="checksum differs"):
         check_whole(path, written)
+
+
+def test_a_file_or_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path, folder = tmp_path / "a.txt", tmp_path / "new" / "folder"
+    path.write_bytes(b"before")
+    with suppress(KeyError), atomic_write(path) as file:
+        file.write(b"half")
+        raise KeyError
+    with suppress(KeyError), new_folder(folder) as part:
+        (part / "a").touch()
+        raise KeyError
+    assert path.read_bytes() == b"before"
+    assert sorted(found.name for found in tmp_path.rglob("*")) == ["a.txt", "new"]
+    with atomic_write(path) as file, new_folder(folder) as part:
+        file.write(b"after")
+        (part / "a").touch()
+    assert path.read_bytes() == b"after"
+    assert (folder / "a").exists()
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (path.stat().st_mode & 0o777, folder.stat().st_mode & 0o777) == (0o666 & ~mask, 0o777 & ~mask)
+    with pytest.raises(UserError, match="exists already"), new_folder(folder) as part:
+        (part / "b").touch()
+    assert [found.name for found in folder.iterdir()] == ["a"]
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".a.txt.x7.part").touch()
+    (tmp_path / "a.txt").touch()
+    remove_parts(tmp_path)
+    assert [found.name for found in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_one_process_at_a_time(tmp_path: Path, kind: str) -> None:
+    path = tmp_path if kind == "folder" else tmp_path / "lock"
+    program = (
+        "import sys; from rectoolkit.files import alone\n"
+        "with alone(sys.argv[1], 'busy'): print('in', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"in\n"
+        assert is_taken(path) == (kind == "file")  # of a folder it cannot be asked
+        with pytest.raises(UserError, match="busy"), alone(path, "busy"):
+            pass
+        other.kill()
+    assert not is_taken(path)
+    with alone(path, "busy"):
+        pass

@@ -251,7 +251,7 @@ def test_a_run_answers_with_the_ids_of_the_source_wherever_it_lies(place: Path) 
     (folder / "users.ids").write_bytes(whole[:-30])
     assert "users.ids" in rectool("recommend", folder, "--user", "Zoë").output
     (folder / "users.ids").write_bytes(whole.replace(b"007", b"008"))
-    assert "users.ids: its bytes are not those" in rectool("recommend", folder, "--user", "Zoë").output
+    assert "users.ids: its content has changed" in rectool("recommend", folder, "--user", "Zoë").output
 
 
 def test_other_ids_over_the_same_interactions_are_other_data(place: Path) -> None:
