@@ -1,7 +1,7 @@
 """rectoolkit: graph recommenders whose embeddings are integer codes of 1 to 8 bits, ranked as packed codes.
 
-What most programs need stands here (docs/how-to/python.md); a name's module is imported when it is first used, so that
-``import rectoolkit`` costs nothing and serving imports neither torch nor dgl.
+The names below are the public API (docs/reference/python.md). Their modules are imported when a name is first used, so
+``import rectoolkit`` takes no time and serving imports neither torch nor dgl.
 """
 
 from __future__ import annotations

@@ -88,3 +88,13 @@ def test_the_figure_shows_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_figures_are_written_with_their_zero(page: Path) -> None:
     prose = re.sub(r"^```.*?^```|`[^`]*`|\$[^$]*\$", "", page.read_text(), flags=re.M | re.S)
     assert not re.findall(r"(?<![\w.)/])[+-]?\.\d+\b", prose)
+
+
+def test_paths_named_in_code_recipes_and_pages_exist() -> None:
+    path_like = re.compile(r"\b((?:docs|rectoolkit|tests|recipes)/[a-z0-9_/-]+\.(?:md|py|toml|svg))\b")
+    texts = [*PAGES, ROOT / "mkdocs.yml"]
+    for folder in ("rectoolkit", "recipes", "datasets"):
+        texts += [p for p in (ROOT / folder).rglob("*") if p.suffix in (".py", ".toml")]
+    for text in texts:
+        for path in path_like.findall(text.read_text()):
+            assert (ROOT / path).exists() or path.removeprefix("docs/") in generated.PAGES, f"{text.name} names {path}"
