@@ -32,6 +32,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from pydantic import PydanticUndefinedAnnotation
+
 from rectoolkit.errors import Fault, UserError, nearest
 from rectoolkit.recipe.schema import Settings, fill
 
@@ -46,7 +48,7 @@ PLUGIN_GROUP = "rectoolkit.plugins"
 
 
 class ComponentSettings(Settings):
-    """Base of the settings of every component, and of what a component knows before it is built."""
+    """Base class of the settings of components, with what a component knows before it is built."""
 
     def misfits(self, recipe: Sections) -> list[Fault]:
         """The faults of a filled recipe whose other parts this component does not work with.
@@ -60,11 +62,11 @@ class ComponentSettings(Settings):
         return []
 
     def check_data(self, dataset: Dataset, held_out: Mapping[str, Any] | None) -> None:
-        """Raise UserError where these files do not suit the data, or have seen the part that the run holds out."""
+        """Raise UserError if these files do not suit the data, or have seen the part that the run holds out."""
 
 
 class Registry(Generic[C]):
-    """Components of one kind (``encoder``, ``quantizer``, ``loss`` or ``sampler``) by name.
+    """Components of one kind (``encoder``, ``quantizer``, ``loss``, ``sampler`` or ``metric``) by name.
 
     ``module`` is imported at the first look-up: it registers the built-in components, or announces their settings.
     """
@@ -91,6 +93,13 @@ class Registry(Generic[C]):
         """Class decorator: make the class known as ``name``, with its settings. A second one of that name raises."""
 
         def add(cls: type[C]) -> type[C]:
+            try:
+                settings.model_rebuild()
+            except PydanticUndefinedAnnotation as error:
+                raise TypeError(
+                    f"{settings.__module__}.{settings.__qualname__}: {error.message}; types of settings are needed at "
+                    "run time, so import them outside 'if TYPE_CHECKING'"
+                ) from None
             if settings.model_fields and "settings" not in inspect.signature(cls).parameters:
                 raise TypeError(f"{self.kind} '{name}': its constructor needs the parameter 'settings'")
             self._load_built_in()
@@ -188,26 +197,26 @@ class Registry(Generic[C]):
 
 @cache
 def load_entry_points() -> None:
-    """Import every installed package that announces components under the group ``rectoolkit.plugins``."""
+    """Import the installed packages that have an entry point in the group ``rectoolkit.plugins``."""
     for point in entry_points(group=PLUGIN_GROUP):
         try:
             point.load()
         except Exception as error:
             raise UserError(
                 f"the installed plugin '{point.name}' ({point.value}) fails to import: {error!r}; "
-                "mend it or uninstall the package that brings it"
+                "fix it, or uninstall the package that it comes with"
             ) from error
 
 
 def import_plugins(plugins: Sequence[str], faults: list[Fault], beside: Path | None = None) -> None:
-    """Import the modules named, from the working folder, else from ``beside``, else as ``python`` does; add faults."""
+    """Import modules from the working folder, else from ``beside``, else as ``python`` does. Adds their faults."""
     places = [Path.cwd(), *([beside.resolve()] if beside else [])] if plugins else []
     first = [str(place) for place in places]
     sys.path[:] = [*first, *(place for place in sys.path if place not in first)]
     for module in plugins:
         try:
             found = getattr(importlib.import_module(module), "__file__", None)
-        except (Exception, SystemExit) as error:  # whatever the user's module raises is the user's to see
+        except (Exception, SystemExit) as error:  # a user's module may raise anything
             absent = isinstance(error, ModuleNotFoundError) and error.name == module
             right = "; it must lie in the working folder or beside the recipe" if absent else ""
             faults.append(Fault("plugins", f"cannot import '{module}': {error!r}{right}"))

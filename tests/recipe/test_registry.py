@@ -97,6 +97,16 @@ def test_a_setting_without_default_and_a_component_without_settings_are_refused(
     assert things.names() == ["lamp"]
 
 
+def test_a_type_that_is_not_there_at_run_time_is_told_with_its_class(things: Registry[Any]) -> None:
+    class Vague(ComponentSettings):
+        """A setting whose type was imported for the type checker alone."""
+
+        colour: NotImported = "red"  # type: ignore[name-defined]  # noqa: F821
+
+    with pytest.raises(TypeError, match=r"Vague: name 'NotImported' is not defined; .* outside 'if TYPE_CHECKING'"):
+        things.register("vague", Vague)(Lamp)
+
+
 def test_an_unknown_name_gets_the_nearest(things: Registry[Any]) -> None:
     with pytest.raises(UserError, match="unknown thing 'lmap'; did you mean 'lamp'"):
         things["lmap"]
