@@ -14,6 +14,7 @@ EXTRAS = {  # module: the extra of this package that installs it
     **dict.fromkeys(("torch", "dgl", "pandas", "pyarrow", "sklearn", "scipy"), "train"),
     **dict.fromkeys(("matplotlib", "jinja2"), "report"),
     "faiss": "export",
+    "usearch": "bench",
     "optuna": "tune",
     "tensorboard": "tensorboard",
 }

@@ -1,6 +1,6 @@
-"""Inverted lists measured beside the exact scan: what they find of its top k, and what they save.
+"""Inverted lists beside the exact scan: the share of its top k that they find, and the time that they save.
 
-On two catalogues: codes of vectors drawn around centres, as trained embeddings are, and codes of random vectors, which
+They are measured on two catalogues: vectors drawn around centres, as trained embeddings are, and random vectors, which
 form no clusters, so that lists cannot help.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rectoolkit.bench import check_sizes, load_kernels, quantize
+from rectoolkit.bench.vectors import check_sizes, clustered_vectors, load_kernels, quantize
 from rectoolkit.search.index import available_cores
 from rectoolkit.search.inverted_lists import InvertedLists
 from rectoolkit.search.packed import Index
@@ -21,20 +21,18 @@ from rectoolkit.search.packed import Index
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy.typing as npt
-
     from rectoolkit.search.codes import PackedTable
-
-    Floats = npt.NDArray[np.float32]
 
 PROBES = (1, 4, 16, 64)
 ITEMS_A_CENTRE = 1000
-SPREAD = 0.7  # of a vector around its centre, whose dims have deviation 0.714: as much noise as centre
 
 
 @dataclass
 class ListRow:
-    """One way to search: bytes an item, its share of the exact top k, milliseconds a query in a batch and alone."""
+    """A way to search: bytes per item, share of the exact top k, milliseconds per query in a batch and alone.
+
+    ``probe`` is the number of lists searched, None for the exact scan.
+    """
 
     data: str
     bits: int
@@ -49,7 +47,7 @@ class ListRow:
 
 @dataclass
 class ListReport:
-    """All rows and their circumstances; ``probe`` None is the exact scan. ``build_seconds`` by data and bits."""
+    """The rows, the sizes, and the time to build the lists by data and bits."""
 
     items: int
     dim: int
@@ -74,13 +72,13 @@ def bench_lists(
     seed: int = 0,
     told: Callable[[str], None] = lambda _: None,
 ) -> ListReport:
-    """Measure lists of both catalogues at each of ``bits``. Raises UserError where a number is out of range."""
+    """Measure lists on both catalogues at each of ``bits``. Raises UserError if a number is out of range."""
     check_sizes(bits, items, dim, k, batch, rounds)
     load_kernels()
     threads = threads or available_cores()
     report = ListReport(items, dim, k, batch, threads, 0)
     for name, centres in (("clustered", max(1, items // ITEMS_A_CENTRE)), ("random", 0)):
-        stored, asked = _vectors(items, batch, dim, centres, seed)
+        asked, stored = clustered_vectors(batch, items, dim, centres, seed)
         for width in bits:
             table, queries = quantize(stored, width), quantize(asked, width)
             told(f"{name}, {width} bit: building the lists")
@@ -91,18 +89,6 @@ def bench_lists(
             report.lists = max(report.lists, built.lists)
             report.rows += _measured(name, Index(table), built, queries, report, rounds)
     return report
-
-
-def _vectors(items: int, batch: int, dim: int, centres: int, seed: int) -> tuple[Floats, Floats]:
-    """Items and queries, normal in each dim, around the same centres where there are any."""
-    random = np.random.default_rng(seed)
-    stored, asked = (random.standard_normal((n, dim), np.float32) for n in (items, batch))
-    if centres:
-        middle = random.standard_normal((centres, dim), np.float32) * np.float32((1 - SPREAD**2) ** 0.5)
-        for vectors in (stored, asked):
-            vectors *= np.float32(SPREAD)
-            vectors += middle[random.integers(0, centres, len(vectors))]
-    return stored, asked
 
 
 def _measured(
@@ -135,24 +121,3 @@ def _timed(search: Callable[..., Any], queries: PackedTable) -> float:
     start = time.perf_counter()
     search(queries)
     return time.perf_counter() - start
-
-
-def show_lists(report: ListReport) -> None:
-    """The table on the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-
-    title = f"top {report.k} of {report.items:,} items, {report.dim} dims, {report.threads} threads"
-    table = Table(title=title, caption=f"{report.lists:,} lists; x: times as fast as the exact scan of the same codes")
-    heads = ("data", "bits", "lists opened", "bytes an item", "recall", f"ms a query, {report.batch} at once", "x")
-    for head in (*heads, "one: p50 ms", "x"):
-        table.add_column(head, justify="left" if head == "data" else "right")
-    for r in report.rows:
-        opened = "exact" if r.probe is None else str(r.probe)
-        speed = (f"{r.batch_ms:.3f}", f"{r.batch_ratio:.1f}", f"{r.p50_ms:.2f}", f"{r.single_ratio:.1f}")
-        table.add_row(r.data, str(r.bits), opened, f"{r.bytes_per_item:.1f}", f"{r.recall:.3f}", *speed)
-    console = Console()
-    console = console if console.is_terminal else Console(width=120)
-    console.print(table)
-    for name, seconds in report.build_seconds.items():
-        console.print(f"building the lists, {name}: {seconds:.1f} s")

@@ -1,4 +1,4 @@
-"""Who is measured: each contestant is a row to fill in and a function from a slice of the queries to ids (Q, k)."""
+"""The contestants of ``rectool bench``: each is a row to fill in and a function from a slice of queries to ids."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rectoolkit.search.codes import PackedTable
 from rectoolkit.search.float32 import share_dims
 from rectoolkit.search.packed import Index
 
@@ -18,7 +17,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    Floats = npt.NDArray[np.float32]
+    from rectoolkit.bench.vectors import Vectors
+    from rectoolkit.search.codes import PackedTable
+
     Search = Callable[[slice], npt.NDArray[Any]]
 
 BASELINE = "faiss FlatIP float32"
@@ -26,11 +27,11 @@ BASELINE = "faiss FlatIP float32"
 
 @dataclass
 class Row:
-    """What one contestant did: bytes an item, milliseconds a query in a batch and alone, recall of float32's top k.
+    """The figures of one contestant: bytes per item, recall of float32's top k, milliseconds per query.
 
-    ``ratio``: times as fast as faiss FlatIP at its best number of threads; ``float_ratio``: as the fastest of all that
-    rank float32 in this run. ``spread``: the middle half of the times, over their median, of ``rounds`` batches and 16
-    times as many single queries. ``limit_ms``: what the machine allows, None where it is not known.
+    ``batch_ms`` is measured in batches, ``p50_ms`` and ``p99_ms`` one query at a time. ``ratio`` is the speed relative
+    to faiss FlatIP at its better number of threads, ``float_ratio`` relative to the fastest float32 search of this run.
+    ``spread`` is the interquartile range of the times over their median.
     """
 
     name: str
@@ -47,21 +48,10 @@ class Row:
     rounds: int = 0
     batch_spread: float = 0.0
     single_spread: float = 0.0
-    batch_limit_ms: float | None = None
-    single_limit_ms: float | None = None
-
-
-@dataclass
-class Vectors:
-    """Float vectors of both sides, and their codes by label."""
-
-    queries: Floats
-    items: Floats
-    coded: dict[str, tuple[PackedTable, PackedTable]]
 
 
 def contestants(vectors: Vectors, k: int, threads: int, others: bool, skipped: list[str]) -> list[tuple[Row, Search]]:
-    """All of them; of a library that is missing, a line goes to ``skipped``."""
+    """All contestants. For each library that is not installed, a line is added to ``skipped``."""
     ours = list(_ours(vectors, k, threads))
     if not others:
         return ours
@@ -152,9 +142,9 @@ def _usearch(vectors: Vectors, k: int, threads: int, skipped: list[str]) -> Iter
 
 
 def library(module: str, package: str, skipped: list[str]) -> Any:
-    """The module, or None and a line in ``skipped`` on how to get it."""
+    """The module, or None and a line in ``skipped`` that says how to install it."""
     try:
         return importlib.import_module(module)
     except ImportError:
-        skipped.append(f"{package} is not installed and is left out: pip install {package}")
+        skipped.append(f"{package} is not installed, so it is left out: pip install {package}")
         return None

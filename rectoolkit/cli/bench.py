@@ -1,4 +1,4 @@
-"""``rectool bench``: search speed beside other libraries."""
+"""``rectool bench``: search speed on this machine, beside other libraries."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from rectoolkit.errors import UserError
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path), required=False)
-@click.option("--items", type=at_least_1, help="How many random items; 1000000 by default.")
-@click.option("--dim", type=at_least_1, help="Their dims; 64 by default.")
-@click.option("--bits", metavar="BITS[,BITS]", help="Widths of their codes; 1,2,4,8 by default.")
-@click.option("-k", "--k", default=50, show_default=True, type=at_least_1, help="How many items a query asks for.")
-@click.option("--batch", default=64, show_default=True, type=at_least_1, help="Queries at once.")
-@click.option("--rounds", default=9, show_default=True, type=at_least_1, help="How often everyone takes a turn.")
+@click.option("--items", type=at_least_1, help="Number of random items; 1000000 by default.")
+@click.option("--dim", type=at_least_1, help="Dims of the random items; 64 by default.")
+@click.option("--bits", metavar="BITS[,BITS]", help="Bits per dim of their codes; 1,2,4,8 by default.")
+@click.option("-k", "--k", default=50, show_default=True, type=at_least_1, help="Number of items per query.")
+@click.option("--batch", default=64, show_default=True, type=at_least_1, help="Number of queries at once.")
+@click.option("--rounds", default=9, show_default=True, type=at_least_1, help="Number of turns of each library.")
 @threads_option
-@click.option("--plot", type=click.Path(path_type=Path), help="A picture to write: .svg, .png or .pdf.")
-@click.option("--json", "figures", type=click.Path(path_type=Path), help="A file for the figures.")
-@click.option("--evaluation", is_flag=True, help="Time a full-rank evaluation of Gowalla's size instead.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Write a plot here: .svg, .png or .pdf.")
+@click.option("--json", "figures", type=click.Path(path_type=Path), help="Write the figures here as JSON.")
 @click.option("--approximate", is_flag=True, help="Measure inverted lists beside the exact scan instead.")
-@click.option("--lists", type=at_least_1, help="How many lists with --approximate; 2 sqrt(items) by default.")
-@click.option("--only-ours", is_flag=True, help="Leave the other libraries out.")
+@click.option("--lists", type=at_least_1, help="Number of lists with --approximate; 2 sqrt(items) by default.")
+@click.option("--only-ours", is_flag=True, help="Leave out the other libraries.")
 def bench(
     run: Path | None,
     items: int | None,
@@ -34,31 +33,25 @@ def bench(
     bits: str | None,
     plot: Path | None,
     figures: Path | None,
-    evaluation: bool,
     approximate: bool,
     lists: int | None,
     only_ours: bool,
     **settings: Any,
 ) -> None:
-    """Measure the search beside faiss, torch and usearch: the codes of a finished RUN, or random ones."""
-    from rectoolkit import bench
+    """Measure search speed beside faiss, torch and usearch, on the codes of a finished RUN or on random ones."""
     from rectoolkit.bench import report as reports
+    from rectoolkit.bench.approximate import bench_lists
+    from rectoolkit.bench.exact import bench_random, bench_run
     from rectoolkit.terminal import status
 
     random = {"--items": items, "--dim": dim, "--bits": bits, "--approximate": approximate or None}
     given = [name for name, value in random.items() if value is not None]
-    if run is not None and (given or evaluation):
-        raise UserError(f"{(given or ['--evaluation'])[0]} is for random vectors; leave it out, or the run folder")
-    if evaluation and (given or plot or figures):
-        raise UserError("--evaluation has sizes of its own and prints two lines; leave the other options out")
+    if run is not None and given:
+        raise UserError(f"{given[0]} is for random vectors; leave it out, or the run folder")
     if lists is not None and not approximate:
         raise UserError("--lists is for --approximate; add it, or leave --lists out")
     if approximate and plot:
-        raise UserError("--approximate makes a table and no plot; leave --plot out")
-    if evaluation:
-        for name, seconds in bench.evaluation().items():
-            click.echo(f"{name}: {seconds:.2f} s")
-        return
+        raise UserError("--approximate has no plot; leave --plot out")
     try:
         widths = [int(width) for width in comma_separated(bits or "1,2,4,8")]
     except ValueError:
@@ -66,17 +59,15 @@ def bench(
     reports.check_writable(plot, figures)
     report: Any
     if approximate:
-        from rectoolkit.bench.approximate import bench_lists, show_lists
-
         with status() as told:
             report = bench_lists(items or 1_000_000, dim or 64, widths, lists=lists, told=told, **settings)
-        show_lists(report)
+        reports.show_lists(report)
     else:
         settings["others"] = not only_ours
         drawn = (items or 1_000_000, dim or 64, widths)
         with status() as told:
             settings["told"] = told
-            report = bench.bench(*drawn, **settings) if run is None else bench.bench_run(run, **settings)
+            report = bench_random(*drawn, **settings) if run is None else bench_run(run, **settings)
         reports.show(report)
     if plot is not None:
         reports.plot(report, plot)

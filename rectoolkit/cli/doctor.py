@@ -1,7 +1,6 @@
-"""What this machine has and lacks for rectoolkit: ``rectool doctor``.
+"""``rectool doctor``: what is installed on this machine, and what is missing.
 
-Everything is asked of the libraries themselves, each in turn, so that one that cannot be imported is a finding and
-not the end.
+Each library is imported in turn, so that one that fails is reported like any other finding.
 """
 
 from __future__ import annotations
@@ -17,18 +16,20 @@ import click
 
 from rectoolkit import __version__
 from rectoolkit.cli.group import main
+from rectoolkit.errors import EXTRAS
 from rectoolkit.search.index import available_cores
 
 REQUIRED = {"numpy": "numpy", "numba": "numba", "pydantic": "pydantic", "rich": "rich"}
 TRAINING = {  # package: module
     "torch": "torch", "pandas": "pandas", "pyarrow": "pyarrow", "scikit-learn": "sklearn", "scipy": "scipy",
 }  # fmt: skip
-OPTIONAL = {  # package: (module, what for, extra)
-    "optuna": ("optuna", "rectool tune", "tune"),
-    "tensorboard": ("tensorboard", "rectool run --tensorboard", "tensorboard"),
-    "faiss-cpu": ("faiss", "export to faiss, bench against it", "export"),
-    "usearch": ("usearch", "bench against it", "bench"),
-    "matplotlib": ("matplotlib", "rectool bench --plot", "bench"),
+OPTIONAL = {  # package: (module, what needs it)
+    "optuna": ("optuna", "rectool tune"),
+    "tensorboard": ("tensorboard", "rectool run --tensorboard"),
+    "faiss-cpu": ("faiss", "rectool export to faiss, and rectool bench"),
+    "usearch": ("usearch", "rectool bench"),
+    "matplotlib": ("matplotlib", "the charts of rectool compare and rectool bench"),
+    "jinja2": ("jinja2", "the report of rectool compare"),
 }
 SETS = {
     "vnni512": "AVX-512 VNNI (64 products at once)",
@@ -40,7 +41,7 @@ SETS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """A line of the report; ``wrong`` where nothing works before it is mended."""
+    """A line of the report; ``wrong`` if rectoolkit does not work until it is repaired."""
 
     part: str
     name: str
@@ -49,7 +50,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """All findings, in the order of the report."""
+    """Every finding, in the order of the report."""
     return [*_system(), *_packages(), *_training(), *_compute(), *_optional()]
 
 
@@ -73,10 +74,10 @@ def _packages() -> list[Finding]:
 
 
 def _training() -> list[Finding]:
-    """The packages of the extra ``train``, and which of DGL and torch holds the graph."""
+    """The packages of the extra ``train``, and whether DGL or torch holds the graph."""
     faults = {package: _fault(module) for package, module in TRAINING.items()}
     if all(faults.values()):
-        return [Finding("training", "packages", "missing, for rectool run: pip install 'rectoolkit[train]'")]
+        return [Finding("training", "packages", "missing; rectool run needs them: pip install 'rectoolkit[train]'")]
     found = []
     for package, fault in faults.items():
         value = f"{fault}; pip install 'rectoolkit[train]'" if fault else _version(package)
@@ -93,7 +94,7 @@ def _compute() -> list[Finding]:
     cores = f"{available_cores()} of {os.cpu_count()} usable by this process"
     found = [
         Finding("compute", "cores", cores),
-        Finding("compute", "OMP_NUM_THREADS", set_here or "not set: torch takes all cores"),
+        Finding("compute", "OMP_NUM_THREADS", set_here or "not set, so torch uses all cores"),
     ]
     if not _fault("torch"):
         import torch
@@ -117,14 +118,14 @@ def _compute() -> list[Finding]:
 
 def _optional() -> list[Finding]:
     found = []
-    for package, (module, use, extra) in OPTIONAL.items():
-        missing = f"missing, for {use}: pip install 'rectoolkit[{extra}]'"
+    for package, (module, use) in OPTIONAL.items():
+        missing = f"missing; {use} needs it: pip install 'rectoolkit[{EXTRAS[module]}]'"
         found.append(Finding("optional", package, missing if _fault(module) else _version(package)))
     return found
 
 
 def _fault(module: str) -> str:
-    """Why ``module`` cannot be imported; empty where it can."""
+    """Why ``module`` cannot be imported, or an empty string if it can."""
     try:
         if module == "dgl":
             from rectoolkit.model.graph import load_dgl
@@ -144,11 +145,11 @@ def _version(package: str) -> str:
 
 
 @main.command()
-@click.option("--warm", is_flag=True, help="Compile the search kernels now, so that no later search waits for them.")
+@click.option("--warm", is_flag=True, help="Compile the search kernels now, so that the first search does not wait.")
 def doctor(warm: bool) -> None:
-    """Say what is installed, what the search and training run on, and what is missing with the command to type.
+    """Report what is installed, what search and training run on, and how to install what is missing.
 
-    Ends with code 1 where something that every command needs is missing.
+    The exit code is 1 if a package that every command needs is missing.
     """
     findings, part = examine(), ""
     for finding in findings:
@@ -165,4 +166,4 @@ def doctor(warm: bool) -> None:
 
         begun = time.perf_counter()
         compile_kernels()
-        click.echo(f"\nsearch kernels compiled, or found compiled, in {time.perf_counter() - begun:.1f} s")
+        click.echo(f"\nsearch kernels compiled, or found in the cache, in {time.perf_counter() - begun:.1f} s")

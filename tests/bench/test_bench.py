@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from rectoolkit import bench as module
-from rectoolkit.bench import BASELINE, bench, bench_tables, evaluation, quantize
+from rectoolkit.bench import exact
+from rectoolkit.bench.contestants import BASELINE
+from rectoolkit.bench.exact import bench_random, measure
 from rectoolkit.bench.report import plot, show
+from rectoolkit.bench.vectors import quantize, trained_vectors
 from rectoolkit.cli import main
 from rectoolkit.errors import UserError
 
@@ -41,9 +43,6 @@ def test_a_small_run_measures_everyone(tmp_path: Path) -> None:
         floats = [row for row in rows.values() if row["bits"] == 32]
         assert max(row["single_float_ratio"] for row in floats) == 1
     assert all(row["rounds"] == 2 and row["batch_spread"] >= 0 for row in rows.values())
-    ours = rows["rectoolkit 8 bit"]
-    assert ours["single_limit_ms"] > 0
-    assert figures["limits"]["bytes"] > 0
     assert "rectoolkit 1 bit" in output
 
 
@@ -60,16 +59,14 @@ def test_the_command_measures_a_run(small_run: Path, tmp_path: Path) -> None:
 def test_the_command_refuses_what_cannot_be_measured(
     small_run: Path, small_float_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "measure", None)
+    monkeypatch.setattr(exact, "measure", None)
     for arguments, told in (
         ((small_run, "--items", 10), "--items is for random vectors"),
         ((small_run, "--bits", "2"), "--bits is for random vectors"),
-        ((small_run, "--evaluation"), "--evaluation is for random vectors"),
         ((small_run, "--approximate"), "--approximate is for random vectors"),
         (("--approximate", "--plot", "a.svg"), "leave --plot out"),
         (("--approximate", "--bits", "9"), "bits 1 to 8"),
         (("--lists", 9), "--lists is for --approximate"),
-        (("--evaluation", "--items", 5), "sizes of its own"),
         ((small_float_run,), "quantizer is float32"),
         ((tmp_path / "none",), "no such run folder"),
         (("--bits", "1,two"), "--bits must be whole numbers"),
@@ -88,7 +85,7 @@ def test_absent_libraries_are_left_out_with_a_line(
 ) -> None:
     for name in ("faiss", "usearch", "usearch.index", "torch"):
         monkeypatch.setitem(sys.modules, name, None)
-    report = bench(500, 16, [2], batch=4, rounds=1)
+    report = bench_random(500, 16, [2], batch=4, rounds=1)
     assert {row.name for row in report.rows} == {"rectoolkit 2 bit", "rectoolkit 2 bit, float query"}
     show(report)
     assert "pip install faiss-cpu" in capsys.readouterr().out
@@ -98,10 +95,10 @@ def test_the_codes_of_a_run_are_measured_against_its_floats() -> None:
     random = np.random.default_rng(0)
     floats = tuple(random.standard_normal((n, 32), np.float32) for n in (40, 700))
     users, items = (quantize(f, 4) for f in floats)
-    report = bench_tables(users, items, (floats[0], floats[1]), others=False, rounds=1, batch=8, k=20)
+    report = measure(trained_vectors(users, items, (floats[0], floats[1])), others=False, rounds=1, batch=8, k=20)
     assert report.items == 700
     assert 0.6 < report.rows[0].recall <= 1
-    assert bench_tables(users, items, others=False, rounds=1).rows[0].recall > 0.9
+    assert measure(trained_vectors(users, items), others=False, rounds=1).rows[0].recall > 0.9
 
 
 def test_a_float_query_is_measured_only_where_codes_stand_for_its_dims() -> None:
@@ -110,7 +107,7 @@ def test_a_float_query_is_measured_only_where_codes_stand_for_its_dims() -> None
     rotation = np.linalg.qr(random.standard_normal((32, 32)))[0].astype(np.float32)
     for turned, names in ((False, ["rectoolkit 1 bit", "rectoolkit 1 bit, float query"]), (True, ["rectoolkit 1 bit"])):
         users, items = (quantize(f @ rotation if turned else f, 1) for f in floats)
-        report = bench_tables(users, items, (floats[0], floats[1]), others=False, rounds=1, batch=8, k=20)
+        report = measure(trained_vectors(users, items, (floats[0], floats[1])), others=False, rounds=1, batch=8, k=20)
         assert [row.name for row in report.rows] == names
 
 
@@ -127,7 +124,7 @@ def test_the_grid_of_each_width_is_the_best_of_its_neighbours(bits: int) -> None
 
 
 def test_a_plot_is_written_or_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    report = bench(200, 16, [1], batch=2, rounds=1, others=False)
+    report = bench_random(200, 16, [1], batch=2, rounds=1, others=False)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UserError, match=r"pip install 'rectoolkit\[report\]'"):
         plot(report, tmp_path / "plot.png")
@@ -139,13 +136,7 @@ def test_a_plot_is_written_or_says_what_is_missing(tmp_path: Path, monkeypatch: 
 
 def test_numbers_out_of_range_are_refused() -> None:
     with pytest.raises(UserError, match="bits 1 to 8"):
-        bench(100, 8, [9])
-
-
-def test_a_small_evaluation_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert evaluation(200, 300, 16, rounds=1)["rectoolkit 1 bit"] > 0
-    monkeypatch.setattr(module, "evaluation", lambda: {"rectoolkit 1 bit": 0.5})
-    assert rectool_bench("--evaluation") == (0, "rectoolkit 1 bit: 0.50 s\n")
+        bench_random(100, 8, [9])
 
 
 def test_lists_are_measured_beside_the_exact_scan(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
-"""Training speed beside other implementations, and as data grow.
+"""Measurements for developers: training beside other implementations and as data grow, evaluation, and limits.
 
 python tests/benchmarks/measure.py steps
 python tests/benchmarks/measure.py growth planted-1m planted-10m
+python tests/benchmarks/measure.py evaluation
+python tests/benchmarks/measure.py limits
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=Commands)
 def main() -> None:
-    """Measure training: a step beside other implementations, and an epoch as data grow."""
+    """Measure what 'rectool bench' does not: training, a full evaluation, and the limits of the machine."""
 
 
 figures_option = click.option("--json", "figures", type=click.Path(path_type=Path), help="A file for the figures.")
@@ -97,6 +99,33 @@ def growth(names: tuple[str, ...], figures: Path | None, **settings: Any) -> Non
             show_growth(rows)
         if rows and figures is not None:
             save_figures([asdict(row) for row in rows], figures)
+
+
+@main.command("evaluation")
+def evaluation_command() -> None:
+    """Time a full-rank evaluation of Gowalla's size: 1-bit codes beside torch."""
+    from full_ranking import evaluation
+
+    for name, seconds in evaluation().items():
+        click.echo(f"{name}: {seconds:.2f} s")
+
+
+@main.command()
+@click.option("--items", default=1_000_000, show_default=True, type=at_least_1, help="Number of random items.")
+@click.option("--rounds", default=9, show_default=True, type=at_least_1, help="Number of turns of each width.")
+@threads_option
+def limits(items: int, rounds: int, threads: int | None) -> None:
+    """Measure how near the search comes to the limits of the machine: instructions and memory bandwidth."""
+    from limits import show_limits
+
+    from rectoolkit.bench.exact import measure
+    from rectoolkit.bench.vectors import random_vectors
+    from rectoolkit.terminal import status
+
+    vectors = random_vectors(256, items, 64, (1, 2, 4, 8))
+    with status() as told:
+        report = measure(vectors, rounds=rounds, threads=threads, others=False, told=told)
+    show_limits(report, vectors)
 
 
 if __name__ == "__main__":

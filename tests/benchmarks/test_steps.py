@@ -80,7 +80,7 @@ def test_the_command_prints_tables_and_writes_figures(tmp_path: Path) -> None:
 def test_without_pyg_a_line_says_so(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch_geometric", None)
     report = bench_training(dataset, SIZES, rounds=1, steps=1, threads=1, whole_epochs=True)
-    assert report.skipped == ["torch_geometric is not installed and is left out: pip install torch_geometric"]
+    assert report.skipped == ["torch_geometric is not installed, so it is left out: pip install torch_geometric"]
     assert [row.steps for row in report.rows] == [report.batches] * 3
 
 

@@ -11,6 +11,7 @@ from command_line import rectool
 
 from rectoolkit.cli import main
 from rectoolkit.cli.doctor import OPTIONAL, TRAINING, examine
+from rectoolkit.errors import EXTRAS
 from rectoolkit.search.kernels.compiling import INSTRUCTION_SET
 
 
@@ -46,7 +47,7 @@ def test_an_installation_for_serving_alone_is_whole(monkeypatch: pytest.MonkeyPa
         monkeypatch.setitem(sys.modules, module, None)
     result = rectool("doctor")
     assert result.exit_code == 0
-    assert "missing, for rectool run: pip install 'rectoolkit[train]'" in result.output
+    assert "missing; rectool run needs them: pip install 'rectoolkit[train]'" in result.output
 
 
 def test_every_optional_extra_is_one_that_the_package_declares() -> None:
@@ -54,6 +55,6 @@ def test_every_optional_extra_is_one_that_the_package_declares() -> None:
 
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     declared = text.split("[project.optional-dependencies]")[1].split("[project.scripts]")[0]
-    for package, (_, _, extra) in OPTIONAL.items():
-        line = next(line for line in declared.splitlines() if line.startswith(f"{extra} = "))
+    for package, (module, _) in OPTIONAL.items():
+        line = next(line for line in declared.splitlines() if line.startswith(f"{EXTRAS[module]} = "))
         assert package in line

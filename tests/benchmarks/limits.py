@@ -16,6 +16,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
+from rectoolkit.bench.report import print_table
+from rectoolkit.search.codes import Integers
 from rectoolkit.search.kernels import scan
 from rectoolkit.search.kernels.compiled_search import choose
 from rectoolkit.search.kernels.compiling import FEATURES, I32, I64, INSTRUCTION_SET, Loop, call, inlined, splat, vector
@@ -24,7 +26,9 @@ from rectoolkit.search.kernels.lookup import HAS_LOOKUP, LOOKUPS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rectoolkit.search.codes import Integers, PackedTable
+    from rectoolkit.bench.exact import Report
+    from rectoolkit.bench.vectors import Vectors
+    from rectoolkit.search.codes import PackedTable
 
 COMPILER: Any = numba.njit
 CHAINS, TURNS, ROUNDS = 16, 200_000, 12
@@ -96,6 +100,35 @@ def needed(queries: Integers, items: PackedTable) -> tuple[str, float] | None:
     if kernel in (scan.scan_small, scan.scan_bytes) and PROBES["vpdpbusd"][-1]:
         return "vpdpbusd", -(-items.dim // 4) * 4 / 64
     return None
+
+
+def show_limits(report: Report, vectors: Vectors) -> None:
+    """Print how near the searches of ``report`` come to the limits, and how steady their times were.
+
+    A batch is limited by instructions, a single query by the bytes that it reads.
+    """
+    rates, bytes_per_second = instructions(report.threads), bandwidth(report.threads)
+    heads = ["", "rounds", "spread: batch", "spread: single", "instructions per query and item"]
+    heads += ["batch: limit, ms", "reached", "single: limit, ms", "reached"]
+    found = {row.name: row for row in report.rows}
+    rows = []
+    for label, (users, items) in vectors.coded.items():
+        for name, asked in (
+            (f"rectoolkit {label}", Integers.of(users.take(slice(0, report.batch)).unpack())),
+            (f"rectoolkit {label}, float query", Integers.of_floats(vectors.queries[: report.batch], items.segments)),
+        ):
+            row, need = found[name], needed(asked, items)
+            cells = [name, str(row.rounds), f"{row.batch_spread:.0%}", f"{row.single_spread:.0%}"]
+            if need is None:
+                cells += ["", "", ""]
+            else:
+                limit = need[1] * items.num_rows / rates[need[0]] * 1e3
+                cells += [f"{need[1]:.3f} {need[0]}", f"{limit:.3f}", f"{limit / row.batch_ms:.0%}"]
+            limit = items.planes.nbytes / bytes_per_second * 1e3
+            rows.append([*cells, f"{limit:.2f}", f"{limit / row.p50_ms:.0%}"])
+    notes = [f"{bytes_per_second / 1e9:.2f}e9 bytes read per second, {report.threads} threads together"]
+    notes += [f"{rate / 1e9:.2f}e9 {name} of 64 bytes per second" for name, rate in rates.items()]
+    print_table("limits of the machine", heads, rows, notes)
 
 
 def _least(tasks: list[Callable[[], Any]]) -> float:
