@@ -99,11 +99,11 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 @contextmanager
-def alone(path: str | Path, busy: str) -> Iterator[None]:
+def alone(path: str | Path, busy: str, wait: bool = False) -> Iterator[None]:
     """Let only one process at a time into this block for ``path``, a folder or a file (made if it does not exist).
 
-    The lock ends with the process, however that ends. Raises UserError with the message ``busy`` if another process
-    holds it.
+    The lock ends with the process, however that ends. If another process holds it, raises UserError with the message
+    ``busy``, or waits.
     """
     import fcntl
 
@@ -111,7 +111,7 @@ def alone(path: str | Path, busy: str) -> Iterator[None]:
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_WRONLY | os.O_CREAT, 0o666)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             if error.errno in BUSY:
                 raise UserError(busy) from None

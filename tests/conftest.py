@@ -11,7 +11,6 @@ import torch
 
 from rectoolkit.data import Interactions
 from rectoolkit.data.planted import Planted, generate
-from rectoolkit.recipe.files import tomllib
 
 torch.set_num_threads(1)  # the tensors here are tiny: threads that wait for one another cost more than they give
 
@@ -77,14 +76,3 @@ def _run(data: Path, factory: pytest.TempPathFactory, recipe: str, *settings: st
     path = Path(__file__).parent.parent / "recipes" / f"{recipe}.toml"
     loaded = Recipe.load(path, [f'dataset.path="{data}"', *sizes, *settings])
     return execute(loaded, RunOptions(factory.mktemp("runs"), threads=1)).path
-
-
-@pytest.fixture
-def shipped_teachers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working folder that has, empty, the runs that shipped recipes name as their teachers."""
-    monkeypatch.chdir(tmp_path)
-    for path in (Path(__file__).parent.parent / "recipes").rglob("*.toml"):
-        if teacher := tomllib.loads(path.read_text())["loss"].get("teacher"):
-            Path(teacher).mkdir(parents=True, exist_ok=True)
-            for side in ("users", "items"):
-                (Path(teacher) / f"{side}.npy").touch()

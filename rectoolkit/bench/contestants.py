@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rectoolkit.search.float32 import share_dims
 from rectoolkit.search.packed import Index
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def _ours(vectors: Vectors, k: int, threads: int) -> Iterator[tuple[Row, Search]
             return index.search(vectors.queries[rows], k, threads=threads).ids
 
         yield Row(f"rectoolkit {label}", items.bits, size), coded
-        if share_dims(items, vectors.items):
+        if not vectors.mixes_dims:
             yield Row(f"rectoolkit {label}, float query", items.bits, size), floats
 
 

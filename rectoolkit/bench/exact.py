@@ -62,7 +62,8 @@ def bench_run(path: str | Path, **settings: Any) -> Report:
     from rectoolkit.runs.run import Run
 
     run = Run.open(path)
-    return measure(trained_vectors(*run.tables(), run.float_rows()), **settings)
+    mixes_dims = bool(run.environment.get("mixes_dims"))
+    return measure(trained_vectors(*run.tables(), run.float_rows(), mixes_dims), **settings)
 
 
 def measure(

@@ -26,11 +26,16 @@ SPREAD = 0.7  # standard deviation around a centre; that of the centres is 0.714
 
 @dataclass
 class Vectors:
-    """Float vectors of both sides, and their codes by label."""
+    """Float vectors of both sides, and their codes by label.
+
+    ``mixes_dims``: a dim of a code depends on several dims of its vector, so float queries cannot be multiplied with
+    the codes.
+    """
 
     queries: Floats
     items: Floats
     coded: dict[str, tuple[PackedTable, PackedTable]]
+    mixes_dims: bool = False
 
 
 def random_vectors(queries: int, items: int, dim: int, bits: Sequence[int], seed: int = 0) -> Vectors:
@@ -52,13 +57,15 @@ def clustered_vectors(queries: int, items: int, dim: int, centres: int, seed: in
     return asked, stored
 
 
-def trained_vectors(users: PackedTable, items: PackedTable, floats: tuple[Floats, Floats] | None = None) -> Vectors:
+def trained_vectors(
+    users: PackedTable, items: PackedTable, floats: tuple[Floats, Floats] | None = None, mixes_dims: bool = False
+) -> Vectors:
     """The codes of a run beside ``floats`` (users, items) of it, or beside their own decoded values without any."""
     chosen = np.random.default_rng(0).permutation(users.num_rows)[:MAX_QUERIES]
     users = users.take(chosen)
     asked = users.unpack().decode() if floats is None else np.asarray(floats[0])[chosen]
     stored = items.unpack().decode() if floats is None else np.array(floats[1])
-    return Vectors(asked, stored, {f"{items.bits} bit": (users, items)})
+    return Vectors(asked, stored, {f"{items.bits} bit": (users, items)}, mixes_dims)
 
 
 def quantize(vectors: Floats, bits: int) -> PackedTable:

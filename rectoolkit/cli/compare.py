@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rectoolkit.cli.group import choose_device, device_option, main, runs_option, set_option
+from rectoolkit.cli.group import device_notes, device_option, main, runs_option, set_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,14 +77,13 @@ def compare(
     from rectoolkit.terminal import console, print_notes
 
     plan = make_plan(recipes, overrides, seeds, sort, baseline, runs, vary)
-    chosen, why = choose_device(device)
-    print_notes((*plan.notes, *([why] if why else [])))
+    options = RunOptions(runs, device, threads or max(1, (os.cpu_count() or 1) // jobs)).on_device()
+    print_notes((*plan.notes, *device_notes(options.device)))
     if out:
         make_folder(out)
     todo, total = missing(plan, runs), sum(len(row.recipes) for row in plan.rows)
     of = f"{total} run{'s'[: total > 1]} of {len(plan.rows)} recipe{'s'[: len(plan.rows) > 1]}"
     console.print(f"{of}: {total - len(todo)} finished before, {len(todo)} to do")
-    options = RunOptions(runs, chosen, threads or max(1, (os.cpu_count() or 1) // jobs))
     with JobProgress(todo) as progress:
         failures = run_jobs(todo, options, jobs, progress)
     why_missing = {str(job): why for job, why in failures.items()}

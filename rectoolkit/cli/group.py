@@ -132,15 +132,6 @@ def comma_separated(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def choose_device(wanted: str) -> tuple[str, str]:
-    """The torch device for ``--device``, and a line to print where the choice needs one."""
-    if wanted == "cpu":
-        return "cpu", ""
-    import torch
-
-    if wanted == "auto" and not torch.cuda.is_available():
-        return "cpu", ""
-    chosen = "cuda" if wanted == "auto" else wanted
-    if int(chosen[5:] or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {wanted}: torch sees {torch.cuda.device_count()} GPUs here; write cpu or auto")
-    return chosen, f"device {chosen}: sums over neighbours run in torch"
+def device_notes(device: str) -> list[str]:
+    """A note that names the device to train on, unless it is the CPU."""
+    return [] if device == "cpu" else [f"training on {device}"]

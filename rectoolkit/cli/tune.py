@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rectoolkit.cli.group import choose_device, device_option, main, recipe_argument, set_option, threads_option
+from rectoolkit.cli.group import device_notes, device_option, main, recipe_argument, set_option, threads_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,11 +45,11 @@ def tune(
 
     loaded = Recipe.load(recipe, overrides)
     wanted = read_search(search, loaded)
-    chosen, why = choose_device(device)
-    print_notes((*loaded.notes, *([why] if why else [])))
     folder = out or Path("tuned") / loaded.name
+    options = RunOptions(folder, device, threads).on_device()
+    print_notes((*loaded.notes, *device_notes(options.device)))
     with StudyProgress(loaded, wanted) as progress:
-        trials = tune(loaded, wanted, RunOptions(folder, chosen, threads), progress)
+        trials = tune(loaded, wanted, options, progress)
     _print_trials(trials, loaded["train"]["monitor"])
     console.print(f"train with the best settings: rectool run {folder / BEST}", soft_wrap=True)
 

@@ -200,7 +200,7 @@ def _execute(order: dict[str, Any], channel: Any) -> None:
             channel.write(json.dumps({"epoch": row}) + "\n")
 
     sys.path += [place for place in order["path"] if place not in sys.path]
-    options = RunOptions(Path(order["runs"]), order["device"], order["threads"], (Channel(),))
+    options = RunOptions(Path(order["runs"]), order["device"], order["threads"], (Channel(),), wait=True)
     execute(Recipe.check(order["recipe"]), options)
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rectoolkit.errors import UserError, nearest
 from rectoolkit.recipe import Recipe
-from rectoolkit.runs.identity import Identity, is_begun
 from rectoolkit.runs.layout import RECIPE, read_environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from rectoolkit.data import Dataset
 
@@ -48,7 +47,7 @@ def make_plan(
     seeds: int = 1,
     sort: str = "",
     baseline: str | None = None,
-    runs: Path | None = None,
+    runs: Path = Path("runs"),
     vary: Sequence[str] = (),
 ) -> Plan:
     """Load every recipe with ``overrides``, take ``seeds`` seeds of each from its own on, and load the data.
@@ -66,9 +65,7 @@ def make_plan(
     metrics, found = _common_metrics(rows)
     _check_names(rows, metrics, sort, baseline)
     dataset = _one_dataset(rows)
-    _check_outside(rows, dataset)
-    if runs is not None:
-        _check_begun(rows, runs, dataset)
+    _check_runs(rows, runs, dataset)
     return Plan(rows, metrics, dataset, sort or metrics[0], baseline, tuple(dict.fromkeys(notes + found)))
 
 
@@ -154,20 +151,6 @@ def _common_metrics(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[str]]:
     return common, [f"not every recipe measures {', '.join(left)}: left out"] if left else []
 
 
-def _check_outside(rows: Sequence[Row], dataset: Dataset) -> None:
-    """Raise UserError where a component reads a file that is missing or of other data, naming every such recipe."""
-    from rectoolkit.runs.execute import check_outside
-
-    faults = []
-    for recipe in (recipe for row in rows for recipe in row.recipes):
-        try:
-            check_outside(recipe, dataset)
-        except UserError as error:
-            faults.append(f"{recipe.name}, seed {recipe.seed}: {error}")
-    if faults:
-        raise UserError("\n".join(faults))
-
-
 def _check_names(rows: Sequence[Row], metrics: Sequence[str], sort: str, baseline: str | None) -> None:
     labels = [row.label for row in rows]
     if sort and sort not in (*metrics, *COLUMNS):
@@ -206,29 +189,30 @@ def _facts(summary: dict[str, Any]) -> str:
     return ", ".join(f"{summary[key]:,} {key}" for key in ("users", "items", "train", "test") if key in summary)
 
 
-def _check_begun(rows: Sequence[Row], runs: Path, dataset: Dataset) -> None:
-    """Raise UserError where run folders that lie there already were begun on other data than ``dataset``, or otherwise.
+def _check_runs(rows: Sequence[Row], runs: Path, dataset: Dataset) -> None:
+    """Raise UserError for what would stop a run before its training, with all such runs.
 
-    So is one whose plugin, teacher or (where it counts) order of train lines has changed since.
+    That is a run folder begun on other data, or with another plugin, teacher or (where it counts) order of train
+    lines; and a file of a component that is missing or does not suit the data.
     """
-    other = []
-    for row in rows:
-        for recipe in row.recipes:
-            data = read_environment(runs / recipe.folder_name).get("data", {})
-            if data.get("digest", dataset.digest) != dataset.digest:
-                facts = f"digest {data['digest'][:12]}; {_facts(data.get('summary', {}))}"
-                other.append(f"  {runs / recipe.folder_name} ({facts})")
+    from rectoolkit.runs.execute import check_run
+
+    other, faults = [], []
+    for recipe in (recipe for row in rows for recipe in row.recipes):
+        data = read_environment(runs / recipe.folder_name).get("data", {})
+        if data.get("digest", dataset.digest) != dataset.digest:
+            facts = f"digest {data['digest'][:12]}; {_facts(data.get('summary', {}))}"
+            other.append(f"  {runs / recipe.folder_name} ({facts})")
+            continue
+        try:
+            check_run(recipe, dataset, runs)
+        except UserError as error:
+            faults.append(f"{recipe.name}, seed {recipe.seed}: {error}")
     if other:
         now = f"digest {dataset.digest[:12]}; {_facts(dataset.summary())}"
         raise UserError(
             f"these runs were begun on other data than '{dataset.name}' is now ({now}), so their figures cannot be "
             "compared; move their folders away, or remove them with 'rectool runs --remove'\n" + "\n".join(other)
         )
-    faults = []
-    for recipe in (recipe for row in rows for recipe in row.recipes):
-        try:
-            is_begun(runs / recipe.folder_name, Identity.of(recipe, dataset), dataset)
-        except UserError as error:
-            faults.append(str(error))
     if faults:
         raise UserError("\n".join(faults))

@@ -57,9 +57,12 @@ class ComponentSettings(Settings):
         """
         return []
 
-    def reads(self) -> list[Path]:
-        """The files that the component reads besides the data. Their content is part of the run's identity."""
-        return []
+    def reads(self) -> dict[str, Path]:
+        """The files that the component reads besides the data, by a name that does not depend on their place.
+
+        Their content is part of the run's identity.
+        """
+        return {}
 
     def check_data(self, dataset: Dataset, held_out: Mapping[str, Any] | None) -> None:
         """Raise UserError if these files do not suit the data, or have seen the part that the run holds out."""

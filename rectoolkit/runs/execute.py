@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +19,17 @@ from rectoolkit.errors import UserError
 from rectoolkit.evaluation.evaluate import evaluate
 from rectoolkit.files import atomic_write, remove_parts, write_text
 from rectoolkit.recipe.registry import REGISTRIES
-from rectoolkit.runs.identity import Identity, describe, is_finished
+from rectoolkit.runs.identity import Identity, describe, is_begun, is_finished
 from rectoolkit.runs.layout import FAILURE, FOLD_IN, METRICS, MODEL, SEEN, SIDES, codes_file, ids_file, rows_file
 from rectoolkit.runs.measure import measure
 from rectoolkit.runs.run import Run
 from rectoolkit.runs.split import Split, held_out, split_of
 from rectoolkit.runs.store import locked
+from rectoolkit.runs.teacher import resolve_teacher
 from rectoolkit.search.codes import PackedTable
 from rectoolkit.search.fold_in import FoldIn
 from rectoolkit.search.index import check_count
-from rectoolkit.training.callbacks import Callbacks
+from rectoolkit.training.callbacks import Callback, Callbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,12 +39,11 @@ if TYPE_CHECKING:
     from rectoolkit.data import Dataset
     from rectoolkit.model.recommender import Recommender
     from rectoolkit.recipe import Recipe
-    from rectoolkit.training.callbacks import Callback
     from rectoolkit.training.checkpoint import Progress
 
     Table = PackedTable | npt.NDArray[np.float32]
 
-DEVICE = r"cpu|cuda(:\d+)?"
+DEVICE = r"auto|cpu|cuda(:\d{1,3})?"
 
 
 @dataclass(frozen=True)
@@ -55,51 +55,60 @@ class RunOptions:
     runs
         The folder of run folders.
     device
-        The torch device: ``cpu``, ``cuda`` or ``cuda:N``.
+        The torch device to train on: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` for a GPU where there is one.
     threads
         The number of threads of torch and of the search; all cores by default.
     callbacks
         Hear of the progress of training (``rectoolkit.training.callbacks``).
+    wait
+        Whether to wait for another process that works on the same run. By default that is an error.
 
     Raises
     ------
     UserError
-        If a value is not allowed, or torch does not see the device.
+        If a value is not allowed.
     """
 
     runs: Path = Path("runs")
     device: str = "cpu"
     threads: int | None = None
     callbacks: tuple[Callback, ...] = ()
+    wait: bool = False
 
     def __post_init__(self) -> None:
         if self.threads is not None:
             check_count("threads", self.threads)
             object.__setattr__(self, "threads", int(self.threads))
         if not isinstance(self.device, str) or not re.fullmatch(DEVICE, self.device):
-            raise UserError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {self.device!r}")
-        if self.device != "cpu":
-            import torch
+            raise UserError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {self.device!r}")
 
-            if int(self.device[5:] or 0) >= torch.cuda.device_count():
-                raise UserError(
-                    f"device '{self.device}': torch sees {torch.cuda.device_count()} GPUs here; write 'cpu'"
-                )
+    def on_device(self) -> RunOptions:
+        """These options with the device that ``auto`` stands for. Raises UserError if torch does not see the device."""
+        if self.device == "cpu":
+            return self
+        import torch
+
+        count = torch.cuda.device_count()
+        if self.device == "auto":
+            return replace(self, device="cuda" if count else "cpu")
+        if int(self.device[5:] or 0) >= count:
+            raise UserError(f"device '{self.device}': torch sees {count} GPUs here; write 'cpu' or 'auto'")
+        return self
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run before its training: a recipe, the data it names, and the folder it becomes."""
+    """A run before its training: its recipe, the data it names, and the folder it becomes.
+
+    ``built`` is the recipe with the folder of the teacher's run in place of the teacher's recipe.
+    """
 
     recipe: Recipe
+    built: Recipe
     dataset: Dataset
     split: Split
     identity: Identity
     folder: Path
-
-    def is_finished(self) -> bool:
-        """Whether the folder holds this run, whole. Raises UserError if it was begun on something else."""
-        return is_finished(self.folder, self.identity, self.dataset)
 
 
 def execute(recipe: Recipe, options: RunOptions | None = None, dataset: Dataset | None = None) -> Run:
@@ -130,34 +139,82 @@ def execute(recipe: Recipe, options: RunOptions | None = None, dataset: Dataset 
     options = options or RunOptions()
     callback = Callbacks(*options.callbacks)
     run = prepare(recipe, options, dataset)
-    if run.is_finished():
-        return Run.open(run.folder)
+    if isinstance(run, Run):
+        return run
+    options = options.on_device()
     with _working(run, options) as finished:
         if not finished:
-            callback.stage(f"building the model on {run.split.train.num_interactions:,} interactions")
-            model, progress = train(run.folder, recipe, run.split, options)
+            where = "" if options.device == "cpu" else f" on {options.device}"
+            callback.stage(f"building the model on {run.split.train.num_interactions:,} interactions{where}")
+            model, progress = train(run.folder, run.built, run.split, options)
             save(run.folder, run.split, model, options.threads)
             callback.stage("measuring the codes on the test part")
             measure(run.folder, recipe, run.dataset, progress, options.threads)
     return Run.open(run.folder)
 
 
-def prepare(recipe: Recipe, options: RunOptions, dataset: Dataset | None = None) -> Prepared:
-    """Load the data and check all that can be checked before training. Writes nothing."""
+def prepare(recipe: Recipe, options: RunOptions, dataset: Dataset | None = None) -> Prepared | Run:
+    """Load the data and check all that can be checked before training, or open the finished run.
+
+    A missing teacher is trained here.
+    """
     tested = dataset is None
     if dataset is None:
         source = recipe["dataset"]["name"] or recipe["dataset"]["path"]
         Callbacks(*options.callbacks).stage(f"loading data: {source}")
         dataset = load_data(recipe["dataset"])
+    folder = options.runs / recipe.folder_name
+    built, _ = resolve_teacher(recipe, dataset, options.runs)
+    if is_finished(folder, Identity.of(built, dataset), dataset):  # needs neither its split nor its teacher any more
+        return Run.open(folder)
     split = split_of(recipe, dataset, tested)
-    check_outside(recipe, dataset)
-    return Prepared(recipe, dataset, split, Identity.of(recipe, dataset), options.runs / recipe.folder_name)
+    built = with_teacher(recipe, dataset, options)
+    identity = Identity.of(built, dataset)
+    is_begun(folder, identity, dataset)
+    return Prepared(recipe, built, dataset, split, identity, folder)
+
+
+def with_teacher(recipe: Recipe, dataset: Dataset, options: RunOptions) -> Recipe:
+    """The recipe with the folder of its teacher's run, which is trained if missing; checks the files it reads."""
+    built, teacher = resolve_teacher(recipe, dataset, options.runs)
+    if teacher is not None:
+        telling = _TeacherProgress(recipe["loss"]["teacher"], teacher, Callbacks(*options.callbacks))
+        execute(teacher, replace(options, callbacks=(telling,), wait=True), dataset)
+    check_outside(built, dataset)
+    return built
+
+
+def check_run(recipe: Recipe, dataset: Dataset, runs: Path) -> None:
+    """Raise UserError for what would stop the run of a recipe before its training. Trains nothing."""
+    built, teacher = resolve_teacher(recipe, dataset, runs)
+    folder = runs / recipe.folder_name
+    if is_begun(folder, Identity.of(built, dataset), dataset) and (folder / METRICS).exists():
+        return
+    if teacher is None or (runs / teacher.folder_name / METRICS).exists():
+        check_outside(built, dataset)
+
+
+class _TeacherProgress(Callback):
+    """Tells of the training of a teacher as stages, ten at most: its epochs are not those of the run."""
+
+    def __init__(self, written: str, teacher: Recipe, callback: Callback) -> None:
+        self.epochs, self.callback = teacher["train"]["epochs"], callback
+        self.written, self.begun = written, False
+
+    def stage(self, what: str) -> None:
+        if not self.begun:
+            self.begun = True
+            self.callback.stage(f"training the teacher: {self.written}")
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        if row["epoch"] % -(-self.epochs // 10) == 0:
+            self.callback.stage(f"training the teacher: {self.written}, epoch {row['epoch']} of {self.epochs}")
 
 
 def check_outside(recipe: Recipe, dataset: Dataset) -> None:
     """Let the components that read files of their own check these files against the data."""
+    held = held_out(recipe.seed, recipe["train"], dataset)
     for kind, registry in REGISTRIES.items():
-        held = held_out(recipe.seed, recipe["train"], dataset)
         registry.settings(recipe[kind]).check_data(dataset, held)
 
 
@@ -172,8 +229,8 @@ def _working(run: Prepared, options: RunOptions) -> Iterator[bool]:
         folder.mkdir(parents=True, exist_ok=True)
     except (NotADirectoryError, FileExistsError):
         raise UserError(f"{options.runs}: is a file; name a folder for the runs") from None
-    with locked(folder):
-        if run.is_finished():
+    with locked(folder, options.wait):
+        if is_finished(folder, run.identity, run.dataset):
             yield True
             return
         remove_parts(folder)

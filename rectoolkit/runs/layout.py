@@ -18,7 +18,7 @@ from typing import Any
 
 from rectoolkit.errors import FormatError
 
-LAYOUT = 1  # version of the run folder; raised when its files change meaning
+LAYOUT = 2  # version of the run folder; raised when its files change meaning
 SIDES = ("users", "items")
 RECIPE = "recipe.toml"
 ENVIRONMENT = "environment.json"
@@ -60,6 +60,17 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise FormatError(f"{path}: not a JSON object; run the recipe again")
     return content
+
+
+def check_layout(folder: Path) -> None:
+    """Raise FormatError if a run folder was written in another layout than this release reads."""
+    layout = read_json(folder / ENVIRONMENT).get("layout")
+    if layout != LAYOUT:
+        age = "an earlier" if isinstance(layout, int) and layout < LAYOUT else "another"
+        raise FormatError(
+            f"{folder}: written by {age} release (layout {layout}, this release reads {LAYOUT}); run its recipe again: "
+            f"rectool run {folder / RECIPE} --runs {folder.parent}"
+        )
 
 
 def read_environment(folder: Path) -> dict[str, Any]:

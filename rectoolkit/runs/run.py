@@ -22,12 +22,12 @@ from rectoolkit.files import atomic_write, check_whole, new_folder, open_arrays
 from rectoolkit.runs.layout import (
     ENVIRONMENT,
     FOLD_IN,
-    LAYOUT,
     METRICS,
     PER_USER,
     RECIPE,
     SEEN,
     SIDES,
+    check_layout,
     codes_file,
     ids_file,
     read_json,
@@ -35,7 +35,7 @@ from rectoolkit.runs.layout import (
 )
 from rectoolkit.search import open_index
 from rectoolkit.search.codes import PackedTable
-from rectoolkit.search.float32 import open_embeddings, share_dims
+from rectoolkit.search.float32 import open_embeddings
 from rectoolkit.search.fold_in import FoldIn
 from rectoolkit.search.index import Rescore, check_count
 from rectoolkit.search.neighbours import neighbours
@@ -73,15 +73,16 @@ class Run:
             raise FormatError(f"{path}: is a file; name the run folder it lies in")
         if not path.is_dir():
             raise FormatError(f"{path}: no such run folder; 'rectool run RECIPE' makes one in runs/")
-        layout = read_json(path / ENVIRONMENT).get("layout")
-        if layout != LAYOUT:
-            raise FormatError(
-                f"{path}: a run folder of layout {layout}; this release reads {LAYOUT}: run its recipe.toml again"
-            )
+        check_layout(path)
         if not (path / METRICS).exists():
             again = f"rectool run {path / RECIPE} --runs {path.parent}"
             raise FormatError(f"{path}: this run is not finished; '{again}' goes on with it")
         return cls(path)
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """What the run was made from, and with which versions on which machine: ``environment.json``."""
+        return read_json(self.path / ENVIRONMENT)
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -180,8 +181,8 @@ class Run:
         mask = None if include_seen else rows_of(self.seen, rows)
         if not float_query and rescore is None:
             return self.index.search(take(self.users, rows), k, seen=mask)
-        (coded, coded_items), (real, real_items) = self.tables(), self.float_rows()
-        if float_query and not share_dims(coded_items, real_items):
+        (coded, _), (real, real_items) = self.tables(), self.float_rows()
+        if float_query and self.environment.get("mixes_dims"):
             raise UserError(
                 f"{self.path}: its quantizer rotates or projects a row before coding it, so float rows cannot be "
                 "multiplied with its codes; leave the float query out, or rescore the best by float rows"
@@ -276,9 +277,8 @@ class Run:
         """Write the codes into the folder ``to``, as ``rectoolkit.runs.export`` does, with the digests of this run."""
         from rectoolkit.runs.export import export
 
-        environment = read_json(self.path / ENVIRONMENT)
-        data = environment.get("data", {}).get("digest")
-        source = {"name": self.path.name, "digest": environment.get("digest"), "data": data}
+        data = self.environment.get("data", {}).get("digest")
+        source = {"name": self.path.name, "digest": self.environment.get("digest"), "data": data}
         return export(*self.tables(), to, formats, source, self.user_ids, self.item_ids)
 
     def save(self, path: str | Path) -> Path:
@@ -293,7 +293,7 @@ class Run:
         if path.exists():
             if path.is_dir() and all(_same(file, path / file.name) for file in files if file.name != ENVIRONMENT):
                 with suppress(FormatError):  # the environment of a copy may know of other commands
-                    if read_json(path / ENVIRONMENT).get("digest") == read_json(self.path / ENVIRONMENT)["digest"]:
+                    if read_json(path / ENVIRONMENT).get("digest") == self.environment["digest"]:
                         return path
             raise UserError(f"{path}: exists already, and is no copy of this run; name a new folder")
         with new_folder(path) as part:
@@ -304,7 +304,7 @@ class Run:
 
     def _ids(self, side: str, count: int) -> Ids | None:
         path = self.path / ids_file(side)
-        if not read_json(self.path / ENVIRONMENT).get("data", {}).get(f"{side[:-1]}_ids"):
+        if not self.environment.get("data", {}).get(f"{side[:-1]}_ids"):
             return None
         ids = Ids.load(path)
         if len(ids) != count:
@@ -313,7 +313,7 @@ class Run:
         return ids
 
     def _table(self, side: str) -> Table:
-        coded = read_json(self.path / ENVIRONMENT).get("bits", 0) <= 8
+        coded = self.environment.get("bits", 0) <= 8
         path = self.path / (codes_file(side) if coded else rows_file(side))
         table = PackedTable.load(path) if coded else open_embeddings(path)
         rows = table.num_rows if isinstance(table, PackedTable) else len(table)

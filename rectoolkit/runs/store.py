@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rectoolkit.errors import FormatError, UserError, nearest
 from rectoolkit.files import alone, is_taken
 from rectoolkit.recipe.files import read_toml
-from rectoolkit.runs.layout import FAILURE, LOCK, METRICS, RECIPE, read_environment, read_log
+from rectoolkit.runs.layout import FAILURE, LOCK, METRICS, RECIPE, check_layout, read_environment, read_log
 from rectoolkit.runs.run import Run
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ class Entry:
     """A run folder as ``rectool runs`` lists it; ``metric`` is its first one, empty until it is finished.
 
     ``state`` is one of ``STATES``: finished (all its files are there and whole), running (a process holds its lock),
-    failed (the last attempt ended with ``detail``), interrupted (it ended without a word), damaged.
+    failed (the last attempt ended with ``detail``), interrupted (it ended without a word), damaged, outdated (written
+    by an earlier release).
     """
 
     folder: Path  # named by the recipe and its digest
@@ -38,7 +39,7 @@ class Entry:
     detail: str
 
 
-STATES = ("finished", "running", "interrupted", "failed", "damaged")
+STATES = ("finished", "running", "interrupted", "failed", "damaged", "outdated")
 FILTERS = ("data", "encoder", "quantizer", "bits", "seed", "state")
 
 
@@ -73,12 +74,12 @@ def find_run(runs: Path, name: str) -> Path:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold the lock of a run folder while the block runs; it goes with the process, however that ends.
 
-    Raises UserError if another process holds it.
+    If another process holds it, raises UserError, or waits for that process.
     """
-    with alone(folder / LOCK, f"{folder}: another process is working on this run; wait for it or stop it"):
+    with alone(folder / LOCK, f"{folder}: another process is working on this run; wait for it or stop it", wait):
         yield
 
 
@@ -115,7 +116,11 @@ def _entry(folder: Path) -> Entry:
 
 
 def _state(folder: Path, recipe: dict[str, Any]) -> tuple[str, str, str]:
-    """The first metric, the state, and what is to be said of it."""
+    """The first metric, the state, and a remark on the state."""
+    try:
+        check_layout(folder)
+    except FormatError as error:
+        return "", "outdated", str(error)
     if (folder / METRICS).exists():
         try:
             run = Run.open(folder)

@@ -113,20 +113,6 @@ def open_embeddings(path: str | Path) -> Floats:
     return np.asarray(rows)
 
 
-def share_dims(codes: PackedTable, rows: Floats) -> bool:
-    """Whether codes stand for ``rows`` dim by dim, so that a float row can be multiplied with codes directly.
-
-    Some quantizers rotate or project a row first (itq, rotate_sign, bgch, hashgnn). It shows in the correlation of
-    decoded and float values: from about 0.6 up where each dim has its code, about 0 elsewhere.
-    """
-    if codes.dim != rows.shape[1]:
-        return False
-    sample = np.linspace(0, codes.num_rows - 1, min(codes.num_rows, 1000)).astype(np.int64)
-    values = [part - part.mean(axis=0) for part in (codes.take(sample).unpack().decode(), rows[sample])]
-    sizes = np.linalg.norm(values[0]) * np.linalg.norm(values[1])
-    return bool((values[0] * values[1]).sum() > 0.3 * sizes)
-
-
 def _top(product: Floats, k: int) -> tuple[Ints, Floats]:
     """The k best of each row by key; unrankable ones are -1 and -inf."""
     num_items = product.shape[1]

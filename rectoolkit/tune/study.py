@@ -16,8 +16,8 @@ import numpy as np
 from rectoolkit.data.catalog import load_data
 from rectoolkit.errors import TrainingError, UserError, needed
 from rectoolkit.files import remove_parts, write_text
-from rectoolkit.runs.execute import RunOptions, check_outside, train
-from rectoolkit.runs.identity import Identity, digest_of_file, outside
+from rectoolkit.runs.execute import RunOptions, train, with_teacher
+from rectoolkit.runs.identity import Identity, digest_of, files_read
 from rectoolkit.runs.split import split_of
 from rectoolkit.runs.store import locked
 from rectoolkit.training.callbacks import Callback
@@ -59,9 +59,7 @@ def tune(
     optuna, folder = load_optuna(), options.runs
     dataset = load_data(recipe["dataset"])
     split = split_of(recipe, dataset)
-    probes = [recipe.with_settings(values) for values in probed(search.space)]
-    for tried in probes:
-        check_outside(tried, dataset)
+    probes = [with_teacher(recipe.with_settings(values), dataset, options) for values in probed(search.space)]
     store = Store(folder, identity_of(recipe, search, dataset, probes))
     trials = store.load()
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,13 +114,13 @@ def identity_of(
     sections = {f"{section}.{key}": value for section, keys in recipe.sections.items() for key, value in keys.items()}
     idle = ("evaluate.metrics", *search.space)  # searched settings are overwritten, and reported metrics do not matter
     facts = {"name": recipe.name, "seed": recipe.seed, "plugins": recipe.plugins, **sections}
-    own, files = Identity.of(recipe, dataset), sorted({path for tried in probes for path in outside(tried)})
+    own, files = Identity.of(recipe, dataset), sorted({path for tried in probes for path in files_read(tried).values()})
     return {
         "recipe": {key: value for key, value in facts.items() if key not in idle},
         "search": search.facts(),
         "data": {"name": dataset.name, "digest": dataset.digest, **({"order": own.order} if own.order else {})},
         "plugin": dict(own.plugins),
-        "outside": {str(path): digest_of_file(path) for path in files},
+        "outside": {str(path): digest_of(path) for path in files},
     }
 
 
@@ -217,14 +215,14 @@ def _try(
     watcher: Watcher | None,
 ) -> Trial:
     """Train as ``tried`` says, with ``values`` in it, or go on with a trial that was cut short by a kill."""
-    check_outside(tried, dataset)
+    built = with_teacher(tried, dataset, options)
     report = _Report(asked, tried["train"]["monitor"], watcher)
     place = options.runs / f"trial-{asked.number}-{tried.digest[:8]}"
     place.mkdir(exist_ok=True)
     remove_parts(place)
     state, why = "finished", ""
     try:
-        train(place, tried, split, replace(options, callbacks=(report,)))
+        train(place, built, split, replace(options, callbacks=(report,)))
     except _Cut:
         state = "pruned"
     except TrainingError as error:

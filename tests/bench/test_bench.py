@@ -107,7 +107,8 @@ def test_a_float_query_is_measured_only_where_codes_stand_for_its_dims() -> None
     rotation = np.linalg.qr(random.standard_normal((32, 32)))[0].astype(np.float32)
     for turned, names in ((False, ["rectoolkit 1 bit", "rectoolkit 1 bit, float query"]), (True, ["rectoolkit 1 bit"])):
         users, items = (quantize(f @ rotation if turned else f, 1) for f in floats)
-        report = measure(trained_vectors(users, items, (floats[0], floats[1])), others=False, rounds=1, batch=8, k=20)
+        vectors = trained_vectors(users, items, (floats[0], floats[1]), mixes_dims=turned)
+        report = measure(vectors, others=False, rounds=1, batch=8, k=20)
         assert [row.name for row in report.rows] == names
 
 

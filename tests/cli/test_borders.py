@@ -65,12 +65,12 @@ def test_threads_are_a_count_everywhere(threads: Any) -> None:
         RunOptions(threads=threads)
 
 
-def test_circumstances_take_what_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_options_take_what_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(RunOptions(threads=np.int64(2)).threads) is int  # type: ignore[arg-type]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    assert RunOptions(device="cuda:0").device == "cuda:0"
+    assert RunOptions(device="cuda:0").on_device().device == "cuda:0"
     with pytest.raises(UserError, match="torch sees 1 GPUs"):
-        RunOptions(device="cuda:1")
+        RunOptions(device="cuda:1").on_device()
 
 
 def test_only_data_is_fitted_and_only_to_a_folder_saved(small_run: Path) -> None:
@@ -83,7 +83,7 @@ def test_only_data_is_fitted_and_only_to_a_folder_saved(small_run: Path) -> None
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "", 0, None, "CPU"])
 def test_devices_are_named_as_torch_has_them(device: Any) -> None:
-    with pytest.raises(UserError, match="device must be 'cpu', 'cuda' or 'cuda:N'"):
+    with pytest.raises(UserError, match="device must be 'auto', 'cpu', 'cuda' or 'cuda:N'"):
         RunOptions(device=device)
 
 

@@ -57,7 +57,6 @@ def recipes_named(command: str) -> list[str | Path]:
 OVERRIDDEN = [c for c in commands() if recipes_named(c) and "plugins" not in c and "quantizer.bits=9" not in c]
 
 
-@pytest.mark.usefixtures("shipped_teachers")
 @pytest.mark.parametrize("command", OVERRIDDEN)
 def test_recipes_load_with_the_overrides_of_each_command(command: str) -> None:
     words = shlex.split(command)

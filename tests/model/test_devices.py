@@ -13,7 +13,7 @@ from pretended import DEVICE, Generator, MixedDevicesError, OnDevice, Pretended,
 from torch import Tensor
 
 from rectoolkit.cli import main
-from rectoolkit.cli.group import choose_device
+from rectoolkit.cli.group import device_notes
 from rectoolkit.data import Interactions
 from rectoolkit.errors import RecipeError, UserError
 from rectoolkit.model import graph as graph_module
@@ -22,6 +22,7 @@ from rectoolkit.model.graph import BipartiteGraph
 from rectoolkit.model.recommender import Parts, assemble
 from rectoolkit.recipe import Recipe
 from rectoolkit.recipe.registry import encoders, losses, quantizers, samplers
+from rectoolkit.runs.execute import RunOptions
 from rectoolkit.training.loop import fit, step
 
 HQGNN = Path(__file__).parents[2] / "recipes" / "hqgnn.toml"
@@ -161,16 +162,19 @@ def test_a_generator_of_another_kind_of_device_is_seeded_from_the_saved_state() 
 def test_the_chosen_gpu_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_device("auto") == choose_device("cuda") == ("cuda", "device cuda: sums over neighbours run in torch")
-    assert choose_device("cuda:1") == ("cuda:1", "device cuda:1: sums over neighbours run in torch")
+    for asked, device in (("auto", "cuda"), ("cuda", "cuda"), ("cuda:1", "cuda:1")):
+        assert RunOptions(device=asked).on_device().device == device
+        assert device_notes(device) == [f"training on {device}"]
 
 
 def test_without_a_gpu_the_cpu_is_chosen_and_a_gpu_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert choose_device("auto") == choose_device("cpu") == ("cpu", "")
-    with pytest.raises(UserError, match="--device cuda:1: torch sees 0 GPUs here; write cpu or auto"):
-        choose_device("cuda:1")
+    for asked in ("auto", "cpu"):
+        assert RunOptions(device=asked).on_device().device == "cpu"
+    assert device_notes("cpu") == []
+    with pytest.raises(UserError, match="device 'cuda:1': torch sees 0 GPUs here; write 'cpu' or 'auto'"):
+        RunOptions(device="cuda:1").on_device()
     for command in ("run", "compare", "tune"):
         refused = CliRunner().invoke(main, [command, str(HQGNN), "--device", "gpu"])
         assert (refused.exit_code, "--device gpu: must be auto, cpu, cuda or cuda:N" in refused.output) == (2, True)

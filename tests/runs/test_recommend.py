@@ -17,8 +17,11 @@ from click.testing import CliRunner
 from rectoolkit.cli import main
 from rectoolkit.data import Interactions
 from rectoolkit.errors import UserError
+from rectoolkit.recipe import Recipe
+from rectoolkit.recipe.registry import quantizers
 from rectoolkit.runs import lists
 from rectoolkit.runs import run as module
+from rectoolkit.runs.execute import RunOptions, execute
 from rectoolkit.runs.run import Run
 from rectoolkit.search import codes, open_index
 from rectoolkit.search.codes import CodeTable, PackedTable
@@ -95,13 +98,26 @@ def test_what_has_no_answer_is_refused(small_run: Path, small_float_run: Path) -
         assert (code, told in output) == (2, True), output
 
 
-def test_codes_of_rotated_rows_take_no_float_query(small_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    random = np.random.default_rng(0)
-    turned = [PackedTable.pack(CodeTable(random.integers(0, 4, (n, 16), np.uint8), bits=2)) for n in (150, 90)]
-    monkeypatch.setattr(Run, "tables", lambda run: (turned[0], turned[1]))
-    with pytest.raises(UserError, match="rotates or projects"):
-        Run.open(small_run).recommend(3, float_query=True)
-    assert Run.open(small_run).recommend(3, rescore=20).ids.shape == (1, 10)
+@pytest.mark.parametrize("name", quantizers.names())
+def test_codes_that_mix_dims_take_no_float_query(small_data: Path, tmp_path: Path, name: str) -> None:
+    """What a quantizer declares is what its codes show: they correlate with the float rows dim by dim, or do not."""
+    encoder = ["encoder.combine=concat"] if name in ("bigear", "bgch") else []
+    sizes = ["encoder.dim=16", "encoder.layers=2", "sampler.batch=256", "train.epochs=1", *encoder]
+    recipe = Recipe.load("ste", [f'dataset.path="{small_data}"', f"quantizer.name={name}", *sizes])
+    run = execute(recipe, RunOptions(tmp_path, threads=1))
+    if name == "float32":
+        return
+    mixes = quantizers.settings(recipe["quantizer"]).mixes_dims()
+    assert run.environment["mixes_dims"] == mixes
+    decoded, rows = run.items.unpack().decode(), run.float_rows()[1]
+    aligned = decoded.shape == rows.shape and np.corrcoef(decoded.ravel(), rows.ravel())[0, 1] > 0.4
+    assert aligned == (not mixes)
+    if mixes:
+        with pytest.raises(UserError, match="rotates or projects"):
+            run.recommend(3, float_query=True)
+    else:
+        assert run.recommend(3, float_query=True).ids.shape == (1, 10)
+    assert run.recommend(3, rescore=20).ids.shape == (1, 10)
 
 
 def test_items_alike_are_those_of_the_largest_cosine(small_run: Path, small_float_run: Path) -> None:

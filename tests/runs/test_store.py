@@ -1,4 +1,4 @@
-"""What a run belongs to: reused without torch when all of it is the same, refused when any of it is another."""
+"""The identity of a run: reused without torch if all of it is the same, refused if any of it is another."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,8 @@ from command_line import Answer, rectool
 from rectoolkit.errors import UserError
 from rectoolkit.recipe import Recipe
 from rectoolkit.runs.execute import RunOptions, execute
-from rectoolkit.runs.identity import finished_before, words
+from rectoolkit.runs.layout import LAYOUT
+from rectoolkit.training.callbacks import Callback
 
 ROOT = Path(__file__).parents[2]
 STE = ROOT / "recipes" / "ste.toml"
@@ -72,7 +75,7 @@ def test_a_run_folder_stands_for_its_recipe(made: Path, tmp_path: Path) -> None:
     first = rectool("run", made)
     assert first.exit_code == 0, first.output
     assert "finished before" in first.output
-    assert "finished before" in without_torch("run", made)  # known by these words from now on
+    assert "finished before" in without_torch("run", made)
     assert [path.name for path in made.parent.iterdir()] == [made.name]
     renamed = tmp_path / "best"
     shutil.copytree(made, renamed)
@@ -92,34 +95,37 @@ def test_an_unfinished_run_folder_is_gone_on_with(made: Path, tmp_path: Path) ->
     assert (copy / "items.codes").read_bytes() == (made / "items.codes").read_bytes()
 
 
-def test_other_words_and_other_data_are_looked_at_in_full(made: Path, small_data: Path, tmp_path: Path) -> None:
-    settings, runs = small(small_data), made.parent
-    assert finished_before(STE, settings, runs) is not None
-    assert finished_before(STE, [*settings, "seed=1"], runs) is None
-    assert finished_before(STE, settings, tmp_path) is None
-    assert words(STE, settings) != words(STE, settings[:-1])
-    assert words(STE, ["plugins=[]"]) == words(tmp_path / "none.toml", []) == ""
-    copy = tmp_path / "runs" / made.name
+def test_a_folder_begun_on_something_else_is_refused(made: Path, small_data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / made.name
     shutil.copytree(made, copy)
-    (copy / "recipe.toml").write_text((copy / "recipe.toml").read_text().replace("epochs = 1\n", "epochs = 2\n"))
-    assert finished_before(STE, settings, copy.parent) is None, "its recipe is not what the folder was made of"
-    environment = json.loads((made / "environment.json").read_text())
-    environment["data"]["digest"] = "0" * 64
-    (copy / "recipe.toml").write_text((made / "recipe.toml").read_text())
-    assert finished_before(STE, settings, copy.parent) is not None
-    (copy / "environment.json").write_text(json.dumps(environment))
-    assert finished_before(STE, settings, copy.parent) is None
-    assert "other interactions" in rectool("run", STE, *options(settings), "--runs", copy.parent).output
+    kept = json.loads((copy / "environment.json").read_text())
+    for changes, told in (
+        ({"data": {**kept["data"], "digest": "0" * 64}}, "begun on other interactions of the data set"),
+        ({"digest": "0" * 64}, "begun with another recipe"),
+        ({"order": "0" * 64}, "train lines in another order"),
+        ({"layout": 1}, f"written by an earlier release (layout 1, this release reads {LAYOUT}); run its recipe again"),
+        ({"layout": 99}, "written by another release (layout 99"),
+    ):
+        (copy / "environment.json").write_text(json.dumps({**kept, **changes}))
+        refused = rectool("run", STE, *options(small(small_data)), "--runs", tmp_path)
+        assert (refused.exit_code, told in " ".join(refused.output.split())) == (2, True), refused.output
 
 
-def test_a_reused_run_learns_the_words_of_the_command(small_run: Path, tmp_path: Path) -> None:
-    """A run that Python or a comparison made is found at once from its second command on."""
-    copy = tmp_path / small_run.name
-    shutil.copytree(small_run, copy)
-    assert finished_before(copy / "recipe.toml", [], tmp_path) is None
-    for _ in range(2):
-        assert "finished before" in rectool("run", copy).output
-    assert finished_before(copy / "recipe.toml", [], tmp_path) is not None
+def test_a_folder_of_an_earlier_layout_names_the_command_that_makes_it_again(made: Path, tmp_path: Path) -> None:
+    copy = tmp_path / made.name
+    shutil.copytree(made, copy)
+    environment = json.loads((copy / "environment.json").read_text())
+    (copy / "environment.json").write_text(json.dumps({**environment, "layout": 1}))
+    for command in (("run", copy), ("recommend", copy, "--user", 1), ("evaluate", copy)):
+        refused = rectool(*command)
+        again = f"run its recipe again: rectool run {copy / 'recipe.toml'} --runs {tmp_path}"
+        assert (refused.exit_code, again in " ".join(refused.output.split())) == (2, True), refused.output
+    assert "outdated" in rectool("runs", "--runs", tmp_path).output
+    assert rectool("run", copy / "recipe.toml", "--runs", tmp_path / "new", "--threads", 1).exit_code == 0
+
+
+def test_a_run_that_python_made_is_found_by_the_command(small_run: Path) -> None:
+    assert "finished before" in without_torch("run", small_run)
 
 
 def test_the_order_of_the_train_lines_counts_where_the_split_goes_by_it(small_data: Path, tmp_path: Path) -> None:
@@ -143,16 +149,7 @@ def test_the_order_of_the_train_lines_counts_where_the_split_goes_by_it(small_da
     assert (run("random").exit_code, run("last").exit_code) == (0, 2), "nor is an unfinished one gone on with"
 
 
-def test_a_run_of_an_earlier_release_is_reused(made: Path, small_data: Path, tmp_path: Path) -> None:
-    copy = tmp_path / made.name
-    shutil.copytree(made, copy)
-    environment = json.loads((copy / "environment.json").read_text())
-    assert environment.pop("order") == ""
-    (copy / "environment.json").write_text(json.dumps(environment))
-    assert finished_before(STE, small(small_data), tmp_path) is not None
-
-
-def distilled(data: Path, teacher: Path, *changes: str) -> Recipe:
+def distilled(data: Path, teacher: Path | str, *changes: str) -> Recipe:
     return Recipe.load(STE, [*small(data), "loss.name=distill", f'loss.teacher="{teacher}"', *changes])
 
 
@@ -221,12 +218,118 @@ def test_a_teacher_that_held_out_by_another_order_of_lines_is_refused(small_data
         execute(distilled(data, teacher, *sizes), RunOptions(tmp_path / "others", threads=1))
 
 
+class Stages(Callback):
+    """Keeps the stages that it hears of, and the number of epochs."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.epochs = 0
+
+    def stage(self, what: str) -> None:
+        self.told.append(what)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        self.epochs += 1
+
+
+@pytest.fixture
+def teacher(small_data: Path, tmp_path: Path) -> Path:
+    """The recipe of a small float32 model, on data that a taught run replaces by its own."""
+    path = tmp_path / "teacher.toml"
+    path.write_text(Recipe.load("lightgcn", [*small(small_data)[1:], "dataset.name=planted", "seed=3"]).toml())
+    return path
+
+
+def test_a_teacher_named_by_its_recipe_is_trained_first(small_data: Path, teacher: Path, tmp_path: Path) -> None:
+    runs, stages = tmp_path / "runs", Stages()
+    around = RunOptions(runs, threads=1, callbacks=(stages,))
+    run = execute(distilled(small_data, teacher, "train.validation=0"), around)
+    assert stages.told[1:3] == [f"training the teacher: {teacher}", f"training the teacher: {teacher}, epoch 1 of 1"]
+    assert stages.told[3].startswith("building the model on ")
+    assert stages.epochs == 1, "the teacher's epochs are not the run's"
+    taught, trained = sorted(runs.iterdir(), key=lambda folder: "lightgcn" in folder.name)
+    assert taught == run.path
+    made = Recipe.load(trained / "recipe.toml")
+    assert (made["dataset"]["path"], made.seed) == (str(small_data), 3), "the run's data, the teacher's seed"
+    again = execute(distilled(small_data, trained, "train.validation=0"), replace(around, runs=tmp_path / "others"))
+    assert (again.path / "users.codes").read_bytes() == (run.path / "users.codes").read_bytes()
+    stages.told.clear()
+    execute(distilled(small_data, teacher, "train.validation=0", "seed=1"), around)
+    assert not [told for told in stages.told if "teacher" in told], "trained once"
+
+
+def test_a_teacher_holds_out_the_validation_part_of_the_run(small_data: Path, teacher: Path, tmp_path: Path) -> None:
+    around = RunOptions(tmp_path / "runs", threads=1)
+    execute(distilled(small_data, teacher, "train.validation=0.2", "seed=7"), around)
+    made = Recipe.load(next((tmp_path / "runs").glob("lightgcn-*/recipe.toml")))
+    assert (made.seed, made["train"]["validation"]) == (7, 0.2)
+
+
+def test_a_finished_run_needs_its_teacher_no_more(
+    small_data: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the teacher's run nor its recipe, and from any folder."""
+    by_recipe = execute(distilled(small_data, teacher, "train.validation=0"), RunOptions(tmp_path / "runs", threads=1))
+    trained = next((tmp_path / "runs").glob("lightgcn-*"))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, "folder")
+    by_folder = execute(distilled(small_data, "folder", "train.validation=0"), RunOptions(Path("runs"), threads=1))
+    for gone in (trained, tmp_path / "folder"):
+        shutil.rmtree(gone)
+    teacher.unlink()
+    (tmp_path / "elsewhere").mkdir()
+    for run in (by_recipe, by_folder):
+        folder = tmp_path / "runs" / run.path.name
+        monkeypatch.chdir(tmp_path)
+        assert "finished before" in rectool("run", folder).output
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert "finished before" in rectool("run", folder).output
+        shutil.move(tmp_path / "runs", tmp_path / "elsewhere" / "runs")
+        assert "finished before" in rectool("run", Path("runs") / run.path.name).output
+        shutil.move(tmp_path / "elsewhere" / "runs", tmp_path / "runs")
+
+
+def test_a_teacher_is_named_in_one_way(small_data: Path) -> None:
+    first, second = (distilled(small_data, name).folder_name for name in ("./runs/t/", "runs/t"))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"quantizer.name": "gste", "quantizer.bits": 2}, "makes 2-bit codes"),
+        ({"loss.name": "distill", "loss.teacher": "lightgcn"}, "has a teacher itself"),
+    ],
+)
+def test_a_recipe_that_cannot_teach_is_refused_before_training(
+    small_data: Path, teacher: Path, tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    teacher.write_text(Recipe.load(teacher, changes).toml())
+    with pytest.raises(UserError, match=rf"loss\.teacher: the recipe .* {told}"):
+        execute(distilled(small_data, teacher), RunOptions(tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_runs_of_a_comparison_train_their_teacher_once(small_data: Path, teacher: Path, tmp_path: Path) -> None:
+    """Three at a time: two runs that need the teacher, and the teacher's own."""
+    paths = []
+    for seed in (1, 2):
+        paths.append(tmp_path / f"taught-{seed}.toml")
+        paths[-1].write_text(distilled(small_data, teacher, "train.validation=0", f"seed={seed}").toml())
+    own = tmp_path / "own.toml"
+    own.write_text(Recipe.load(teacher, [f'dataset.path="{small_data}"']).toml())
+    compared = rectool("compare", *paths, own, "--jobs", 3, "--threads", 1, "--runs", tmp_path / "runs")
+    assert compared.exit_code == 0, compared.output
+    (trained,) = (tmp_path / "runs").glob("lightgcn-*")
+    assert len(json.loads((trained / "environment.json").read_text())["sessions"]) == 1
+
+
 def test_a_missing_teacher_is_told_before_a_comparison_begins(small_data: Path, tmp_path: Path) -> None:
     from rectoolkit.compare.plan import make_plan
 
     changes = [*small(small_data), "loss.name=distill", "loss.teacher=nowhere"]
     with pytest.raises(
-        UserError, match=r"ste, seed \d+: loss\.teacher: 'nowhere' has no users\.npy .*train the teacher first"
+        UserError, match=r"ste, seed \d+: loss\.teacher: 'nowhere' is neither a recipe nor a run folder \(no users\.npy"
     ):
         make_plan([STE], changes)
 
@@ -237,7 +340,7 @@ def test_a_plugin_may_lie_beside_its_recipe(small_data: Path, tmp_path: Path) ->
     home.mkdir()
     elsewhere.mkdir()
     (home / "beside.py").write_text(PLUGIN)
-    text = STE.read_text().replace("plugins = []", 'plugins = ["beside"]')
+    text = 'plugins = ["beside"]\n' + STE.read_text()
     (home / "mine.toml").write_text(text)
     settings = [*small(small_data)[:1], "encoder.name=beside", "encoder.dim=8", "train.epochs=1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

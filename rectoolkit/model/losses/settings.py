@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from rectoolkit.errors import Fault, UserError
 from rectoolkit.files import check_whole
 from rectoolkit.recipe.registry import ComponentSettings, Sections, losses
+from rectoolkit.runs.layout import ENVIRONMENT, METRICS, SIDES, rows_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 L2 = Annotated[float, Field(ge=0, description="weight of the squared layer-0 embeddings of the batch")]
 Temperature = Annotated[float, Field(gt=0, description="scores are divided by it")]
 Decay = Annotated[float, Field(ge=0, description="how fast weights fall along the teacher's list")]
-FILES = ("users.npy", "items.npy")  # a teacher's embeddings
+FILES = tuple(map(rows_file, SIDES))  # a teacher's embeddings
 
 
 class LossSettings(ComponentSettings):
@@ -98,32 +100,37 @@ class TaughtSettings(LossSettings):
     right_sampler: ClassVar[str] = "uniform"
     why: ClassVar[str] = ""
 
-    teacher: Annotated[str, Field(description="folder of the float32 run to learn from")] = ""
+    teacher: Annotated[
+        str,
+        AfterValidator(lambda name: os.path.normpath(name) if name else name),
+        Field(description="float32 model to learn from: its recipe, trained first if needed, or its run folder"),
+    ] = ""
     decay: Decay = 0.1
     top: Annotated[int, Field(ge=1, le=10000, description="length of the teacher's list")] = 100
 
     def misfits(self, recipe: Sections) -> list[Fault]:
         faults, sampler = [], recipe["sampler"]["name"]
         if not self.teacher:
-            faults.append(Fault("loss.teacher", "needs the folder of a finished run whose quantizer is 'float32'"))
+            faults.append(Fault("loss.teacher", "needs the recipe of a float32 model, or the folder of its run"))
         if sampler in self.refused:
             faults.append(Fault("sampler.name", f"{self.why}; write '{self.right_sampler}', not '{sampler}'"))
         return faults
 
-    def reads(self) -> list[Path]:
-        return [Path(self.teacher) / name for name in FILES]
+    def reads(self) -> dict[str, Path]:
+        return {f"teacher/{name}": Path(self.teacher) / name for name in FILES}
 
     def check_data(self, dataset: Dataset, held_out: Mapping[str, Any] | None) -> None:
         folder = Path(self.teacher)
         if missing := [name for name in FILES if not (folder / name).is_file()]:
             raise UserError(
-                f"loss.teacher: '{folder}' has no {' and no '.join(missing)}; train the teacher first, by the recipe "
-                "whose run this is ('rectool run' prints the folder); elsewhere: --set loss.teacher=FOLDER"
+                f"loss.teacher: '{folder}' is neither a recipe nor a run folder (no {' and no '.join(missing)} there); "
+                "name a recipe, which is trained first if needed (`rectool list recipes` shows the shipped ones), or "
+                "the folder of a finished float32 run: --set loss.teacher=FOLDER"
             )
         try:
-            environment = json.loads((folder / "environment.json").read_text())
+            environment = json.loads((folder / ENVIRONMENT).read_text())
             then, held, bits = environment["data"]["digest"], environment.get("held_out"), environment.get("bits", 32)
-            metrics = folder / "metrics.json"
+            metrics = folder / METRICS
             written = json.loads(metrics.read_text()).get("crc32", {}) if metrics.exists() else {}
         except FileNotFoundError:
             return
