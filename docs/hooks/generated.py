@@ -246,7 +246,8 @@ def recipes() -> str:
     for group in sorted(groups, key=lambda group: (group != "methods", group)):
         measured = any(row[5:] != ["-"] * len(EXPECTED) for row in groups[group])
         head = ["recipe", "encoder", "quantizer", "bits", "description", *EXPECTED][: None if measured else 5]
-        text += [f"## {group.capitalize()}\n", table(head, (row[: len(head)] for row in groups[group]))]
+        title = {"methods": "Methods", "lastfm": "Last.fm"}.get(group, group.capitalize())
+        text += [f"## {title}\n", table(head, (row[: len(head)] for row in groups[group]))]
     return "\n".join(text)
 
 
