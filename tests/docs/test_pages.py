@@ -98,3 +98,9 @@ def test_paths_named_in_code_recipes_and_pages_exist() -> None:
     for text in texts:
         for path in path_like.findall(text.read_text()):
             assert (ROOT / path).exists() or path.removeprefix("docs/") in generated.PAGES, f"{text.name} names {path}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_blank_line_ends_each_table(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    assert not re.findall(r"^\|.*\|\n(?!\||\n)(.+)", prose, re.M)
