@@ -28,6 +28,8 @@ RECIPES = """\
 compare. The others are tuned for a data set, which must be on the machine ([data sets](datasets.md)). The metrics are
 those that a run reaches with the seed of the recipe; the [results](../explanation/results.md) have means over seeds.
 
+Recipes with a teacher name the teacher's recipe. It is trained first, on the same data, if its run is missing.
+
 Any recipe runs on another data set with `--set dataset.name=NAME`. Settings tuned elsewhere promise no figure there.
 """
 RECIPE_FILES = """\
@@ -67,6 +69,9 @@ LOSSES = """\
 # Losses
 
 A loss compares the rows of users with those of positive and negative items.
+
+`distill` and `softmax_distill` learn from the ranking of a float32 model, the teacher. `loss.teacher` names its recipe,
+which is trained on the same data first if its run is missing, or the folder of a finished float32 run.
 """
 SAMPLERS = """\
 # Samplers

@@ -104,3 +104,11 @@ def test_paths_named_in_code_recipes_and_pages_exist() -> None:
 def test_a_blank_line_ends_each_table(page: Path) -> None:
     prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
     assert not re.findall(r"^\|.*\|\n(?!\||\n)(.+)", prose, re.M)
+
+
+def test_the_walk_through_a_run_names_files_that_exist() -> None:
+    walk = (ROOT / "CONTRIBUTING.md").read_text().split("## What `rectool run` does")[1].split("\n## ")[0]
+    for name in re.findall(r"`([\w/]+(?:\.py|/))`", walk):
+        assert any((ROOT / "rectoolkit").rglob(name.rstrip("/"))), f"the walk names {name}"
+    assert walk.count("↑") - 1 == 8, "CONTRIBUTING.md says how often the walk returns to an earlier folder"
+    assert "there are eight" in walk
