@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "rectoolkit"
 LEVELS = [
-    {"__init__", "errors", "files", "runs.layout", "runs.__init__"},
+    {"__init__", "checks", "errors", "files", "runs.layout", "runs.__init__"},
     {"recipe"},
     {"data", "evaluation.metrics"},
     {"search", "evaluation.significance"},

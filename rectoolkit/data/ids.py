@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rectoolkit.checks import row_numbers
 from rectoolkit.errors import DataError, FormatError
 from rectoolkit.files import open_arrays, save_arrays
 
@@ -71,8 +72,8 @@ class Ids:
         return self._bytes(row).decode()
 
     def take(self, rows: Iterable[int]) -> list[Id]:
-        """The ids of these rows."""
-        return [self[int(row)] for row in rows]
+        """The ids of these rows. Raises UserError for a row there is not."""
+        return [self[row] for row in row_numbers([*rows], len(self), "rows").tolist()]
 
     def array(self) -> npt.NDArray[Any]:
         """All ids: int64 (N,), or unicode (N,) of the width of the longest."""

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rectoolkit.checks import row_numbers
 from rectoolkit.errors import DataError, FormatError
 from rectoolkit.files import open_arrays, save_arrays
 
@@ -180,14 +181,20 @@ class Interactions:
         Parameters
         ----------
         users, items : array_like of int
-            Ids, broadcast against each other. User ids must be in range. An item id out of range is not present.
+            Ids, broadcast against each other. An item id out of range is not present.
 
         Returns
         -------
         ndarray of bool
             Of the broadcast shape.
+
+        Raises
+        ------
+        UserError
+            If a user id is out of range.
         """
-        users, items = np.broadcast_arrays(np.asarray(users), np.asarray(items))
+        known = row_numbers(users, self.num_users, "users", "user", dims=None)
+        users, items = np.broadcast_arrays(known, np.asarray(items))
         if not len(self.items) or not users.size:
             return np.zeros(users.shape, np.bool_)
         low = self.indptr[users]

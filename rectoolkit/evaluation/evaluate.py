@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rectoolkit.checks import row_numbers
 from rectoolkit.errors import DataError
 from rectoolkit.evaluation.metrics import AccuracyMetric, CatalogueMetric, ListMetric, parse
 from rectoolkit.search import open_index
@@ -121,12 +122,13 @@ def queries_per_second(
 
 
 def take(table: Table, rows: npt.NDArray[np.int64]) -> Table:
-    """The rows named of either kind of table."""
-    return table.take(rows) if isinstance(table, PackedTable) else table[rows]
+    """The rows named of either kind of table. Raises UserError for rows it does not have."""
+    return table.take(rows) if isinstance(table, PackedTable) else table[row_numbers(rows, len(table), "rows")]
 
 
 def rows_of(interactions: Interactions, users: npt.NDArray[np.int64]) -> tuple[Any, Any]:
-    """The items of these users as CSR (indptr (n + 1), items), one row for each of ``users``."""
+    """The items of ``users`` as CSR (indptr (n + 1), items), a row for each. Raises UserError for unknown users."""
+    users = row_numbers(users, interactions.num_users, "users", "user")
     starts = interactions.indptr[users]
     degrees = interactions.indptr[users + 1] - starts
     indptr = np.concatenate([[0], np.cumsum(degrees)])

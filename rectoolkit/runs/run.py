@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from rectoolkit.checks import row_numbers
 from rectoolkit.data import Ids, Interactions
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.evaluation.evaluate import Evaluation, rows_of, take
@@ -174,10 +175,13 @@ class Run:
         float_query: bool = False,
         rescore: int | None = None,
     ) -> Hits:
-        """What ``recommend`` says of users, in row numbers: ``rows`` (Q,) of users, ``Hits.ids`` those of items."""
+        """What ``recommend`` says of users, in row numbers: ``rows`` (Q,) of users, ``Hits.ids`` those of items.
+
+        Raises UserError as ``recommend`` does; a row number is never counted from the end.
+        """
         for name, count in (("k", k), ("rescore", 1 if rescore is None else rescore)):
             check_count(name, count)
-        k = min(k, self.seen.num_items)
+        rows, k = row_numbers(rows, self.seen.num_users, "rows", "user"), min(k, self.seen.num_items)
         mask = None if include_seen else rows_of(self.seen, rows)
         if not float_query and rescore is None:
             return self.index.search(take(self.users, rows), k, seen=mask)

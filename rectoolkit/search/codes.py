@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rectoolkit.checks import row_numbers
 from rectoolkit.errors import FormatError
 from rectoolkit.files import open_arrays, refuse, save_arrays
 
@@ -97,8 +98,8 @@ class CodeTable:
         return _segment_sums(self.codes.astype(np.int64), self.segments)
 
     def take(self, rows: npt.ArrayLike | slice) -> CodeTable:
-        """The table of the rows named, in that order; of a slice, without copying."""
-        chosen = _rows(rows)
+        """The table of the rows named, in that order; of a slice, without copying. Raises UserError for other rows."""
+        chosen = _rows(rows, self.num_rows)
         scale, offset = (a if len(a) == 1 else a[chosen] for a in (self.scale, self.offset))
         return CodeTable(self.codes[chosen], scale, offset, self.bits, self.segments)
 
@@ -186,8 +187,8 @@ class PackedTable:
         return CodeTable(codes, *self.affine(), self.bits, self.segments)
 
     def take(self, rows: npt.ArrayLike | slice) -> PackedTable:
-        """The table of the rows named, in that order; of a slice, without copying."""
-        chosen = _rows(rows)
+        """The table of the rows named, in that order; of a slice, without copying. Raises UserError for other rows."""
+        chosen = _rows(rows, self.num_rows)
         offset = self.offset if len(self.offset) == 1 else self.offset[chosen]
         scale = self.scale[chosen] if self.halved or len(self.scale) > 1 else self.scale
         return PackedTable(self.planes[chosen], self.dim, scale, offset, self.segments)
@@ -319,10 +320,8 @@ def ranks_by_hamming(scale: npt.NDArray[Any], offset: npt.NDArray[Any], items: P
     return symmetric and float(items.scale[0, 0]) > 0
 
 
-def _rows(rows: npt.ArrayLike | slice) -> Any:
-    if isinstance(rows, slice):
-        return rows
-    return np.asarray(rows) if np.size(rows) else np.zeros(0, np.int64)  # an empty list has no type of its own
+def _rows(rows: npt.ArrayLike | slice, count: int) -> Any:
+    return rows if isinstance(rows, slice) else row_numbers(rows, count, "rows")
 
 
 def _segment_sums(values: npt.NDArray[Any], segments: tuple[int, ...]) -> npt.NDArray[Any]:

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.search.codes import CodeTable, PackedTable
-from rectoolkit.search.index import Hits, blocks_of, check_asked, checked_masks, checked_rows
+from rectoolkit.search.index import Hits, blocks_of, check_asked, checked_masks, checked_rows, no_hits
 from rectoolkit.search.keys import mix, order_keys
 
 if TYPE_CHECKING:
@@ -82,8 +82,7 @@ class FloatIndex:
         return queries.decode()
 
     def _search(self, queries: Floats, k: int, masks: Masks) -> Hits:
-        ids = np.full((len(queries), k), -1, np.int64)
-        scores = np.full((len(queries), k), -np.inf, np.float32)
+        ids, scores = no_hits(len(queries), k, len(self))
         block = max(1, BLOCK_SCORES // max(1, len(self)))
         for rows in blocks_of(len(queries), block):
             product = queries[rows] @ self.items.T

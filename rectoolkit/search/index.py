@@ -8,11 +8,13 @@ here, once for all of them.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from rectoolkit.checks import row_numbers
 from rectoolkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     PerQuery = tuple[npt.ArrayLike, npt.ArrayLike]
 
 MOST_ITEMS = 1 << 32  # an id fills half a key
+MOST_EMPTY = 1 << 26  # hits of searches deeper than the catalogue: 800 MB
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,18 @@ def check_count(name: str, value: object) -> None:
         raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
+def no_hits(num_queries: int, k: int, num_items: int) -> tuple[Ints, Floats]:
+    """Ids and scores (Q, k) of hits that hold no item yet.
+
+    Raises UserError where most of them would stay empty, because k is beyond the catalogue, and take gigabytes.
+    """
+    if k > num_items and num_queries * k > MOST_EMPTY:
+        raise UserError(
+            f"k must be at most {num_items}, the number of items, for {num_queries} queries at once, got {k}"
+        )
+    return np.full((num_queries, k), -1), np.full((num_queries, k), -np.inf, np.float32)
+
+
 def check_asked(k: object, threads: object) -> None:
     """Raise UserError unless ``k`` and, where given, ``threads`` are counts that a search can use."""
     check_count("k", k)
@@ -234,10 +249,9 @@ def _is_per_query(filtered: object) -> bool:
 def _lists(pair: Any, num_queries: int, num_items: int, name: str) -> Lists:
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise UserError(f"{name} must be a pair (indptr, item ids), got {type(pair).__name__}")
-    indptr, items = _array(pair[0], name), _ids(_array(pair[1], name), num_items, name)
-    ends_well = indptr.shape == (num_queries + 1,) and np.issubdtype(indptr.dtype, np.integer)
-    indptr = indptr.astype(np.int64) if ends_well else indptr  # differences of unsigned numbers are never below 0
-    if not ends_well or indptr[0] != 0 or indptr[-1] != len(items) or (np.diff(indptr) < 0).any():
+    items = row_numbers(pair[1], num_items, name, "item")
+    indptr = row_numbers(pair[0], 1 << 62, f"{name}: indptr", "place")
+    if len(indptr) != num_queries + 1 or indptr[0] != 0 or indptr[-1] != len(items) or (np.diff(indptr) < 0).any():
         raise UserError(
             f"{name} must be (indptr, item ids) with {num_queries + 1} ascending indptr from 0 to the {len(items)} "
             "ids, one list for each query"
@@ -262,28 +276,17 @@ def _joined(first: Lists, second: Lists) -> Lists:
 
 def _mask(values: Any, num_items: int, name: str) -> npt.NDArray[np.bool_]:
     """The items that ids or a mask name, as a mask (N,)."""
-    given = _array(values, name)
-    if given.dtype == bool and given.shape == (num_items,):
-        return given.copy()  # numba compiles anew for a read-only array
-    if given.dtype == bool:
+    if _is_mask(values):
+        given = np.array(values)  # a copy: numba compiles anew for a read-only array
+        if given.shape == (num_items,):
+            return given
         raise UserError(f"{name}: a boolean mask needs an entry for each of the {num_items} items, got {given.shape}")
     mask = np.zeros(num_items, bool)
-    mask[_ids(given, num_items, name)] = True
+    mask[row_numbers(values, num_items, name, "item")] = True
     return mask
 
 
-def _array(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
-    try:
-        return np.asarray(values)
-    except ValueError as error:
-        raise UserError(f"{name} must be one row of integer item ids: {error}") from None
-
-
-def _ids(ids: npt.NDArray[Any], num_items: int, name: str) -> Ints:
-    if ids.ndim != 1 or (len(ids) and not np.issubdtype(ids.dtype, np.integer)):
-        raise UserError(f"{name} must be one row of integer item ids, got {ids.dtype} of shape {ids.shape}")
-    if len(ids) and (ids.min() < 0 or ids.max() >= num_items):
-        wrong = ids[(ids < 0) | (ids >= num_items)][0]
-        right = f"ids are 0 to {num_items - 1}" if num_items else "the catalogue is empty"
-        raise UserError(f"{name} names item {wrong}, but {right}")
-    return ids.astype(np.int64)
+def _is_mask(values: Any) -> bool:
+    with suppress(ValueError):  # lists of unequal lengths
+        return np.asarray(values).dtype == bool
+    return False

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rectoolkit.checks import row_numbers
 from rectoolkit.search.codes import PackedTable
 from rectoolkit.search.index import Hits, check_count
 from rectoolkit.search.keys import ids_of, mix, order_keys, scores_of
@@ -31,6 +32,7 @@ def neighbours(table: PackedTable | Floats, rows: npt.NDArray[np.int64], k: int)
     """
     check_count("k", k)
     num_rows = table.num_rows if isinstance(table, PackedTable) else len(table)
+    rows = row_numbers(rows, num_rows, "rows")
     parts = [
         _nearest(table, rows[start : start + AT_ONCE], min(k, num_rows), num_rows)
         for start in range(0, len(rows), AT_ONCE)

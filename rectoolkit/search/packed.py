@@ -34,6 +34,7 @@ from rectoolkit.search.index import (
     check_finite,
     checked_masks,
     checked_rows,
+    no_hits,
 )  # fmt: skip
 from rectoolkit.search.kernels import numpy_search
 from rectoolkit.search.kernels.numpy_search import Question
@@ -224,12 +225,12 @@ def answered(
     asked, num = _checked(queries, items)
     kept = min(int(k), max(1, items.num_rows))
     masks = checked_masks(num, items.num_rows, **given)
+    ids, scores = no_hits(num, int(k), items.num_rows)
     keys = np.zeros((num, kept), np.uint64)
     for rows in _blocks(num, masks.allowed):
         integers = _integers(asked, rows, items.segments)
         cores = int(threads or available_cores())
         keys[rows] = answer(Question(integers, items, None, kept, masks.part(rows), cores))
-    ids, scores = np.full((num, int(k)), -1), np.full((num, int(k)), -np.inf, np.float32)
     ids[:, :kept], scores[:, :kept] = ids_of(keys), scores_of(keys)
     return Hits(ids, scores)
 
@@ -307,7 +308,7 @@ def _rescore(found: Hits, rescore: Rescore, num_items: int, k: int) -> Hits:
             f"got {queries.shape} and {items.shape}"
         )
     check_finite(queries, "rescore: queries")
-    ids, scores = np.full((len(queries), k), -1), np.full((len(queries), k), -np.inf, np.float32)
+    ids, scores = no_hits(len(queries), k, num_items)
     for row, (query, candidates) in enumerate(zip(queries.astype(np.float64), found.ids, strict=True)):
         candidates = candidates[candidates >= 0]
         exact = np.asarray(items[candidates], np.float64) @ query

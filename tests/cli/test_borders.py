@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rectoolkit.data import Ids, Interactions
 from rectoolkit.errors import UserError
+from rectoolkit.evaluation.evaluate import rows_of, take
 from rectoolkit.recipe import Recipe
 from rectoolkit.runs.estimator import Estimator
 from rectoolkit.runs.execute import RunOptions
@@ -18,6 +20,7 @@ from rectoolkit.search.codes import CodeTable, PackedTable
 from rectoolkit.search.float32 import FloatIndex
 from rectoolkit.search.index import Rescore
 from rectoolkit.search.inverted_lists import InvertedLists
+from rectoolkit.search.neighbours import neighbours
 from rectoolkit.search.packed import Index
 
 ITEMS = PackedTable.pack(CodeTable(np.random.default_rng(0).integers(0, 4, (50, 8), np.uint8), bits=2))
@@ -131,6 +134,59 @@ def test_allow_and_deny_are_item_ids(ids: Any) -> None:
     for name in ("allow", "deny"):
         with pytest.raises(UserError, match=name):
             Index(ITEMS).search(ITEMS.take([0]), 3, **{name: ids})
+
+
+WRONG_ROWS: list[Any] = [
+    [-1],
+    [-2, 3],
+    [1.5],
+    [2.0],
+    [np.nan],
+    [[1]],
+    1,
+    [True],
+    np.ones(50, bool),
+    [9999],
+    ["a"],
+    [None],
+]
+WRONG_ROWS += [[2**64], np.array([2**63], np.uint64), [[1], [2, 3]]]
+
+
+@pytest.mark.parametrize("rows", WRONG_ROWS, ids=lambda value: repr(value)[:12])
+def test_row_numbers_never_count_from_the_end(small_run: Path, rows: Any) -> None:
+    run = Run.open(small_run)
+    for call in (
+        lambda: ITEMS.take(rows),
+        lambda: ITEMS.unpack().take(rows),
+        lambda: neighbours(ITEMS, rows, 3),
+        lambda: neighbours(ROWS, rows, 3),
+        lambda: run.rank(rows),
+        lambda: run.rank(rows, include_seen=True),
+        lambda: run.rank(rows, float_query=True),
+        lambda: run.rank(rows, 3, rescore=5),
+        lambda: rows_of(run.seen, rows),
+        lambda: take(run.float_rows()[0], rows),
+    ):
+        with pytest.raises(UserError, match=r"rows|users"):
+            call()
+
+
+def test_users_out_of_range_have_no_pairs() -> None:
+    pairs = Interactions.from_pairs([0, 1, 1], [2, 0, 1])
+    for user in (-1, 2, 1.0, True):
+        with pytest.raises(UserError, match="users"):
+            pairs.contains([[user]], [0])
+    with pytest.raises(UserError, match="rows names row -1, but ids are 0 to 2"):
+        Ids.of([5, 6, 7]).take([-1])
+
+
+def test_hits_far_beyond_the_catalogue_take_no_gigabytes() -> None:
+    queries = ITEMS.take([0, 1, 2])
+    for index, asked in ((Index(ITEMS), queries), (FloatIndex(ROWS), ROWS[:3])):
+        assert (index.search(asked, 1000).ids[:, 50:] == -1).all()  # type: ignore[arg-type]
+        with pytest.raises(UserError, match="k must be at most 50, the number of items"):
+            index.search(asked, (1 << 32) - 1)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("users", [None, "a", {}, [[1]], 1.0, [1, None], [10**30], -1, np.array([1.0])], ids=repr)
