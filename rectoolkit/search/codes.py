@@ -1,29 +1,30 @@
-"""Integer codes and their packed form: what training ships and what the index ranks.
+"""Code tables: integer codes with their affine map, and their packed form, which is stored and searched.
 
-A code table holds, for N rows (users or items) and D dims, integers ``codes`` in 0..2^bits-1 and the affine
-map ``value = scale * codes + offset``. Scale and offset are float32, one pair for the whole table or one per
-row, and one per segment: encoders that concatenate layers may give each layer's block of dims its own grid.
+A code table holds N rows (users or items) of D integers from 0 to 2^bits - 1, and the affine map
+``value = scale * code + offset``. Scale and offset are float32: one pair for the whole table or one for each row, and
+one for each segment, since encoders that concatenate layers may give each layer's dims a grid of their own.
 
-Packed, a row is ``bits`` bit-planes, least significant first; a plane is ceil(D / 8) bytes, dim d in bit
-d mod 8 of byte d // 8, unused bits zero. Three dims of two bits, codes [1, 2, 3]:
+A packed row is ``bits`` bit-planes, least significant first. A plane is ceil(D / 8) bytes, with dim d in bit d mod 8 of
+byte d // 8 and zeros in unused bits. Three dims of two bits, codes [1, 2, 3]:
 
     >>> table = CodeTable(np.array([[1, 2, 3]], np.uint8), bits=2)
     >>> PackedTable.pack(table).planes.tolist()      # plane 0: bits 1, 0, 1 -> 5; plane 1: bits 0, 1, 1 -> 6
     [[[5], [6]]]
 
-Planes (rather than one stream of bits) serve every width 1..8 with one layout, keep rows byte-aligned, and let
-a kernel multiply two tables by AND and popcount. The cost is up to 7 bits a plane where D is no multiple of 8.
+Planes serve every width from 1 to 8 bits with one layout, keep rows byte-aligned, and let a kernel multiply two tables
+by AND and popcount. A single stream of bits would do none of this. Planes cost up to 7 bits each where D is not a
+multiple of 8.
 
-Where each row has a scale of its own that is a bfloat16 number, and all offsets of a segment are the same multiple of
-their scales, a packed row keeps two bytes a segment and not eight: ``pack`` sees this and loses nothing. The multiple
-needs at most 16 significant bits for that, so that its product with the scale's 8 is exact in float32.
+If each row's scale is a bfloat16 number and all offsets of a segment are the same multiple of their scales, a packed
+row keeps two bytes per segment instead of eight. ``pack`` detects this and loses nothing. The multiple must have at
+most 16 significant bits, so that its product with the scale's 8 is exact in float32.
 
-The inner product of two affine codes needs no decoding. Per segment of width d, with integer sums C:
+The inner product of two affine codes needs no decoding. For a segment of d dims, with integer sums C of the codes:
 
     <u, i> = s_u s_i <c_u, c_i> + s_u o_i C_u + o_u s_i C_i + d o_u o_i
 
-The item sum C_i does not cancel in a ranking unless the grid is symmetric about 0. ``dot`` is the reference
-for every faster search. On disk: docs/reference/file-format.md. This module imports neither torch nor dgl.
+The item sum C_i does not cancel in a ranking unless the grid is symmetric about 0. ``dot`` is the reference for every
+faster search. The file format is docs/reference/file-format.md. This module imports neither torch nor dgl.
 """
 
 from __future__ import annotations
@@ -59,10 +60,23 @@ def _one(value: float) -> Any:
 
 @dataclass(frozen=True)
 class CodeTable:
-    """Integer codes (N, D) with their affine map.
+    """Integer codes and the affine map that decodes them: ``value = scale * code + offset``.
 
-    ``scale`` and ``offset`` are float32 (N or 1, S) for the S ``segments``, whose widths sum to D; without
-    ``segments`` there is one of width D. Raises ValueError where shapes, types or ranges do not fit.
+    Parameters
+    ----------
+    codes : uint8 array (N, D)
+        Codes from 0 to 2^bits - 1.
+    scale, offset : float32 array (N or 1, S)
+        The affine map, for each row or for all rows, and for each of S segments.
+    bits : int
+        Bits of a code, 1 to 8.
+    segments : tuple of int, optional
+        How many dims each segment has. They add up to D. By default there is one segment.
+
+    Raises
+    ------
+    ValueError
+        If shapes, types or ranges do not fit.
     """
 
     codes: Codes
@@ -81,24 +95,29 @@ class CodeTable:
 
     @property
     def num_rows(self) -> int:
+        """Number of rows N."""
         return int(self.codes.shape[0])
 
     @property
     def dim(self) -> int:
+        """Number of dims D."""
         return int(self.codes.shape[1])
 
     def decode(self) -> Floats:
-        """The values ``scale * codes + offset``, float32 (N, D), rounded after each of the two operations."""
+        """Return the values ``scale * codes + offset``, float32 (N, D), rounded after each of the two operations."""
         widths = np.asarray(self.segments)
         scale, offset = np.repeat(self.scale, widths, axis=1), np.repeat(self.offset, widths, axis=1)
         return self.codes.astype(np.float32) * scale + offset
 
     def sums(self) -> npt.NDArray[np.int64]:
-        """The sum of each row's codes by segment, int64 (N, S)."""
+        """Return the sum of each row's codes by segment, int64 (N, S)."""
         return _segment_sums(self.codes.astype(np.int64), self.segments)
 
     def take(self, rows: npt.ArrayLike | slice) -> CodeTable:
-        """The table of the rows named, in that order; of a slice, without copying. Raises UserError for other rows."""
+        """Return a table of these rows (row numbers or a slice), in this order. A slice copies nothing.
+
+        Raises UserError for rows that do not exist.
+        """
         chosen = _rows(rows, self.num_rows)
         scale, offset = (a if len(a) == 1 else a[chosen] for a in (self.scale, self.offset))
         return CodeTable(self.codes[chosen], scale, offset, self.bits, self.segments)
@@ -106,10 +125,25 @@ class CodeTable:
 
 @dataclass(frozen=True)
 class PackedTable:
-    """A code table as bit-planes: ``planes`` uint8 (N, bits, ceil(D / 8)); the rest as in CodeTable, or shorter:
+    """A code table as bit-planes, which is what files hold and indexes search. ``pack`` makes it.
 
-    ``scale`` uint16 (N, S), the upper halves of float32 numbers (bfloat16), and ``offset`` float32 (1, S) in units of
-    the row's scale. ``affine`` gives either as CodeTable has it.
+    Parameters
+    ----------
+    planes : uint8 array (N, bits, ceil(D / 8))
+        The bits of the codes, least significant plane first.
+    dim : int
+        Number of dims D.
+    scale : float32 array (N or 1, S), or uint16 array (N, S)
+        As in CodeTable, or the upper halves of float32 numbers (bfloat16).
+    offset : float32 array (N or 1, S)
+        As in CodeTable, or, if ``scale`` is uint16, (1, S) in units of a row's scale.
+    segments : tuple of int, optional
+        How many dims each segment has. By default there is one segment.
+
+    Raises
+    ------
+    ValueError
+        If shapes, types or ranges do not fit.
     """
 
     planes: Codes
@@ -139,11 +173,12 @@ class PackedTable:
 
     @property
     def bits(self) -> int:
+        """Bits of a code."""
         return int(self.planes.shape[1])
 
     @property
     def halved(self) -> bool:
-        """Whether a row's scale is two bytes and its offset a multiple of it."""
+        """Whether a row's scale takes two bytes and its offset is a multiple of it."""
         return self.scale.dtype == np.uint16
 
     @property
@@ -152,7 +187,7 @@ class PackedTable:
         return not self.halved and len(self.scale) == len(self.offset) == 1
 
     def affine(self, rows: slice = slice(None)) -> tuple[Floats, Floats]:
-        """Scale and offset of the rows named, float32 (n or 1, S) each."""
+        """Return scale and offset of these rows, float32 (n or 1, S) each, as CodeTable has them."""
         if not self.halved:
             scale, offset = (a if len(a) == 1 else a[rows] for a in (self.scale, self.offset))
             return scale, offset
@@ -161,17 +196,18 @@ class PackedTable:
 
     @property
     def num_rows(self) -> int:
+        """Number of rows N."""
         return int(self.planes.shape[0])
 
     @property
     def bytes_per_row(self) -> float:
-        """What one row costs in memory: its planes and its share of scales and offsets."""
+        """Bytes one row takes in memory: its planes and its share of scales and offsets."""
         affine = self.scale.nbytes + self.offset.nbytes
         return float(self.planes.shape[1] * self.planes.shape[2] + affine / max(1, self.num_rows))
 
     @classmethod
     def pack(cls, table: CodeTable) -> PackedTable:
-        """The same codes as bit-planes."""
+        """Pack a CodeTable. Returns a PackedTable with the same codes."""
         width = -(-table.dim // 8)
         planes = np.empty((table.num_rows, table.bits, width), np.uint8)
         for bit in range(table.bits):
@@ -180,39 +216,54 @@ class PackedTable:
         return cls(planes, table.dim, scale, offset, table.segments)
 
     def unpack(self) -> CodeTable:
-        """The codes themselves; the inverse of ``pack``."""
+        """Return the CodeTable: the inverse of ``pack``."""
         codes = np.zeros((self.num_rows, self.dim), np.uint8)
         for bit in range(self.bits):
             codes |= np.unpackbits(self.planes[:, bit], axis=1, count=self.dim, bitorder="little") << bit
         return CodeTable(codes, *self.affine(), self.bits, self.segments)
 
     def take(self, rows: npt.ArrayLike | slice) -> PackedTable:
-        """The table of the rows named, in that order; of a slice, without copying. Raises UserError for other rows."""
+        """Return a table of these rows (row numbers or a slice), in this order. A slice copies nothing.
+
+        Raises UserError for rows that do not exist.
+        """
         chosen = _rows(rows, self.num_rows)
         offset = self.offset if len(self.offset) == 1 else self.offset[chosen]
         scale = self.scale[chosen] if self.halved or len(self.scale) > 1 else self.scale
         return PackedTable(self.planes[chosen], self.dim, scale, offset, self.segments)
 
     def save(self, path: str | Path) -> None:
-        """Write the table as one self-describing file (docs/reference/file-format.md); the file is whole or absent."""
+        """Write the table as one self-describing file (docs/reference/file-format.md), atomically."""
         save_arrays(path, "codes", *self.to_file())
 
     def to_file(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        """The arrays and facts of its file."""
+        """Return the arrays and the facts of its file."""
         arrays: dict[str, npt.NDArray[Any]] = {"planes": self.planes, "scale": self.scale, "offset": self.offset}
         return arrays, {"dim": self.dim, "bits": self.bits, "segments": list(self.segments)}
 
     @classmethod
     def load(cls, path: str | Path) -> PackedTable:
-        """Open a saved table by memory map: nothing but the header is read until rows are used.
+        """Open a saved table by memory map. Only the header is read until rows are used.
 
-        Raises FormatError where the file is missing, cut short, damaged, or of another kind or version.
+        Parameters
+        ----------
+        path : str or Path
+            A file written by ``save``.
+
+        Returns
+        -------
+        PackedTable
+
+        Raises
+        ------
+        FormatError
+            If the file is missing, cut short, damaged, or of another kind or version.
         """
         return cls.of_file(open_arrays(path, "codes"))
 
     @classmethod
     def of_file(cls, file: ArrayFile) -> PackedTable:
-        """The table in an opened file. Raises FormatError where its fields do not fit one another."""
+        """The table in an opened file. Raises FormatError if its fields do not fit one another."""
         dim, segments = file.count("dim", 1), file.counts("segments")
         planes = file.array("planes", "|u1", 3)
         halved = "scale" in file.arrays and file.arrays["scale"].dtype == np.uint16
@@ -227,7 +278,7 @@ class PackedTable:
 
 @dataclass(frozen=True)
 class Integers:
-    """Rows as exact integers with their affine map: what ``dot`` multiplies, whichever side it comes from.
+    """Rows as exact integers with their affine map, made of codes or of float rows, for ``dot`` to multiply.
 
     ``values`` float64 (N, D) holding integers, ``sums`` float64 (N, S) of them by segment, ``scale`` and
     ``offset`` float64 (N or 1, S).
@@ -252,11 +303,11 @@ class Integers:
 
     @classmethod
     def of_floats(cls, rows: npt.NDArray[Any], segments: tuple[int, ...]) -> Integers:
-        """Float rows (N, D) on a fixed-point grid of their own, so that their products with codes are exact.
+        """Put float rows (N, D) on fixed-point grids of their own, so that their products with codes are exact.
 
-        A row whose largest magnitude is below 2^e becomes integers times 2^(e-f), f = min(32, 44 - bits of D):
-        components down to 2^-8 of the largest keep all 24 bits of a float32 at 64 dims, and a sum of D
-        products with 8-bit codes stays below 2^53, so that it is the same in whatever order it is added.
+        A row whose largest magnitude is below 2^e becomes integers times 2^(e-f), f = min(32, 44 - bits of D). At 64
+        dims, components down to 2^-8 of the largest keep all 24 bits of a float32. A sum of D products with 8-bit
+        codes stays below 2^53, so it is the same in whatever order it is added.
         """
         rows = rows.astype(np.float64)
         digits = min(32, 44 - int(rows.shape[1]).bit_length())
@@ -269,8 +320,8 @@ class Integers:
 def dot(queries: CodeTable | Floats, items: CodeTable) -> npt.NDArray[np.float64]:
     """Inner products of the decoded rows (Q, N) in float64: the reference that every faster search equals.
 
-    Integers up to the last step, then the formula of this module's head in that order of terms, segment by
-    segment; float64 keeps the order independent of how a kernel blocks the work. Float queries (Q, D) are
+    Products are integers up to the last step. Then the formula in the docstring of this module applies in its order of
+    terms, segment by segment, so the result does not depend on how a kernel blocks the work. Float queries (Q, D) are
     first rounded to the grid of ``Integers.of_floats``.
     """
     if isinstance(queries, np.ndarray):
@@ -280,7 +331,7 @@ def dot(queries: CodeTable | Floats, items: CodeTable) -> npt.NDArray[np.float64
 
 
 def dot_integers(queries: Integers, items: Integers) -> npt.NDArray[np.float64]:
-    """``dot`` of rows that are integers already."""
+    """``dot`` of rows that are already integers."""
     result = np.zeros((len(queries.values), len(items.values)))
     start = 0
     for segment, width in enumerate(queries.segments):

@@ -1,8 +1,8 @@
-"""Search over float32 embeddings, asked as ``Index`` is: what packed codes are compared with.
+"""FloatIndex: exact top-k search by inner product over float32 rows, which packed codes are compared with.
 
-Blocks of queries meet all items in one BLAS product, then the k best are taken by the keys of
-``rectoolkit.search.packed`` (float32 score, then mixed id), so that ties fall as they do among codes. Memory is one
-block of scores.
+Blocks of queries meet all items in one BLAS product. Then the k best are taken by the keys of ``search.keys`` (float32
+score, then mixed id), so that ties fall as they do among codes. Memory is one block of scores. All products are
+computed whatever the masks leave out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,12 @@ BLOCK_SCORES = 1 << 24  # 64 MB of float32 scores at a time
 
 
 class FloatIndex:
-    """Exact top-k by inner product over float32 rows (N, D)."""
+    """Exact search over N float32 rows. Item ids are row numbers 0..N-1.
+
+    Parameters
+    ----------
+    items : float32 array (N, D)
+    """
 
     def __init__(self, items: Floats) -> None:
         if items.ndim != 2 or items.dtype != np.float32:
@@ -40,7 +45,7 @@ class FloatIndex:
 
     @classmethod
     def open(cls, path: str | Path) -> FloatIndex:
-        """The index of a float32 ``.npy`` file, memory-mapped; FormatError where it is not one."""
+        """Open the index of a float32 ``.npy`` file by memory map. Raises FormatError if it is not one."""
         return cls(open_embeddings(path))
 
     def __len__(self) -> int:
@@ -100,7 +105,7 @@ class FloatIndex:
 
 
 def open_embeddings(path: str | Path) -> Floats:
-    """The float32 rows of a ``.npy`` file by memory map. Raises FormatError where it is missing or damaged."""
+    """Open the float32 rows of a ``.npy`` file by memory map. Raises FormatError if it is missing or damaged."""
     try:
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
@@ -113,11 +118,11 @@ def open_embeddings(path: str | Path) -> Floats:
 
 
 def _top(product: Floats, k: int) -> tuple[Ints, Floats]:
-    """The k best of each row by key; unrankable ones are -1 and -inf."""
+    """Ids and scores of the k best of each row by key. Missing ones are -1 and -inf."""
     num_items = product.shape[1]
     ids = np.full((len(product), k), -1, np.int64)
     scores = np.full((len(product), k), -np.inf, np.float32)
-    wide = min(num_items, k + 16)  # a few more than k: most ties at the edge are then broken without a full sort
+    wide = min(num_items, k + 16)  # a few more than k, so that most ties at the edge are broken without a full sort
     if not wide:
         return ids, scores
     near = np.argpartition(product, num_items - wide, axis=1)[:, num_items - wide :]

@@ -1,21 +1,19 @@
-"""Fold-in: a row for a user who was not there in training, from the user's items alone.
+"""Fold-in: embed new users from their items, without retraining.
 
-A new user's row is what training gives to users with such items, as a linear map learned from the trained users:
+A new user's row is a linear map of the user's items, learned from the trained users:
 
     x_u = sum over u's items of d_i^-p y_i / sqrt(n_u)        t_u = x_u W
 
-y_i is item i's row as it is served (its decoded codes), d_i how many users it has, n_u how many items u has, and W
-(F, width) the ridge regression of the trained users' t_u on their x_u. t_u is what a user's code stands for (a rotated
-row, say, where the quantizer rotates), so W holds such a transform too, and t_u is coded on the users' own grid by
-taking the nearest value. p is the encoder's own: 1/2 where it propagates with D^-1/2 (LightGCN, NGCF), else 0.
+y_i is the row of item i as it is served (its decoded codes), d_i the number of users of item i, and n_u the number of
+items of user u. W (F, width) is the ridge regression of the trained users' t_u on their x_u. t_u is what a user's code
+stands for, for example a rotated row if the quantizer rotates, so W includes such a transform. t_u is coded on the
+users' own grid by taking the nearest value. The encoder chooses p: 1/2 if it propagates with D^-1/2 (LightGCN, NGCF),
+else 0. An encoder that computes a user's row from items alone (GraphSAGE) gives its ``steps``, and x_u is that row.
 
-An encoder that makes a user's row from items alone (GraphSAGE) gives its ``steps``: x_u is then that row itself.
+LightGCN's own formula with zeros for the new user's row does worse, because that row carries most of what tells users
+apart (docs/notes/log.md has the figures). One W serves every encoder and quantizer, plugins too, for F x width numbers.
 
-Why not LightGCN's formula with a zero row of the user's own: that row carries most of what tells users apart, and the
-regression puts it back (docs/notes/log.md has the figures, and those of the implicit least squares solution). Why W
-and not a formula an encoder: it serves every encoder and quantizer, plugins too, for F x width numbers.
-
-One file, ``fold_in.bin`` (docs/reference/file-format.md). This module imports neither torch nor dgl.
+The map is kept in ``fold_in.bin`` (docs/reference/file-format.md). This module imports neither torch nor dgl.
 """
 
 from __future__ import annotations
@@ -41,17 +39,17 @@ if TYPE_CHECKING:
     Table = PackedTable | Floats
 
 RIDGE, EXACT_RIDGE = 1e-3, 1e-9  # of the mean diagonal
-SMALLEST_SQUARE = 1e-24  # of a row's mean square: rows of zeros have a unit too
-LEAST_ALONG = 0.1  # of x's mean square: a row that its grid does not fit is not stretched more than tenfold
+SMALLEST_SQUARE = 1e-24  # of a row's mean square, so that rows of zeros have a unit too
+LEAST_ALONG = 0.1  # of x's mean square, so that a row which its grid does not fit is stretched at most tenfold
 MOST_USERS = 100_000  # enough for a map of some thousand numbers; a sample above
 
 
 @dataclass(frozen=True)
 class Step:
-    """A layer of an encoder that makes users from items: act(own W_own + mean over u's items of ``rows`` W + b).
+    """A layer of an encoder that computes users from items: act(own W_own + mean over u's items of ``rows`` W + b).
 
     ``rows`` (I, D) are the items' rows at this layer, ``own`` (D, D) or (0, 0) without one, ``neighbours`` (D, D),
-    ``bias`` (D,). The last layer has no activation; the others take ReLU.
+    ``bias`` (D,). The last layer has no activation, the others have ReLU.
     """
 
     rows: Floats
@@ -62,7 +60,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Aggregation:
-    """How an encoder puts a user's items together: ``weight`` is p above; or exact ``steps`` from the row ``start``."""
+    """How an encoder aggregates a user's items: by ``weight``, the p above, or by ``steps`` from the row ``start``."""
 
     weight: float = 0.0
     steps: tuple[Step, ...] = ()
@@ -72,10 +70,10 @@ class Aggregation:
 
 @dataclass(frozen=True)
 class RowGrid:
-    """The grid of rows that have scales of their own, by segment, in units of a row's mean of ``order``.
+    """The grid of rows that have scales of their own, by segment, in units of a row's mean.
 
-    ``order`` 1: the mean magnitude; 2: the root mean square. ``reach`` (S,): distance of neighbouring values; ``low``
-    (S,): the least of them, or (0,) where the grid is symmetric about zero.
+    ``order`` is 1 for the mean magnitude, 2 for the root mean square. ``reach`` (S,) is the distance between
+    neighbouring values. ``low`` (S,) is the least value, and has length 0 if the grid is symmetric about zero.
     """
 
     reach: Floats
@@ -83,7 +81,7 @@ class RowGrid:
     order: int = 1
 
     def affine(self, rows: Floats, segments: tuple[int, ...], top: int) -> tuple[Floats, Floats]:
-        """Scale and offset of codes 0..``top`` for ``rows``, (n, S) each."""
+        """Scale and offset (n, S) of codes 0..``top`` for ``rows``."""
         unit = _means(rows, segments, self.order)
         scale = np.maximum(unit * self.reach, np.float32(1e-12))
         return scale, unit * self.low if len(self.low) else scale * np.float32(-top / 2)
@@ -93,7 +91,7 @@ class RowGrid:
 class FoldIn:
     """What a run keeps for new users: the encoder's ``aggregation``, the map W (F, width), the ``grid`` of row scales.
 
-    Without scales by row ``grid`` has a ``reach`` of length 0, and the users' own scale and offset serve.
+    If rows have no scales of their own, ``grid`` has a ``reach`` of length 0, and the users' scale and offset are used.
     """
 
     aggregation: Aggregation
@@ -111,11 +109,11 @@ class FoldIn:
         targets: Floats,
         grid: RowGrid | None = None,
     ) -> FoldIn:
-        """The map from the trained users: ``tables`` of users and items as served, ``targets`` (U, width) their t_u.
+        """Learn the map from the trained users.
 
-        ``grid``: that of users with scales of their own; None for a symmetric one in mean magnitudes, read off them.
-
-        Where the encoder's own steps give a row, W is what the quantizer makes of one: from ``real`` (U, D) to t_u.
+        ``tables`` are users and items as served, and ``targets`` (U, width) the users' t_u. ``grid`` is that of users
+        with scales of their own. By default it is symmetric, in mean magnitudes, and read off the users. If the
+        encoder's own steps give a row, W maps ``real`` (U, D), the rows before the quantizer, to t_u.
         """
         users, items = tables
         known = np.flatnonzero(train.user_degrees)
@@ -141,9 +139,10 @@ class FoldIn:
         degrees: npt.NDArray[np.int64],
         ids: Ids | None = None,
     ) -> Floats:
-        """t_u of new users, float32 (n, width), the rows of some items each; ``ids`` is what the data calls those.
+        """Embed new users, each a list of item rows: their t_u, float32 (n, width).
 
-        Raises UserError where there is no user, and for one of whose items none was in training.
+        ``ids`` are the data's names of the items, for messages. Raises UserError if there is no user, or if none of a
+        user's items was in training.
         """
         if not lists:
             raise UserError("no user given; a new user is a list of item ids")
@@ -151,7 +150,7 @@ class FoldIn:
         return _features(self.aggregation, known, items, degrees) @ self.map
 
     def coded(self, rows: Floats, users: PackedTable) -> CodeTable:
-        """The nearest values of the users' grid: ``rows`` (n, width) as codes beside ``users``."""
+        """Code ``rows`` (n, width) by the nearest values of the grid of ``users``."""
         top, widths = (1 << users.bits) - 1, np.asarray(users.segments)
         scale, offset = users.affine(slice(0, 1))
         if len(self.grid.reach):
@@ -168,11 +167,13 @@ class FoldIn:
         square, along = (np.add.reduceat(rows * other, starts, axis=1) for other in (rows, table.decode()))
         least = np.float32(LEAST_ALONG) * np.maximum(square, np.float32(SMALLEST_SQUARE))
         factor = np.asarray(square / np.maximum(along, least), np.float32)
-        scale, offset = two_bytes(scale * factor, offset * factor)  # as long along the row as the row
+        scale, offset = two_bytes(
+            scale * factor, offset * factor
+        )  # the decoded row is then as long in the direction of the row
         return replace(table, scale=scale, offset=offset)
 
     def misfit(self, users: Table, items: Table) -> str:
-        """What of it does not go with the tables of its run; empty where all of it does."""
+        """Describe what does not fit the tables of its run. Empty if all of it fits."""
         (_, width), (num_items, inner) = _shape(users), _shape(items)
         start, steps = len(self.aggregation.start), self.aggregation.steps
         scaled = isinstance(users, PackedTable) and len(users.scale) > 1
@@ -193,7 +194,7 @@ class FoldIn:
         return ""
 
     def save(self, path: Path) -> None:
-        """Write it as one file."""
+        """Write this as one file, atomically."""
         how = self.aggregation
         arrays: dict[str, npt.NDArray[Any]] = {"map": self.map, "start": how.start}
         arrays |= {"reach": self.grid.reach, "low": self.grid.low}
@@ -204,10 +205,10 @@ class FoldIn:
 
     @classmethod
     def load(cls, path: Path) -> FoldIn:
-        """Open a saved one by memory map. Raises FormatError where it is missing, damaged or of another kind."""
+        """Open a saved file by memory map. Raises FormatError if it is missing, damaged or of another kind."""
         if not path.exists():
             raise FormatError(
-                f"{path}: no such file; a run of an earlier release has nothing to fold new users in by: "
+                f"{path}: no such file; a run of an earlier release cannot embed new users: "
                 "run its recipe again in another folder of runs"
             )
         file = open_arrays(path, "fold_in")
@@ -238,13 +239,13 @@ def _shape(table: Table) -> tuple[int, int]:
 
 
 def _known(items: npt.NDArray[np.int64], degrees: npt.NDArray[np.int64], ids: Ids | None) -> npt.NDArray[np.int64]:
-    """Those of one user's items that were in training, each once. Raises UserError where nothing is left to go by."""
+    """One user's items that were in training, each once. Raises UserError if there is none."""
     known = np.unique(items[degrees[items] > 0])
     if not len(known):
         first = items[0] if ids is None else ids[int(items[0])]
         raise UserError(
             f"item {first}: no user had {'it' if len(items) == 1 else 'any of these items'} in training, so nothing "
-            "is known of who likes it; name another item"
+            "is known about who likes it; name another item"
         )
     return known
 
@@ -265,7 +266,7 @@ def _features(
 
 
 def _through(aggregation: Aggregation, mean_of: Callable[[Step], npt.NDArray[np.floating]]) -> Floats:
-    """The rows that an encoder's own steps give, (n, D)."""
+    """The rows (n, D) that an encoder's own steps give."""
     layer: npt.NDArray[np.floating] | None = None
     for place, step in enumerate(aggregation.steps):
         mean = mean_of(step)
@@ -282,7 +283,7 @@ def _through(aggregation: Aggregation, mean_of: Callable[[Step], npt.NDArray[np.
 
 
 def _reach(users: Table, targets: Floats) -> Floats:
-    """A row's scale over its mean magnitude, by segment, the median over users; empty where all rows share a scale."""
+    """A row's scale over its mean magnitude, by segment, the median over users. Empty if all rows share a scale."""
     if not isinstance(users, PackedTable) or len(users.scale) == 1:
         return np.zeros(0, np.float32)
     size = _means(targets, users.segments, 1)

@@ -1,9 +1,9 @@
-"""Items alike: the k nearest by cosine, over packed codes or float rows, in bounded memory.
+"""Similar items: the k nearest rows by cosine, over packed codes or float rows, in bounded memory.
 
-The cosine is that of the values which codes stand for. The inner product, by which users' items are ranked, would
-put the longest rows, mostly the popular items, next to everything. Blocks of rows are decoded, scaled to length 1 and
-multiplied with many queries at once, so that decoding weighs little; what is below a query's k-th best so far is left
-there. Ties go to the lower mixed id, as in ``index``. Imports neither torch nor dgl.
+The cosine is that of the decoded values. The inner product that ranks items for users would put the longest rows,
+mostly popular items, next to everything. Blocks of rows are decoded, scaled to length 1 and multiplied with many
+queries at once, so that decoding costs little. Only what reaches a query's k-th best so far is ranked. Ties go to the
+lower mixed id, as in ``search.keys``. This module imports neither torch nor dgl.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ BLOCK, AT_ONCE = 1 << 12, 1 << 10  # rows decoded and queries asked at a time: 1
 
 
 def neighbours(table: PackedTable | Floats, rows: npt.NDArray[np.int64], k: int) -> Hits:
-    """The k rows of ``table`` nearest to each of its ``rows`` (Q,), the row itself left out, best first.
+    """Find the k rows of ``table`` nearest to each of its ``rows`` (Q,), without the row itself, best first.
 
-    k is at most the number of rows, and the last id then -1. A row of zeros has cosine 0 with all others.
+    k is cut to the number of rows, and the last id is then -1. A row of zeros has cosine 0 with all others.
     """
     check_count("k", k)
     num_rows = table.num_rows if isinstance(table, PackedTable) else len(table)
@@ -42,10 +42,10 @@ def neighbours(table: PackedTable | Floats, rows: npt.NDArray[np.int64], k: int)
 
 
 def _nearest(table: PackedTable | Floats, rows: npt.NDArray[np.int64], k: int, num_rows: int) -> npt.NDArray[np.uint64]:
-    """The keys (Q, k) of the nearest rows, best first; 0 where there is none."""
+    """The keys (Q, k) of the nearest rows, best first. 0 stands for none."""
     queries = _units(table, rows)
     best = np.zeros((len(rows), k), np.uint64)
-    floor = scores_of(best[:, :1])  # of each query, what its k-th best has so far
+    floor = scores_of(best[:, :1])  # each query's k-th best score so far
     for start in range(0, num_rows, BLOCK):
         ids = np.arange(start, min(start + BLOCK, num_rows))
         product = queries @ _units(table, ids).T
