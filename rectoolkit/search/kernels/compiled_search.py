@@ -1,4 +1,4 @@
-"""The fast method of the index: exact top-k by compiled filters, on several threads. Needs numba."""
+"""Compiled exact search: chooses a scan, prepares the queries, and shares the items out among threads. Needs numba."""
 
 from __future__ import annotations
 
@@ -28,26 +28,25 @@ if TYPE_CHECKING:
 
     Keys = npt.NDArray[np.uint64]
 
-QUERY_GROUP = 256  # their bytes and heaps (k = 50) fit the second-level cache: 16 KB + 100 KB of 1 MB
-LEAST_ITEMS = 1 << 16  # fewer for a thread cost about as long to hand over, 50 us, as to scan
-LEAST_RANGES = 64  # fewer lists are scanned sooner than shared out
-SAMPLE = 64  # one tile in so many is scanned beforehand, for a first threshold
+QUERY_GROUP = 256  # whose bytes and heaps (k = 50) fit the second-level cache
+LEAST_ITEMS = 1 << 16  # handing fewer to a thread takes about as long as scanning them
+LEAST_RANGES = 64  # fewer lists are scanned faster by one thread
+SAMPLE = 64  # one tile in 64 is scanned first, for a first threshold
 HEAP_BYTES = 1 << 26
-MOST_DIMS = (1 << 15) + 1  # beyond it the 32-bit sums of a filter could overflow
-# Nanoseconds an item of 64 dims costs on one core: unpacking it to bytes, then a byte product for each query, or
-# instead a little for each query and a product of each pair of planes. Measured with AVX-512; the ratios with AVX2
-# are alike.
-FEW_QUERIES = 2  # up to so many, codes are multiplied as they come and not written out
+MOST_DIMS = (1 << 15) + 1  # beyond it the 32-bit sums of a scan could overflow
+FEW_QUERIES = 2  # for up to so many, codes are multiplied as they are unpacked
+# Nanoseconds per item of 64 dims on one core: unpacking it to bytes and a byte product for each query; or a little for
+# each query and a product of each pair of planes. Measured with AVX-512; the ratios with AVX2 are alike.
 UNPACKING, BYTE_PRODUCT, PLANE_QUERY, PLANE_PRODUCT = 6.0, 0.43, 0.25, 0.08
 
 
 def serves(queries: Integers, bounds: Bounds) -> bool:
-    """Whether the kernels rank these exactly; numpy does otherwise."""
+    """Whether the kernels rank these queries exactly. numpy ranks the others."""
     return queries.values.shape[1] < MOST_DIMS and bounds.tame and tame(queries)
 
 
 def best_keys(question: Question, bounds: Bounds) -> Keys:
-    """The k best keys of each query, descending, 0 where there are none: uint64 (Q, k)."""
+    """The k best keys of each query, descending, uint64 (Q, k). 0 stands for none."""
     num, size = len(question.queries.values), question.items.num_rows
     kept = min(question.k, size)
     result = np.zeros((num, question.k), np.uint64)
@@ -63,7 +62,7 @@ def best_keys(question: Question, bounds: Bounds) -> Keys:
 def keys_in_ranges(question: Question, bounds: Bounds, ranges: npt.NDArray[np.int64]) -> Keys:
     """``best_keys`` where each query ranks only the item rows from first to last of its ``ranges`` (Q, P, 2).
 
-    Queries share no tile here, so nothing is unpacked.
+    Queries share no tile here, so unpacking would not pay.
     """
     num, size = len(question.queries.values), question.items.num_rows
     kept = min(question.k, size)
@@ -107,7 +106,7 @@ class _Run:
     num: int
 
     def over(self, kept: int, floors: Keys, step: int = 1) -> Keys:
-        """The ``kept`` best keys (num, kept) of every ``step``-th tile, descending: shared out by queries and items."""
+        """The ``kept`` best keys (num, kept) of every ``step``-th tile, descending. Threads share queries and items."""
         size, bits = self.items.planes.shape[:2]
         wanted = -(-self.num // (self.threads * QUERY_TILE)) * QUERY_TILE if step > 1 else QUERY_GROUP
         group = min(QUERY_GROUP, wanted)
@@ -135,8 +134,7 @@ class _Run:
     def sampled(self, kept: int) -> Keys:
         """A key for each query that its ``kept`` best very likely reach: one well down the ranking of a sample.
 
-        Of a share 1 / SAMPLE of the items, about kept / SAMPLE belong to the best; six deviations more are almost
-        never among them. At k = 50 of a million items about a third as many then need exact scores.
+        About kept / SAMPLE of the best items lie in a share 1 / SAMPLE of all. Six deviations more almost never do.
         """
         expected = kept / SAMPLE
         place = int(expected + 6 * expected**0.5 + 6)
@@ -158,7 +156,7 @@ def _items(question: Question) -> Items:
 
 
 def choose(queries: Integers, items: PackedTable) -> tuple[Callable[..., None], Form]:
-    """The kernel, and the form in which it takes the queries."""
+    """Choose the scan, and the form in which it takes the queries."""
     if is_hamming(queries, items):
         return scan.scan_hamming, "planes"
     values, num = queries.values, len(queries.values)
@@ -178,16 +176,16 @@ def choose(queries: Integers, items: PackedTable) -> tuple[Callable[..., None], 
 
 
 def _fixed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A read-only view: memory-mapped or not, numba then sees one type and compiles once."""
+    """A read-only view. numba then sees one type, memory-mapped or not, and compiles once."""
     view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view
 
 
 def shared(threads: int, tasks: list[Callable[[], None]]) -> None:
-    """Do the tasks on so many threads, of which the calling one is one: it would only wait, and waking costs time.
+    """Do the tasks on this many threads. The calling thread is one of them, since it would only wait.
 
-    While the interpreter exits no thread can be started, and the calling one does them all.
+    While the interpreter exits no thread can be started, and the calling one does all tasks.
     """
     waiting = deque(tasks)
 
@@ -216,7 +214,7 @@ def shared(threads: int, tasks: list[Callable[[], None]]) -> None:
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """One for each number of threads asked for, kept: starting threads takes longer than a scan."""
+    """A pool for each number of threads, kept because starting threads takes longer than a scan."""
     return ThreadPoolExecutor(threads, thread_name_prefix="rectoolkit")
 
 

@@ -1,4 +1,4 @@
-"""What passes a filter: scored exactly by the formula of ``codes.dot``, and kept where it is among the best."""
+"""Exact scores of the items that pass an estimate, by the formula of ``codes.dot``, and the heap of the best keys."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rectoolkit.search.kernels.tiles import (
 
 @part
 def affine(items: Any, asked: Any, query: int, item: int, segment: int, width: int, product: Any, total: Any) -> Any:
-    """One segment's part of a score: the formula of ``codes.dot`` in its order of operations."""
+    """One segment's part of a score, by the formula of ``codes.dot`` in its order of operations."""
     su, ou, user = asked.scale[query, segment], asked.offset[query, segment], asked.sums[query, segment]
     scale, offset = grid_of(items, item, segment)
     si, oi = np.float64(scale), np.float64(offset)
@@ -64,7 +64,7 @@ def key_of(items: Any, item: int, score: float) -> Any:
 
 @part
 def rankable(items: Any, asked: Any, query: int, item: int) -> bool:
-    """Whether an item is neither banned for all nor seen by this query."""
+    """Whether an item is neither banned for all queries nor excluded for this one."""
     if len(items.banned) and items.banned[item]:
         return False
     if len(asked.indptr) == 0:
@@ -82,9 +82,9 @@ def rankable(items: Any, asked: Any, query: int, item: int) -> bool:
 
 @part
 def push(heap: Any, key: Any) -> None:
-    """Replace the smallest entry, the first, by a larger ``key``; a heap starts full of zeros.
+    """Replace the smallest entry, the first, by a larger ``key``. A heap starts full of zeros.
 
-    Up to 256 entries are kept sorted, by one pass without branches (0.03 us at 50, a sift down 0.1); more as a heap.
+    Up to 256 entries are kept sorted, by one pass without branches, which is faster than a heap.
     """
     size = len(heap)
     if size <= 256:
@@ -118,7 +118,7 @@ def score_of(key: Any) -> Any:
 
 @part
 def threshold(key: Any, margin: float) -> Any:
-    """The estimate below which no item can beat ``key``: its score less every rounding on the way there."""
+    """The estimate below which no item can beat ``key``: its score less all rounding on the way."""
     score = score_of(key)
     lowest = score - margin - abs(score) * 2.0**-22 - 1e-37
     return np.float32(lowest - abs(lowest) * 2.0**-22)

@@ -1,4 +1,4 @@
-"""The methods of the index that need numpy alone: the reference, and products straight from the bit-planes."""
+"""Search with numpy alone: the reference, and products straight from the bit-planes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ QUERY_BLOCK, ITEM_BLOCK = 256, 4096  # 8 MB per float64 temporary
 
 @dataclass(frozen=True)
 class Question:
-    """Checked queries and what to rank for them, for every method.
+    """Checked queries and the items to rank for them, for every method.
 
     ``ids`` are those of the rows of ``items``, None where they are the row numbers. ``masks`` name items by their
     ids, but for ``banned``, which has an entry for each row of ``items``.
@@ -91,21 +91,20 @@ def _block_keys(block: Question, product: Product) -> Iterator[Keys]:
 
 
 def unpacked(queries: Integers, items: PackedTable) -> npt.NDArray[np.float64]:
-    """Scores (Q, N) of a block by unpacking it: ``codes.dot`` itself."""
+    """Scores (Q, N) of a block by unpacking it and ``codes.dot``."""
     return codes.dot_integers(queries, Integers.of(items.unpack()))
 
 
 def without_unpacking(queries: Integers, items: PackedTable) -> npt.NDArray[np.float64]:
-    """The same scores from the planes themselves, for a few queries; more share the unpacking.
-
-    One query of 8 bits against a million items of 64 dims: 0.2 s by popcount, 0.6 s by tables, 1.1 s unpacked.
-    """
+    """The same scores straight from the planes, for up to four queries. More queries share the unpacking."""
     if len(queries.values) > 4 or len(queries.segments) > 1:
         return unpacked(queries, items)
     coded = bool(((queries.values >= 0) & (queries.values <= 255)).all())
     product = (_popcounts if coded and items.planes.shape[2] % 8 == 0 else _byte_tables)(queries.values, items)
     result = np.zeros_like(product)
-    used = np.packbits(np.arange(items.planes.shape[2] * 8) < items.dim, bitorder="little")  # a file may hold more
+    used = np.packbits(
+        np.arange(items.planes.shape[2] * 8) < items.dim, bitorder="little"
+    )  # a file may set unused bits
     sums = np.bitwise_count(items.planes & used).sum(axis=2, dtype=np.float64) @ 2.0 ** np.arange(items.bits)
     scale, offset = (a.astype(np.float64) for a in items.affine())
     known = Integers(np.zeros((items.num_rows, 0)), sums[:, None], scale, offset, items.segments)
@@ -114,7 +113,7 @@ def without_unpacking(queries: Integers, items: PackedTable) -> npt.NDArray[np.f
 
 
 def _popcounts(values: npt.NDArray[np.float64], items: PackedTable) -> npt.NDArray[np.float64]:
-    """Integer products (Q, N) of coded queries: the sum over pairs of planes of 2^(i + j) times a popcount."""
+    """Integer products (Q, N) of coded queries: over pairs of planes, the sum of 2^(i + j) times a popcount."""
     padded = np.zeros((len(values), items.planes.shape[2] * 8), np.uint8)
     padded[:, : items.dim] = values
     planes_of = (padded[:, None] >> np.arange(8, dtype=np.uint8)[:, None]) & 1
@@ -132,7 +131,7 @@ def _popcounts(values: npt.NDArray[np.float64], items: PackedTable) -> npt.NDArr
 
 
 def _byte_tables(values: npt.NDArray[np.float64], items: PackedTable) -> npt.NDArray[np.float64]:
-    """Integer products (Q, N) of any queries: one table of 256 partial sums for each byte of a plane."""
+    """Integer products (Q, N) of any queries, by a table of 256 partial sums for each byte of a plane."""
     width = items.planes.shape[2]
     bit_of = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(np.float64)
     padded = np.zeros((len(values), width * 8))

@@ -1,14 +1,14 @@
-"""What the compiled filters need to know of a set of queries, and proof that they lose nothing.
+"""Queries and items as the scans take them, and the proof that their estimates lose nothing.
 
-A filter sees every query as small integers: v = step * q + centre + error, with q of at most 8 bits and |error| <= e.
-Codes fit as they are (step 1, error 0); float queries and, where the processor needs it, wide codes are rounded. With
-C the sum of an item's codes, the product P = <v, c> is then step * <q, c> + centre * C within e * C, so that
+A scan sees a query as small integers: v = step * q + centre + error, with q of at most 8 bits and |error| <= e. Codes
+fit as they are (step 1, error 0). Float queries are rounded, and so are wide codes if the processor requires it. With C
+the sum of an item's codes, the product P = <v, c> is step * <q, c> + centre * C within e * C. Therefore
 
     scale_i * (a <q, c> + b C) + c offset_i,   a = su step, b = ou + su (centre + e), c = su sum + D ou
 
-is an upper bound of the score where su and scale_i are not negative; elsewhere e enters the margin instead. The
-margin also covers the float32 arithmetic of the estimate: a bound on the sum of its terms' magnitudes times 2^-20,
-where each of them is rounded at most six times at 2^-24.
+is an upper bound of the score if su and scale_i are not negative. Otherwise e enters the margin instead. The margin
+also covers the float32 arithmetic of the estimate: a bound on the sum of its terms' magnitudes times 2^-20, where each
+term is rounded at most six times at 2^-24.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TABLE_TILES, TABLE_QUERIES = 16, 16  # 22 KB of indices and of tables each, at 2
 
 
 class Layout(NamedTuple):
-    """Where a tile keeps each segment: its words begin at a multiple of 64 dims, so that segments never share one.
+    """Where a tile keeps each segment. Segments begin at a word of 64 dims, so that they never share one.
 
     int64 (S) each: ``starts`` the first dim, ``widths`` in dims, ``word_at`` the first word, ``words`` how many.
     """
@@ -52,9 +52,11 @@ class Layout(NamedTuple):
 
 
 class Items(NamedTuple):
-    """The catalogue: ``planes`` uint8 (N, bits, bytes) and ``flat`` the same as one row of bytes, ``scale`` and
-    ``offset`` float32 (N or 1, S), or ``halves`` uint16 (N, S), empty elsewhere, and ``offset`` in their units (1, S),
-    ``ids`` int64 (N, or empty where ids are row numbers), ``banned`` bool (N, or empty).
+    """The items of a scan.
+
+    ``planes`` uint8 (N, bits, bytes), and ``flat`` the same as one row of bytes. ``scale`` and ``offset`` float32 (N or
+    1, S), or ``halves`` uint16 (N, S) with ``offset`` (1, S) in their units; ``halves`` is empty elsewhere. ``ids`` (N,
+    or empty if ids are row numbers), ``banned`` bool (N, or empty).
     """
 
     planes: Any
@@ -67,14 +69,16 @@ class Items(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """Q queries in a tile's layout of ``width`` dims (padded to a multiple of 4 queries).
+    """Q queries of a scan, padded to a multiple of 4, in a tile's layout of ``width`` dims.
 
-    For the filters: ``signed`` int8 (Q, width), ``planes`` uint64 (Q, words, query bits), ``coefficients`` float32
-    (S, Q, 3), ``margin`` float64 (Q). For exact scores: ``values`` int64 (Q, width), equal to ``signed`` + ``centre``
-    (int64, Q) where that is not -1; ``scale``, ``offset`` and ``sums`` float64 (Q, S). ``tables`` uint8 (Q, L, 64) and
-    ``line`` float64 (Q, 2) are those of ``tables_of``, ``small`` int8 (Q, 64) and again ``line`` those of ``line_of``,
-    empty elsewhere. The items excluded query by query: ``indptr``
-    (empty for none) and ``seen``, int64, sorted.
+    For the estimates: ``signed`` int8 (Q, width), ``planes`` uint64 (Q, words, query bits), ``coefficients`` float32
+    (S, Q, 3), ``margin`` float64 (Q). ``tables`` uint8 (Q, L, 64) and ``line`` float64 (Q, 2) come from ``tables_of``,
+    or ``small`` int8 (Q, 64) and ``line`` from ``line_of``. What a scan does not need is empty.
+
+    For exact scores: ``values`` int64 (Q, width), which equal ``signed`` + ``centre`` (int64, Q) where that is not -1;
+    ``scale``, ``offset`` and ``sums`` float64 (Q, S).
+
+    Items excluded by query: ``indptr`` (empty for none) and ``seen``, int64, sorted.
     """
 
     signed: Any
@@ -94,10 +98,12 @@ class Asked(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What a scan works in. Of one tile of 64 items: ``words`` uint64 (bits * words, 64), ``side`` float32 (S, 3, 64),
-    ``rows`` and ``tile`` uint8 (64, width) and (width / 4, 64, 4), ``out`` float32 (4, 64), ``totals`` int32 (S, 64).
-    By query: ``limits`` float64, for tables ``least`` uint8, for small integers
-    ``lower`` int32. For tables: ``indices`` uint8 (TILES, L, 64), ``hits`` int64 and ``masks`` uint64 (QUERIES).
+    """The working memory of a scan.
+
+    Of one tile of 64 items: ``words`` uint64 (bits * words, 64), ``side`` float32 (S, 3, 64), ``rows`` and ``tile``
+    uint8 (64, width) and (width / 4, 64, 4), ``out`` float32 (4, 64), ``totals`` int32 (S, 64).
+    By query: ``limits`` float64, for tables ``least`` uint8, for small integers ``lower`` int32.
+    For tables: ``indices`` uint8 (TILES, L, 64), ``hits`` int64 and ``masks`` uint64 (QUERIES).
     """
 
     words: Any
@@ -115,7 +121,7 @@ class Work(NamedTuple):
 
     @classmethod
     def of(cls, bits: int, layout: Layout, queries: int) -> Work:
-        """Room for a scan of items of ``bits`` bits for so many queries."""
+        """Memory for a scan of items of ``bits`` bits for this many queries."""
         segments, words = len(layout.widths), int(layout.words.sum())
         return cls(
             aligned(((words * bits + 1) * LANES,), np.uint64),
@@ -134,7 +140,7 @@ class Work(NamedTuple):
 
 
 def layout_of(segments: tuple[int, ...]) -> Layout:
-    """Each segment from a word boundary on."""
+    """The layout in which each segment begins at a word."""
     widths = np.array(segments, np.int64)
     words = -(-widths // 64)
     return Layout(np.cumsum(widths) - widths, widths, np.cumsum(words) - words, words)
@@ -149,7 +155,7 @@ def spread_dims(values: Array, layout: Layout) -> Array:
 
 
 def is_hamming(queries: Integers, items: PackedTable) -> bool:
-    """Whether scores fall with Hamming distance: one bit on both sides, query grids symmetric, one item scale."""
+    """Whether Hamming distance ranks: one bit on both sides, symmetric grids of the queries, one scale of the items."""
     codes = items.bits == 1 and bool(((queries.values == 0) | (queries.values == 1)).all())
     return codes and ranks_by_hamming(queries.scale, queries.offset, items)
 
@@ -171,7 +177,7 @@ def small_integers(values: Array, limit: int) -> tuple[Array, Array, Array, Arra
 
 
 def ask(question: Question, layout: Layout, bounds: Bounds, form: Form) -> Asked:
-    """The queries as the filters take them."""
+    """Prepare the queries for a scan that takes them in ``form``."""
     queries, items, excluded = question.queries, question.items, question.masks.excluded
     num, segments = len(queries.values), len(queries.segments)
     padded = -(-num // QUERY_TILE) * QUERY_TILE
@@ -212,7 +218,7 @@ def ask(question: Question, layout: Layout, bounds: Bounds, form: Form) -> Asked
 
 
 def _most_signed(items: PackedTable) -> int:
-    """The largest signed byte of a query: two products must fit the 16 bits of vpmaddubsw."""
+    """The largest signed byte of a query. With AVX2, two products must fit the 16 bits of vpmaddubsw."""
     return min(127, 32767 // (2 * ((1 << items.bits) - 1))) if INSTRUCTION_SET == "avx2" else 128
 
 
@@ -245,9 +251,10 @@ def _estimates(
 
 
 class Bounds:
-    """The largest scale and offset of each segment of a catalogue, where no scale is negative, the range of sums.
+    """Bounds over all items: the largest scale and offset of each segment, and the range of the sums of codes.
 
-    ``tame``: whether its scales and offsets are of sizes that the filters can estimate with.
+    ``rising`` (S,): whether no scale is negative. ``tame``: whether the scans can estimate with scales and offsets of
+    these sizes.
     """
 
     def __init__(self, items: PackedTable) -> None:
@@ -263,7 +270,7 @@ class Bounds:
 
     @cached_property
     def sums(self) -> tuple[int, int]:
-        """The least and the largest sum of an item's codes."""
+        """The least and the largest sum of an item's codes, found at first use."""
         planes = np.ascontiguousarray(self._items.planes)
         low, high = sum_range(planes.reshape(-1), *planes.shape[1:])
         return int(low), int(high)
@@ -289,7 +296,7 @@ def _planes(codes: Array) -> Array:
 
 
 def tame(queries: Integers) -> bool:
-    """Whether every magnitude stays far inside float32, in which the filters estimate; others are numpy's to rank.
+    """Whether every magnitude stays far inside float32, in which the scans estimate. numpy ranks the others.
 
     With values, scales and offsets of 2^-50 to 2^40 (or 0), and dims up to 2^15, no estimate passes 2^120 or falls
     among the denormal numbers, whose relative error is not the 2^-24 that the margin counts on.

@@ -1,18 +1,18 @@
-"""The compiled inner loops: filters over tiles of 64 items, and the exact scoring of what passes them.
+"""The compiled loops over the items: estimate the scores of 64 at once, score exactly those that may be in the top k.
 
-A *filter* computes, for 64 items at once, a float32 upper estimate of the score and gives back a 64-bit mask of the
-items whose estimate reaches the query's threshold. Its error is bounded beforehand (``queries.Asked``), so nothing
-that belongs in the answer is ever dropped; what passes (about k ln(N / k) of N items) is scored exactly by the
-formula of ``codes.dot`` and kept in a heap of the k best keys, whose smallest entry raises the threshold.
+An estimate is a float32 upper bound of the score. A scan computes it for 64 items at once and gets a 64-bit mask of the
+items whose estimate reaches the query's threshold. The error is bounded beforehand (``Asked.margin``), so nothing that
+belongs in the answer is dropped. What passes, about k ln(N / k) of N items, is scored exactly by the formula of
+``codes.dot`` and kept in a heap of the k best keys, whose smallest entry raises the threshold.
 
-The filters, chosen by ``compiled_search.choose``:
+``compiled_search.choose`` picks the scan:
 
-- ``scan_hamming``: 1-bit codes on symmetric grids: XOR, popcount and compare, all in integers.
-- ``scan_tables``: 1 and 2 bits, one scale and offset: six bits at a time are looked up (``lookup``, AVX512-VBMI).
-- ``scan_rows`` for one query or two, ``scan_small`` for more: 2 to 8 bits, one scale and offset, 64 dims: codes by bit
+- ``scan_hamming``: 1-bit codes on symmetric grids. XOR, popcount and compare, all in integers.
+- ``scan_tables``: 1 and 2 bits, one scale and offset. Six bits at a time are looked up (``lookup``, AVX512-VBMI).
+- ``scan_rows`` for one query or two, ``scan_small`` for more: 2 to 8 bits, one scale and offset, 64 dims. Codes by bit
   matrices (``matrices``, GFNI), byte products compared as integers.
-- ``scan_planes``: any widths, few queries: AND and popcount over pairs of bit-planes; nothing is unpacked.
-- ``scan_bytes``: any widths, many queries: a tile is unpacked once, then multiplied by 8-bit dot-product instructions
+- ``scan_planes``: any width, few queries. AND and popcount over pairs of bit-planes; nothing is unpacked.
+- ``scan_bytes``: any width, many queries. A tile is unpacked once, then multiplied by 8-bit dot-product instructions
   (vpdpbusd with AVX-512 or AVX-VNNI, vpmaddubsw with AVX2, plain multiplications elsewhere).
 """
 
@@ -44,8 +44,10 @@ def scan_bytes(
     items: Any, layout: Any, asked: Any, heaps: Any, floors: Any, work: Any,
     first: int, last: int, step: int, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Rank items for queries ``start`` to ``stop`` by byte products: ``first`` (a multiple of 64) to ``last``, every
-    ``step``-th tile. Nothing that cannot beat a query's key in ``floors`` need be found."""
+    """Rank items ``first`` to ``last``, every ``step``-th tile, for queries ``start`` to ``stop``, by byte products.
+
+    Items that cannot beat a query's key in ``floors`` need not be found.
+    """
     bits, width, segments = items.planes.shape[1], asked.values.shape[1], len(layout.widths)
     words, side, rows, tile, out, limits, totals = work[:7]
     for query in range(start, stop):
@@ -80,7 +82,7 @@ def scan_planes(
     items: Any, layout: Any, asked: Any, heaps: Any, floors: Any, work: Any,
     first: int, last: int, step: int, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """The same by AND and popcount over pairs of bit-planes."""
+    """``scan_bytes`` by AND and popcount over pairs of bit-planes."""
     bits, width, segments = items.planes.shape[1], asked.values.shape[1], len(layout.widths)
     words, side, rows, _, out, limits, totals = work[:7]
     for query in range(start, stop):
@@ -110,9 +112,9 @@ def scan_tables(
     items: Any, layout: Any, asked: Any, heaps: Any, floors: Any, work: Any,
     first: int, last: int, step: int, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """The same by tables, for rows of one segment of whole words and one scale and offset.
+    """``scan_bytes`` by table lookup, for rows of one segment of whole words and one scale and offset.
 
-    Sixteen tiles at a time, and for these sixteen queries at a time.
+    Sixteen tiles at a time are ranked for sixteen queries at a time.
     """
     bits, num_words = items.planes.shape[1], layout.words[0]
     row, lookups = bits * num_words * 8, asked.tables.shape[1]
@@ -148,7 +150,7 @@ def scan_rows(
     items: Any, layout: Any, asked: Any, heaps: Any, floors: Any, work: Any,
     first: int, last: int, step: int, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """The same for rows of one word and one scale and offset, by products of small integers as the codes come."""
+    """``scan_bytes`` for rows of one word and one scale and offset, by products of codes as they are unpacked."""
     bits, lower = items.planes.shape[1], work.lower
     for query in range(start, stop):
         lower[query] = lower_limit(asked, query, floors[query])
@@ -172,7 +174,7 @@ def scan_small(
     items: Any, layout: Any, asked: Any, heaps: Any, floors: Any, work: Any,
     first: int, last: int, step: int, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """The same for many queries: the codes of a tile are written out and multiplied with four queries at a time."""
+    """``scan_rows`` for many queries: the codes of a tile are written out and multiplied with four at a time."""
     bits, lower = items.planes.shape[1], work.lower
     for query in range(start, stop):
         lower[query] = lower_limit(asked, query, floors[query])
@@ -211,7 +213,7 @@ def scan_hamming(
     items: Any, layout: Any, asked: Any, heaps: Any, floors: Any, work: Any,
     first: int, last: int, step: int, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """The same for one-bit codes on symmetric grids of one scale, by Hamming distance."""
+    """``scan_bytes`` for one-bit codes on symmetric grids of one scale, by Hamming distance."""
     dims, num_words = layout.widths[0], layout.words[0]
     words, limits = work.words, work.limits
     for query in range(start, stop):
@@ -231,7 +233,7 @@ def scan_hamming(
 def hamming_ranges(
     items: Any, layout: Any, asked: Any, heaps: Any, floors: Any, work: Any, ranges: Any, first: int, step: int
 ) -> None:
-    """``scan_hamming`` of every ``step``-th query over the item rows of its ``ranges`` (Q, P, 2) alone."""
+    """``scan_hamming`` of every ``step``-th query over only the item rows of its ``ranges`` (Q, P, 2)."""
     for query in range(first, len(ranges), step):
         for start, stop in ranges[query]:
             floors[query] = heaps[query, 0]  # what the ranges before have reached
@@ -242,7 +244,7 @@ def hamming_ranges(
 def planes_ranges(
     items: Any, layout: Any, asked: Any, heaps: Any, floors: Any, work: Any, ranges: Any, first: int, step: int
 ) -> None:
-    """The same with ``scan_planes``."""
+    """``hamming_ranges`` with ``scan_planes``."""
     for query in range(first, len(ranges), step):
         for start, stop in ranges[query]:
             floors[query] = heaps[query, 0]
