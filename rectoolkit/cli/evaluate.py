@@ -1,4 +1,4 @@
-"""``rectool evaluate``: measure a finished run by other metrics."""
+"""``rectool evaluate``: measure a finished run with other metrics."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 @click.option("--metrics", default="recall@20,ndcg@20", show_default=True, help="Metrics as name@k, comma-separated.")
 @plugin_option
 @threads_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate_command(run: Path, metrics: str, plugins: Sequence[str], threads: int | None, as_json: bool) -> None:
     """Measure a finished RUN folder with other metrics, from its packed codes. Nothing is trained.
 
-    'rectool list metric' shows the metrics, of accuracy and of what is recommended.
+    "rectool list metric" lists the metrics: of accuracy, and of the recommended items.
     """
     from rectoolkit.evaluation.metrics import parse
     from rectoolkit.runs.measure import measure_again

@@ -1,6 +1,7 @@
-"""The program itself: its group of commands, how it ends on a fault, and the options that commands share.
+"""The group of commands, how they end on an error, and the options that they share.
 
-A fault of the user's ends with code 2 and one message, a fault of the machine's (a full disk, say) with code 1.
+An error that the user can correct ends with code 2 and one message, an error of the machine, such as a full disk, with
+code 1.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from rectoolkit.errors import EXTRAS, Fault, RecipeError, UserError, missing_par
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# as ``rectool --help`` lists them; what is not named here comes after, in the order of the files
+# the order in ``rectool --help``; other commands follow
 ORDER = (
     "run",
     "show",
@@ -37,7 +38,7 @@ ORDER = (
 
 
 class Commands(click.Group):
-    """Commands in the order of their use, with the nearest name for a mistyped one, and clean errors."""
+    """Commands in the order of their use. A mistyped name gets the nearest one, an error one line."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return sorted(self.commands, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
@@ -62,7 +63,7 @@ class Commands(click.Group):
             click.echo(f"error: {missing_part(error, 'this command')}", err=True)
             sys.exit(2)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nothing more to say
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has left
             sys.exit(1)
         except MemoryError as error:
             click.echo(f"error: out of memory: {error}", err=True)
@@ -72,7 +73,7 @@ class Commands(click.Group):
             sys.exit(1)
         except KeyboardInterrupt:
             click.echo(
-                "interrupted; the same command goes on from a run's last checkpoint, or begins again",
+                "interrupted; the same command resumes a run from its last checkpoint, or starts over",
                 err=True,
             )
             sys.exit(130)
@@ -94,26 +95,36 @@ set_option = click.option(
     help="Override a setting of the recipe; repeatable.",
 )
 at_least_1 = click.IntRange(min=1)
-threads_option = click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use; all cores by default.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(1, 1024), help="Number of threads; all cores by default."
+)
 
 
 def _check_device(_: click.Context, __: click.Parameter, wanted: str) -> str:
-    """Refuses what is no device before a finished run is found, for which none is chosen."""
+    """Refuse a wrong name even if no device is needed because the run is finished."""
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", wanted):
         raise UserError(f"--device {wanted}: must be auto, cpu, cuda or cuda:N")
     return wanted
 
 
 device_option = click.option(
-    "--device", default="auto", show_default=True, callback=_check_device, help="auto, cpu, cuda or cuda:N."
+    "--device",
+    default="auto",
+    show_default=True,
+    callback=_check_device,
+    help="Torch device: auto, cpu, cuda or cuda:N.",
 )
 runs_option = click.option(
-    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where run folders are."
+    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of run folders."
 )
 
 
 plugin_option = click.option(
-    "--plugin", "plugins", multiple=True, metavar="MODULE", help="Import this module first; repeatable."
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="MODULE",
+    help="Import this module first, which registers components or metrics; repeatable.",
 )
 
 

@@ -1,4 +1,4 @@
-"""What many finished runs say together: means and deviations over seeds, and differences from a baseline."""
+"""The figures of a comparison: means and deviations over seeds, and differences from a baseline."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Spread:
-    """A mean over seeds and its deviation (n - 1 below the root), which is NaN for one seed."""
+    """A mean over seeds and its sample standard deviation, which is NaN for one seed."""
 
     mean: float
     deviation: float
@@ -38,11 +38,11 @@ class Spread:
 
 @dataclass(frozen=True)
 class Figures:
-    """A row of the table: the runs it is of, and what they reach and cost, averaged over seeds.
+    """A row of the table: its runs, and their accuracy and costs averaged over seeds.
 
-    ``bits_per_node`` counts everything that is stored, scales and offsets too, over users and items alike.
-    ``against`` maps a metric to the paired tests against the baseline, p-values corrected over the rows; empty for
-    the baseline itself and where none is named.
+    ``planned`` is the number of runs that the row should have. ``bits_per_node`` counts everything stored for a user or
+    item, scales and offsets included. ``against`` maps a metric to the paired tests against the baseline, with p-values
+    corrected over the rows. It is empty for the baseline itself.
     """
 
     label: str
@@ -59,13 +59,13 @@ class Figures:
 
     @property
     def seeds(self) -> str:
-        """How many runs there are, and of how many where some are missing."""
+        """The number of runs, and if some are missing, of how many."""
         return str(self.planned) if len(self.runs) == self.planned else f"{len(self.runs)} of {self.planned}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The finished rows of a plan in the order asked for; ``failures`` maps a run to why it is missing."""
+    """The sorted rows of a plan that have finished runs. ``failures`` maps a missing run to the reason."""
 
     plan: Plan
     rows: tuple[Figures, ...]
@@ -78,9 +78,9 @@ class Comparison:
 
 
 def compare_runs(plan: Plan, runs: Path, failures: dict[str, str] | None = None, at_once: int = 1) -> Comparison:
-    """The figures of those runs of ``plan`` that are finished in the folder ``runs``.
+    """The figures of the runs of ``plan`` that are finished in the folder ``runs``.
 
-    Raises UserError where none is, and where they stand on different data or rank different users.
+    Raises UserError if there are none, or if they use different data or rank different users.
     """
     opened = {row.label: _finished(row, runs) for row in plan.rows}
     _check_same_data([run for found in opened.values() for run in found])
@@ -99,7 +99,7 @@ def _finished(row: Row, runs: Path) -> tuple[Run, ...]:
 
 
 def _check_same_data(runs: Sequence[Run]) -> None:
-    """Raise UserError, with the digests, unless all runs stand on the same interactions."""
+    """Raise UserError with the digests unless all runs use the same interactions."""
     by_digest: dict[str, list[Run]] = {}
     for run in runs:
         data = read_environment(run.path).get("data", {})
@@ -110,14 +110,14 @@ def _check_same_data(runs: Sequence[Run]) -> None:
 
 
 def _per_user(plan: Plan, opened: dict[str, tuple[Run, ...]]) -> dict[str, Values]:
-    """Label -> metric -> each user's value averaged over the row's runs, (U,)."""
+    """Label -> metric -> the value of each user, averaged over the row's runs, (U,)."""
     averaged, asked = {}, None
     for label, runs in opened.items():
         evaluations = [run.per_user() for run in runs]
         for evaluation, run in zip(evaluations, runs, strict=True):
             asked = evaluation.users if asked is None else asked
             if not np.array_equal(asked, evaluation.users):
-                raise UserError(f"{run.path}: ranked other users than the runs before it; train it again")
+                raise UserError(f"{run.path}: ranked other users than the other runs; train it again")
         if runs:
             averaged[label] = {
                 metric: np.mean([e.values[metric] for e in evaluations], axis=0) for metric in plan.metrics
@@ -146,7 +146,7 @@ def _figures(row: Row, runs: tuple[Run, ...], plan: Plan) -> Figures:
 
 
 def _tested(rows: Sequence[Figures], users: dict[str, Values], baseline: str, metrics: Sequence[str]) -> list[Figures]:
-    """The rows with their tests against ``baseline``; each metric's p-values corrected over the rows tested."""
+    """The rows with their tests against ``baseline``. p-values are corrected over the rows, for each metric."""
     others = [row.label for row in rows if row.label != baseline]
     found: dict[str, dict[str, Paired]] = {label: {} for label in others}
     for metric in metrics:
@@ -158,7 +158,7 @@ def _tested(rows: Sequence[Figures], users: dict[str, Values], baseline: str, me
 
 
 def _place(row: Figures, sort: str) -> tuple[float | str, str]:
-    """Where a row stands: more is better for accuracy and speed, less for the other columns."""
+    """The sort key of a row: accuracy and speed from high to low, other columns from low to high."""
     if sort == "name":
         return row.label, ""
     if sort in row.accuracy:

@@ -1,4 +1,4 @@
-"""The plan of a comparison: which runs it takes, with everything checked before the first of them begins."""
+"""The plan of a comparison: the runs that it needs, with everything checked before the first of them begins."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_SEED = 2**63 - 1
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table to be: ``recipes`` are the same but for their seed."""
+    """A row of the table: ``recipes`` that differ only in their seed."""
 
     label: str
     recipes: tuple[Recipe, ...]
@@ -31,7 +31,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """Rows to compare on one ``dataset`` by ``metrics``, the first of them leading; ``notes`` for the reader."""
+    """The rows, the ``dataset`` they share, and the ``metrics`` that all of them measure."""
 
     rows: tuple[Row, ...]
     metrics: tuple[str, ...]
@@ -50,13 +50,14 @@ def make_plan(
     runs: Path = Path("runs"),
     vary: Sequence[str] = (),
 ) -> Plan:
-    """Load every recipe with ``overrides``, take ``seeds`` seeds of each from its own on, and load the data.
+    """Load and check every recipe with ``overrides`` applied, and load the data.
 
-    ``vary``: settings ``section.key=value,value``; a recipe becomes a row for each value, named by it, and for each
-    combination where there are several.
+    Each recipe gets ``seeds`` seeds, counted up from its own. ``vary`` holds settings ``section.key=value,value``: a
+    recipe becomes a row for each value, or for each combination of the values of several settings. A run folder among
+    ``paths`` stands for its recipe.
 
-    A folder among ``paths`` stands for the ``recipe.toml`` in it, so that run folders can be named. Raises UserError
-    with the faults of all recipes at once, and where rows, or runs begun in the folder ``runs``, are on different data.
+    Raises UserError with the faults of all recipes at once, and if the rows, or runs begun in the folder ``runs``, use
+    different data.
     """
     variations = _variations(vary)
     recipes = _load_all(paths, overrides, variations)
@@ -70,7 +71,7 @@ def make_plan(
 
 
 def _variations(vary: Sequence[str]) -> list[tuple[tuple[str, str], ...]]:
-    """Every combination of the values of ``section.key=value,value``, as (key, value) pairs; one empty without any."""
+    """Every combination of the values in ``section.key=value,value``, as (key, value) pairs."""
     settings: dict[str, list[tuple[str, str]]] = {}
     for written in vary:
         key, equals, text = (part.strip() for part in written.partition("="))
@@ -101,7 +102,7 @@ def _load_all(
 
 
 def _rows(recipes: Sequence[Recipe], seeds: int, varied: Sequence[str]) -> tuple[Row, ...]:
-    """Recipes that differ in nothing but their seed are one row; every row has a label of its own."""
+    """The recipes grouped into rows: recipes that differ only in their seed share one. Every label is unique."""
     groups: dict[str, dict[int, Recipe]] = {}
     for recipe in recipes:
         if recipe.seed + seeds - 1 > MAX_SEED:
@@ -115,7 +116,7 @@ def _rows(recipes: Sequence[Recipe], seeds: int, varied: Sequence[str]) -> tuple
 
 
 def _labels(recipes: Sequence[Recipe], varied: Sequence[str]) -> list[str]:
-    """The recipes' names with the settings ``varied``; where that is shared, with what tells its bearers apart."""
+    """The recipes' names with the ``varied`` settings, and where these are equal, with the settings that differ."""
     short = {key: key.rpartition(".")[2] for key in varied}
     if len(set(short.values())) < len(short):
         short = dict(zip(varied, varied, strict=True))
@@ -140,15 +141,13 @@ def _flat(recipe: Recipe) -> dict[str, Any]:
 
 
 def _common_metrics(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[str]]:
-    """The metrics that every row measures, in the first row's order, and a note of those left out."""
+    """The metrics that every row measures, in the first row's order, and a note on the others."""
     measured = [row.recipes[0]["evaluate"]["metrics"] for row in rows]
     common = tuple(dict.fromkeys(metric for metric in measured[0] if all(metric in other for other in measured)))
     if not common:
-        raise UserError(
-            "these recipes have no metric in common; '--set evaluate.metrics=[\"recall@20\"]' gives them one"
-        )
+        raise UserError("these recipes have no metric in common; '--set evaluate.metrics=[\"recall@20\"]' adds one")
     left = sorted({metric for metrics in measured for metric in metrics} - set(common))
-    return common, [f"not every recipe measures {', '.join(left)}: left out"] if left else []
+    return common, [f"left out {', '.join(left)}, which not every recipe measures"] if left else []
 
 
 def _check_names(rows: Sequence[Row], metrics: Sequence[str], sort: str, baseline: str | None) -> None:
@@ -160,7 +159,7 @@ def _check_names(rows: Sequence[Row], metrics: Sequence[str], sort: str, baselin
 
 
 def _one_dataset(rows: Sequence[Row]) -> Dataset:
-    """The data that all rows stand on. Raises UserError with the differences where there are several."""
+    """The data set of all rows. Raises UserError with the differences if there are several."""
     from rectoolkit.data.catalog import load_data
 
     by_source: dict[str, list[str]] = {}
@@ -179,7 +178,7 @@ def _one_dataset(rows: Sequence[Row]) -> Dataset:
             for digest, name, summary, labels in differing
         ]
         raise UserError(
-            "recipes on different data cannot be compared; '--set dataset.name=...' puts them on one\n"
+            "recipes on different data cannot be compared; '--set dataset.name=...' gives them the same\n"
             + "\n".join(lines)
         )
     return first
@@ -190,10 +189,10 @@ def _facts(summary: dict[str, Any]) -> str:
 
 
 def _check_runs(rows: Sequence[Row], runs: Path, dataset: Dataset) -> None:
-    """Raise UserError for what would stop a run before its training, with all such runs.
+    """Raise UserError, naming every run, if something would stop a run before its training.
 
-    That is a run folder begun on other data, or with another plugin, teacher or (where it counts) order of train
-    lines; and a file of a component that is missing or does not suit the data.
+    That is a run folder begun on other data or with another plugin, teacher or (if it matters) order of training
+    lines, or a component's file that is missing or does not fit the data.
     """
     from rectoolkit.runs.execute import check_run
 
@@ -212,7 +211,7 @@ def _check_runs(rows: Sequence[Row], runs: Path, dataset: Dataset) -> None:
         now = f"digest {dataset.digest[:12]}; {_facts(dataset.summary())}"
         raise UserError(
             f"these runs were begun on other data than '{dataset.name}' is now ({now}), so their figures cannot be "
-            "compared; move their folders away, or remove them with 'rectool runs --remove'\n" + "\n".join(other)
+            "compared; move their folders, or delete them with 'rectool runs --remove'\n" + "\n".join(other)
         )
     if faults:
         raise UserError("\n".join(faults))

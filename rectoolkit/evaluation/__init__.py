@@ -1,1 +1,1 @@
-"""Evaluation: ranking metrics, held-out users ranked through an index, and tests of significance. Torch-free."""
+"""Evaluation: ranking metrics, full ranking through an index, and tests of significance. Torch-free."""

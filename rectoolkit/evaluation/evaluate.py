@@ -1,8 +1,8 @@
-"""Full ranking of held-out interactions through an index: what is evaluated is what is shipped.
+"""Full-rank evaluation: metrics of the lists that an index returns for every user with held-out items.
 
-Every user with held-out items is asked for the best items of the whole catalogue, without those seen in train.
-Users go through in blocks, so memory does not grow with users times items. Values are kept by user, for paired
-tests between runs.
+All items are ranked, except those that the user has in the training set. The index is the one that serves, so the
+metrics include every effect of quantization. Users are ranked in blocks, so memory does not grow with the number of
+users times items. Values are kept per user for paired tests between runs.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     Table = PackedTable | npt.NDArray[np.float32]
 
 USER_BLOCK = 4096
-PASSES, TIMED_SECONDS = 6, 0.3  # at least so many and so long: one search of a small catalogue takes microseconds
-BLOCK_HITS = 1 << 22  # 32 MB of ids at a time, however deep a metric looks
+PASSES, TIMED_SECONDS = 6, 0.3  # the least of both: a search of a small catalogue takes microseconds
+BLOCK_HITS = 1 << 22  # ids of a block, 32 MB, however deep the lists are
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of one index by user: ``users`` int64 (Q,), ``values`` metric -> float64 (Q,).
+    """Metrics of one index: ``users`` int64 (Q,), and per metric a value for each of them, float64 (Q,).
 
-    ``together`` holds those that all lists have together (coverage, gini).
+    ``together`` holds the metrics of all lists together, such as coverage.
     """
 
     users: npt.NDArray[np.int64]
@@ -48,7 +48,7 @@ class Evaluation:
 
     @property
     def means(self) -> dict[str, float]:
-        """Each metric averaged over the users, and those of all lists together."""
+        """Each metric averaged over the users, and the metrics of all lists together."""
         return {metric: float(values.mean()) for metric, values in self.values.items()} | self.together
 
 
@@ -60,10 +60,10 @@ def evaluate(
     metrics: Sequence[str],
     threads: int | None = None,
 ) -> Evaluation:
-    """Rank all items for every user of ``held_out`` by the tables' inner products and measure ``metrics``.
+    """Rank all items for every user of ``held_out`` by inner products, and measure ``metrics``.
 
-    ``users`` and ``items`` are both packed, or both float32 rows. ``seen`` is what popularity is counted in. Raises
-    DataError where nothing is held out.
+    ``users`` and ``items`` are both packed codes, or both float32 rows. A user's items in ``seen`` are left out of the
+    list, and an item's users there are its popularity. Raises DataError if nothing is held out.
     """
     asked = np.flatnonzero(held_out.user_degrees)
     if not len(asked):
@@ -106,9 +106,9 @@ def queries_per_second(
     metrics: Sequence[str],
     threads: int | None = None,
 ) -> float:
-    """How many of the users ``asked`` are ranked in a second, as deep as ``metrics`` look: a median of passes.
+    """How many of the users ``asked`` are ranked per second, with lists as deep as ``metrics`` need.
 
-    At most one block of users, asked at once, after an untimed pass with the compiled kernels loaded.
+    The median of several passes over at most one block of users, after an untimed pass with the compiled kernels.
     """
     k, block = min(max(parse(metric).k for metric in metrics), seen.num_items), asked[:USER_BLOCK]
     index, queries, mask = open_index(items), take(users, block), rows_of(seen, block)
@@ -122,12 +122,12 @@ def queries_per_second(
 
 
 def take(table: Table, rows: npt.NDArray[np.int64]) -> Table:
-    """The rows named of either kind of table. Raises UserError for rows it does not have."""
+    """These rows of a table of either kind. Raises UserError for rows that it does not have."""
     return table.take(rows) if isinstance(table, PackedTable) else table[row_numbers(rows, len(table), "rows")]
 
 
 def rows_of(interactions: Interactions, users: npt.NDArray[np.int64]) -> tuple[Any, Any]:
-    """The items of ``users`` as CSR (indptr (n + 1), items), a row for each. Raises UserError for unknown users."""
+    """The items of ``users`` as CSR (indptr (n + 1), items), one row per user. Raises UserError for unknown users."""
     users = row_numbers(users, interactions.num_users, "users", "user")
     starts = interactions.indptr[users]
     degrees = interactions.indptr[users + 1] - starts

@@ -23,7 +23,7 @@ A plugin (``plugins = ["my_metrics"]`` in a recipe, or ``--plugin my_metrics``) 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -202,24 +202,10 @@ def _mean_over_ranks(of_item: Values, ids: Ids) -> Values:
     return np.asarray(np.where(there, of_item[ids], 0.0).sum(1) / np.maximum(there.sum(1), 1))
 
 
-M = TypeVar("M", bound=Metric)
-
-
-@overload
-def parse(metric: str) -> Metric: ...
-@overload
-def parse(metric: str, kind: type[M]) -> M: ...
-def parse(metric: str, kind: type[Metric] = Metric) -> Metric:
+def parse(metric: str) -> Any:
     """The metric written as ``name@k``: ``parse("recall@20")`` is ``Recall(20)``.
 
-    Raises UserError if the name is unknown, the cut-off is not a number from 1 to 999999, or the metric is not of
-    ``kind``.
+    Raises UserError if the name is unknown, or the cut-off is not a number from 1 to 999999.
     """
-    cls, k = parse_metric(metric, accuracy=issubclass(kind, AccuracyMetric))
-    found: Metric = cls(k)
-    return found
-
-
-def names(kind: type[Metric] = Metric) -> list[str]:
-    """The registered metrics of a kind, sorted."""
-    return [name for name in metrics.names() if issubclass(metrics[name], kind)]
+    cls, k = parse_metric(metric)
+    return cls(k)

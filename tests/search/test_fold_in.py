@@ -17,7 +17,7 @@ from rectoolkit.data import Dataset, Ids, Interactions
 from rectoolkit.data.catalog import load_data
 from rectoolkit.data.planted import Planted, generate
 from rectoolkit.errors import FormatError, UserError
-from rectoolkit.evaluation.metrics import AccuracyMetric, parse
+from rectoolkit.evaluation.metrics import parse
 from rectoolkit.model.recommender import assemble
 from rectoolkit.recipe import Recipe
 from rectoolkit.recipe.registry import quantizers
@@ -54,7 +54,7 @@ def trained(data: Path, runs: Path, recipe: str, *settings: str) -> Run:
 def recall(whole: Dataset, ids: np.ndarray) -> float:
     users = np.arange(HIDDEN)
     hits = whole.test.contains(users[:, None], ids)
-    return float(parse("recall@20", AccuracyMetric).values(hits, whole.test.user_degrees[users]).mean())
+    return float(parse("recall@20").values(hits, whole.test.user_degrees[users]).mean())
 
 
 def by_popularity(whole: Dataset) -> np.ndarray:
