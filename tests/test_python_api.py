@@ -97,12 +97,12 @@ def test_a_run_is_saved_whole_or_not_at_all(model: Estimator, tmp_path: Path, mo
     (tmp_path / "empty").mkdir()
     environment = (target / "environment.json").read_bytes()
     (target / "environment.json").unlink()
-    with pytest.raises(UserError, match="is no copy of this run"):
+    with pytest.raises(UserError, match="is not a copy of this run"):
         run.save(target)
     (target / "environment.json").write_bytes(environment)
     (target / "items.codes").write_bytes((target / "items.codes").read_bytes()[:-1])
     for taken in (tmp_path / "file", tmp_path / "empty", target):
-        with pytest.raises(UserError, match="exists already, and is no copy of this run"):
+        with pytest.raises(UserError, match="exists already and is not a copy of this run"):
             run.save(taken)
 
     def full(*arguments: object) -> None:

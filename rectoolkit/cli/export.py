@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @main.command()
 @run_argument
-@click.option("--to", type=click.Path(path_type=Path), required=True, help="The folder to write.")
+@click.option("--to", type=click.Path(path_type=Path), required=True, help="Folder to write into.")
 @click.option(
     "--format",
     "formats",
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     default=("codes",),
     show_default=True,
     metavar="NAME[,NAME]",
-    help="codes, npy, parquet or faiss; several by commas, or repeat the option.",
+    help="codes, npy, parquet or faiss. Comma-separated or repeatable.",
 )
 def export(run: Path, to: Path, formats: Sequence[str]) -> None:
-    """Write the codes of a finished RUN folder for services in any language."""
+    """Write the codes of a finished RUN for other tools and languages."""
     from rectoolkit.runs.run import Run
 
     written = Run.open(run).export(to, [name for names in formats for name in comma_separated(names)])

@@ -1,7 +1,7 @@
-"""The group of commands, how they end on an error, and the options that they share.
+"""The ``rectool`` group: its commands, the exit codes, and the options that commands share.
 
-An error that the user can correct ends with code 2 and one message, an error of the machine, such as a full disk, with
-code 1.
+A user's error ends with code 2 and one message, an error of the machine (such as a full disk) with code 1, and an
+interrupt with code 130.
 """
 
 from __future__ import annotations
@@ -20,28 +20,15 @@ from rectoolkit.errors import EXTRAS, Fault, RecipeError, UserError, missing_par
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# the order in ``rectool --help``; other commands follow
-ORDER = (
-    "run",
-    "show",
-    "list",
-    "compare",
-    "tune",
-    "runs",
-    "evaluate",
-    "recommend",
-    "export",
-    "bench",
-    "data",
-    "doctor",
-)
+SECTIONS = {  # of ``rectool --help``
+    "Train": ("run", "compare", "tune"),
+    "Use finished runs": ("recommend", "evaluate", "export", "runs"),
+    "Look up": ("show", "list", "data", "bench", "doctor"),
+}
 
 
 class Commands(click.Group):
-    """Commands in the order of their use. A mistyped name gets the nearest one, an error one line."""
-
-    def list_commands(self, context: click.Context) -> list[str]:
-        return sorted(self.commands, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+    """A group that suggests the nearest command for a mistyped one, and ends errors with one message."""
 
     def resolve_command(self, context: click.Context, args: list[str]) -> Any:
         if args and args[0] not in self.commands and not args[0].startswith("-"):
@@ -79,10 +66,29 @@ class Commands(click.Group):
             sys.exit(130)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class Program(Commands):
+    """The whole program, whose help lists the commands by section."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        listed = [name for names in SECTIONS.values() for name in names]
+        return [*listed, *(name for name in self.commands if name not in listed)]
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        listed = {name for names in SECTIONS.values() for name in names}
+        others = tuple(name for name in self.commands if name not in listed)
+        for section, names in (SECTIONS | ({"Others": others} if others else {})).items():
+            with formatter.section(section):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=200)) for name in names])
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="rectool")
 def main() -> None:
-    """Train graph recommenders whose embeddings are integer codes of 1 to 8 bits, and rank from the packed codes."""
+    """Train graph recommenders with embeddings of 1 to 8 bits per dimension, and rank items from the packed codes.
+
+    Start with 'rectool run hqgnn'. A RECIPE describes a run: it is a .toml file or the name of a shipped recipe. A RUN
+    is the folder that a recipe becomes.
+    """
 
 
 recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
@@ -92,7 +98,7 @@ set_option = click.option(
     "overrides",
     multiple=True,
     metavar="SECTION.KEY=VALUE",
-    help="Override a setting of the recipe; repeatable.",
+    help="Change a setting of the recipe, such as quantizer.bits=2. Repeatable.",
 )
 at_least_1 = click.IntRange(min=1)
 threads_option = click.option(
@@ -129,7 +135,7 @@ plugin_option = click.option(
 
 
 def load_plugins(plugins: Sequence[str]) -> None:
-    """Import the modules of ``--plugin``. Raises RecipeError with every one that fails."""
+    """Import the modules of ``--plugin``. Raises RecipeError with all that fail."""
     from rectoolkit.recipe.registry import import_plugins
 
     faults: list[Fault] = []
@@ -139,7 +145,7 @@ def load_plugins(plugins: Sequence[str]) -> None:
 
 
 def comma_separated(text: str) -> list[str]:
-    """The parts of ``a,b``, without the spaces around them."""
+    """The parts of ``a,b``, without spaces around them."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 @main.command()
 @run_argument
-@click.option("--user", "users", multiple=True, help="User id, as your data has it; repeatable.")
-@click.option("--items", "lists", multiple=True, metavar="ID[,ID]", help="A new user, by items alone; repeatable.")
-@click.option("--similar-to", "alike", multiple=True, help="An item: those most alike to it; repeatable.")
-@click.option("--all", "everyone", is_flag=True, help="Every user of the run, into the file --to.")
-@click.option("--to", type=click.Path(path_type=Path), help="The file for --all: .csv, .jsonl or .parquet.")
-@click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="How many items.")
-@click.option("--include-seen", is_flag=True, help="Rank the user's train items too.")
-@click.option("--float-query", is_flag=True, help="Multiply the user's float32 row with the items' codes.")
-@click.option("--rescore", type=click.IntRange(min=1), help="Rank the best so many again by float32 rows.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a user.")
+@click.option("--user", "users", multiple=True, help="Id of a user in your data. Repeatable.")
+@click.option("--items", "lists", multiple=True, metavar="ID[,ID]", help="Item ids of a new user. Repeatable.")
+@click.option("--similar-to", "alike", multiple=True, help="Id of an item, to list the most similar items. Repeatable.")
+@click.option("--all", "everyone", is_flag=True, help="Recommend to all users of the run, into the file --to.")
+@click.option("--to", type=click.Path(path_type=Path), help="File for --all: .csv, .jsonl or .parquet.")
+@click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="Number of items.")
+@click.option("--include-seen", is_flag=True, help="Also rank items that the user has in train.")
+@click.option("--float-query", is_flag=True, help="Rank by the user's float32 row instead of its codes.")
+@click.option("--rescore", type=click.IntRange(min=1), help="Rank this many of the best items again by float32 rows.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per user.")
 def recommend(
     run: Path,
     users: Sequence[str],
@@ -45,10 +45,10 @@ def recommend(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Print the best K items for users, from the packed codes of a finished RUN folder.
+    """Print the best items for users, from the packed codes of a finished RUN.
 
-    A user is named by --user, or is new and known by --items alone; ids are those of your data, in "quotes" among
-    --items where they hold a comma. A table on a terminal, else a line a user.
+    Choose users of the run by --user or --all, a new user by --items, or items by --similar-to. Ids are those of your
+    data. In --items, put an id with a comma in "quotes". Prints tables on a terminal, and else one line per user.
     """
     from rectoolkit.runs.lists import as_shown
     from rectoolkit.runs.run import Run
@@ -56,10 +56,10 @@ def recommend(
     asked = {"--user": users, "--items": lists, "--similar-to": alike, "--all": everyone}
     given = [name for name, value in asked.items() if value]
     if len(given) != 1:
-        what = " and ".join(given) if given else "nobody"
-        raise UserError(f"{what} named; name users by --user, --items or --all, or an item by --similar-to")
+        what = f"got {' and '.join(given)}" if given else "got none"
+        raise UserError(f"give exactly one of --user, --items, --all and --similar-to, {what}")
     if bool(to) != everyone:
-        raise UserError("--all writes a file and --to names it: give both, such as --all --to lists.csv")
+        raise UserError("--all writes the file that --to names; give both, such as --all --to lists.csv")
     opened = Run.open(run)
     if to:
         _write_all(opened, to, k, settings)
@@ -81,7 +81,7 @@ def recommend(
 
 
 def _id(kind: str, written: str, ids: Ids | None) -> int | str:
-    """A user or item as the run knows it: text where the data's ids are text, else a number."""
+    """The id of a user or item: a string if the ids of the data are strings, else an integer."""
     if ids is not None and ids.values is None:
         return written
     if not re.fullmatch(r"-?[0-9]{1,18}", written):
@@ -90,7 +90,7 @@ def _id(kind: str, written: str, ids: Ids | None) -> int | str:
 
 
 def _parts(written: str) -> list[str]:
-    """The ids of ``--items``: separated by commas, and in quotes where they hold one."""
+    """The comma-separated ids of ``--items``; an id with a comma is in quotes."""
     return [part.strip() for part in next(csv.reader([written], skipinitialspace=True), []) if part.strip()]
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @device_option
 @threads_option
 @click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard into the run folder.")
-@click.option("--quiet", is_flag=True, help="Print the run's folder and nothing else.")
+@click.option("--quiet", is_flag=True, help="Print only the run folder.")
 def run(
     recipe: Path,
     overrides: Sequence[str],
@@ -62,8 +62,8 @@ def run(
     loaded = Recipe.load(recipe, overrides)
     if folder is not None and not overrides and loaded.folder_name != folder.resolve().name:
         raise UserError(
-            f"{folder}: its recipe now names the run {loaded.folder_name}, so the folder was renamed, or is of "
-            f"another release; rename it back, or make the run anew: rectool run {recipe} --runs {runs}"
+            f"{folder}: its recipe now names the run {loaded.folder_name}, so the folder was renamed, or is from "
+            f"another release; rename it back, or run its recipe again: rectool run {recipe} --runs {runs}"
         )
     callbacks: list[Any] = []
     with ExitStack() as stack:

@@ -22,24 +22,30 @@ PIPED_WIDTH = 100  # of a table that goes into a file or another program
 
 @main.command("runs")
 @click.argument("pattern", default="*")
-@click.option("--where", multiple=True, metavar="KEY=VALUE", help="data, encoder, quantizer, bits, seed or state.")
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="List only runs with this data, encoder, quantizer, bits, seed or state. Repeatable.",
+)
 @runs_option
-@click.option("--remove", metavar="NAME", help="Delete this run folder, after asking.")
-@click.option("--remove-listed", is_flag=True, help="Delete all that are listed, after asking.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a run.")
+@click.option("--remove", metavar="NAME", help="Delete this run folder after asking.")
+@click.option("--remove-listed", is_flag=True, help="Delete all listed run folders after asking.")
+@click.option("--yes", is_flag=True, help="Delete without asking.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per run.")
 def runs_command(
     pattern: str, where: Sequence[str], runs: Path, remove: str | None, remove_listed: bool, yes: bool, as_json: bool
 ) -> None:
-    """List the run folders, or those that match PATTERN (such as 'hqgnn*') and every --where.
+    """List run folders, or remove them.
 
-    A run is finished, running, interrupted (the same 'rectool run' goes on with it), failed, or damaged.
+    PATTERN selects runs by name, such as 'hqgnn*'. A run is finished, running, interrupted ('rectool run' resumes it),
+    failed, damaged, or outdated (written by an earlier release).
     """
     from rectoolkit.runs.store import find_run, list_runs, remove_run
 
     if remove is not None:
         if remove_listed or where or pattern != "*":
-            raise UserError("--remove names one run; to delete those that match, --remove-listed")
+            raise UserError("--remove takes the name of one run; use --remove-listed to delete all listed runs")
         found = find_run(runs, remove)
         if yes or click.confirm(f"delete {found} and everything in it?"):
             remove_run(found)

@@ -74,7 +74,7 @@ class Offsets(Settings):
     first_item: Annotated[int, Field(ge=0)] = 0
 
 
-class Split(Settings):
+class SplitSettings(Settings):
     """The split of a data set that has one file: a share of each user's items is drawn for the test part."""
 
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -168,7 +168,7 @@ class Card(Settings):
     urls: PerFile[Url] = PerFile[Url]()
     counts: Counts = Counts()
     ids: Offsets = Offsets()
-    split: Split = Split()
+    split: SplitSettings = SplitSettings()
     planted: Planted | None = None
     imported: Imported | None = None
     rows: RowCounts = RowCounts()

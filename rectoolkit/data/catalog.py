@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import rectoolkit
-from rectoolkit.data.card import BINARY, CARD, Card, Offsets, Split, read_card
+from rectoolkit.data.card import BINARY, CARD, Card, Offsets, SplitSettings, read_card
 from rectoolkit.data.dataset import Dataset
 from rectoolkit.data.ids import Ids
 from rectoolkit.data.interactions import Interactions, check_dense
@@ -82,14 +82,14 @@ def load_dataset(
     if format not in FORMATS:
         raise DataError(f"unknown format '{format}'; {nearest(format, FORMATS)}")
     path = Path(path)
-    settings, faults = fill(Split, {"test_share": test_share, "seed": seed}, "dataset")
+    settings, faults = fill(SplitSettings, {"test_share": test_share, "seed": seed}, "dataset")
     if faults:
         raise RecipeError(faults)
     if os.path.isfile(path / CARD):
         return load_card(read_card(path / CARD))
     if os.path.isfile(path):
         _refuse_mistaken(path, format)
-        return _split(path.stem, read_pairs(path, format), Split(**settings))
+        return _split(path.stem, read_pairs(path, format), SplitSettings(**settings))
     if not os.path.isdir(path):
         raise DataError(f"{path}: no such file or folder; give a folder with train.txt and test.txt, or one file")
     parts = ["train", "test"] + ["validation"] * (path / "validation.txt").exists()
@@ -153,7 +153,7 @@ def _join(name: str, files: dict[str, PairFile], offsets: Offsets = NO_OFFSETS) 
     return Dataset(name, parts["train"], parts["test"], parts.get("validation"), places=files["train"].places)
 
 
-def _split(name: str, file: PairFile, split: Split, offsets: Offsets = NO_OFFSETS) -> Dataset:
+def _split(name: str, file: PairFile, split: SplitSettings, offsets: Offsets = NO_OFFSETS) -> Dataset:
     """The data set of one file: a share of each user's items is held out for the test part."""
     num_users, num_items = file.num_users - offsets.first_user, file.num_items - offsets.first_item
     check_dense(num_users, num_items, len(file.keys), str(file.path))

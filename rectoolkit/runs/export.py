@@ -1,24 +1,25 @@
-"""Codes for services in any language: our own file, numpy, parquet, or a faiss index that ranks the same.
+"""Export of codes for other tools: our own file, numpy, parquet, or a faiss index.
 
 ``codes``    ``users.codes``, ``items.codes``: docs/reference/file-format.md, what ``Index.open`` reads.
 ``npy``      ``{users,items}.codes.npy`` uint8 (N, D), ``.scale.npy`` and ``.offset.npy`` float32 (N or 1, S).
 ``parquet``  ``users.parquet``, ``items.parquet``: columns id, codes (D bytes), scale and offset (lists of S floats).
-``faiss``    ``items.faiss`` and ``users.faiss.npy``, the rows to search it with. Which index depends on the grid, the
-             smallest that ranks as the codes do:
+``faiss``    ``items.faiss`` and ``users.faiss.npy``, the rows to search it with. The index is the smallest one that
+             ranks as the codes do:
 
-             - one bit on both sides, symmetric about 0, one scale: ``IndexBinaryFlat``, D / 8 bytes an item; distance
-               is Hamming, so smaller is better.
-             - one grid for all items: ``IndexScalarQuantizer`` of 4 bits (D / 2 bytes an item) for codes up to
+             - one bit on both sides, symmetric about 0, one scale: ``IndexBinaryFlat``, D / 8 bytes per item. Its
+               distance is Hamming, so smaller is better.
+             - one grid for all items: ``IndexScalarQuantizer`` of 4 bits (D / 2 bytes per item) for codes of up to
                4 bits, else of 8 bits (D bytes). Its range is set so that it decodes our codes to our values.
-             - a scale or offset by item: ``IndexFlatIP`` of the decoded values, 4 D bytes an item.
+             - a scale or offset per item: ``IndexFlatIP`` of the decoded values, 4 D bytes per item.
 
-             faiss breaks ties and rounds its sums in its own way: items of equal or nearly equal score may change
-             places.
-Where the data has ids of its own, parquet's column id holds them, ``codes`` comes with ``{users,items}.ids``, and
-``npy`` and ``faiss`` with ``{users,items}.ids.npy`` (N,), the id of each row.
-``export.json`` beside them says what was written, how to score it, and which run the codes are of. A folder holds the
-codes of one run: users of one and items of another rank to nothing, and no figure would show it. So a folder with files
-of these names is written again only by the run that its ``export.json`` names, which may add formats.
+             faiss breaks ties and rounds sums in its own way, so items of equal or nearly equal score may swap.
+
+If the data has its own ids, they are in the column id of parquet, in ``{users,items}.ids`` beside ``codes``, and in
+``{users,items}.ids.npy`` (N,) beside ``npy`` and ``faiss``.
+
+``export.json`` lists the files, how to score, and the run that the codes are from. A folder holds the codes of one run,
+because codes of two runs do not rank together and nothing would show it. So only the run that its ``export.json`` names
+may write to a folder with such files again.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import numpy as np
 
 from rectoolkit.errors import UserError, nearest, needed
 from rectoolkit.files import atomic_write, write_text
+from rectoolkit.runs.layout import ENVIRONMENT, SIDES, codes_file, ids_file
 from rectoolkit.search.codes import PackedTable, check_comparable, ranks_by_hamming
 
 if TYPE_CHECKING:
@@ -50,14 +52,14 @@ def export(
     user_ids: Ids | None = None,
     item_ids: Ids | None = None,
 ) -> dict[str, dict[str, str]]:
-    """Write both tables into the folder ``to`` in each of ``formats``; by format, the files written and what they are.
+    """Write both tables into the folder ``to`` in each of ``formats``.
 
-    ``source`` names the run that the tables are of (a digest among its facts), ``user_ids`` and ``item_ids`` what its
-    data calls their rows. Raises UserError where a format is unknown, the tables do not belong together, a library is
-    missing, or the folder holds files of another run.
+    Returns format -> file -> a description of the file. ``source`` names the run that the tables are from, and
+    ``user_ids`` and ``item_ids`` are the ids of their rows in the data. Raises UserError if a format is unknown, the
+    tables do not belong together, a library is missing, or the folder holds files of another run.
     """
     if isinstance(formats, str):
-        raise UserError(f"export formats come as a list, such as ['{formats}']")
+        raise UserError(f"export formats must be a list, such as ['{formats}']")
     for name in formats:
         if name not in FORMATS:
             raise UserError(f"unknown export format '{name}'; {nearest(str(name), FORMATS)}")
@@ -76,7 +78,9 @@ def export(
     facts = {"dim": items.dim, "segments": list(items.segments), "user_bits": users.bits, "item_bits": items.bits}
     rule = "value = scale * code + offset by segment; score = inner product of values, larger is better"
     described = {"run": source, **facts, "score": rule, "files": before}
-    write_text(folder / EXPORT, json.dumps(described, indent=2) + "\n")  # first: what breaks off is still this run's
+    write_text(
+        folder / EXPORT, json.dumps(described, indent=2) + "\n"
+    )  # first, so that a partial export belongs to this run
     written = {name: FORMATS[name](users, items, folder, ids) for name in formats}
     described["files"] = {**before, **written}
     write_text(folder / EXPORT, json.dumps(described, indent=2) + "\n")
@@ -84,10 +88,10 @@ def export(
 
 
 def _exported_before(folder: Path, source: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The files that the same run exported to ``folder``. Raises UserError where it holds what is not that run's."""
-    if (folder / "environment.json").exists():
+    """The files that the same run exported to ``folder`` before. Raises UserError if there are files of another run."""
+    if (folder / ENVIRONMENT).exists():
         raise UserError(f"{folder}: is a run folder; name another folder to export to")
-    names = (f"{side}.{end}" for side in ("users", "items") for end in ENDS)
+    names = (f"{side}.{end}" for side in SIDES for end in ENDS)
     there = [name for name in (EXPORT, *names) if (folder / name).exists()]
     if not there:
         return {}
@@ -97,7 +101,7 @@ def _exported_before(folder: Path, source: Mapping[str, Any] | None) -> dict[str
     except (OSError, ValueError, KeyError, TypeError):
         run, files = None, {}
     if run is None or source is None or run != dict(source):
-        of = f"the run {run.get('name')}" if isinstance(run, dict) else "an export that names no run"
+        of = f"the run {run.get('name')}" if isinstance(run, dict) else "an export that does not name its run"
         raise UserError(
             f"{folder}: holds {', '.join(there[:3])} of {of}; codes of two runs must not mix: name another folder, or "
             "remove these files"
@@ -107,11 +111,11 @@ def _exported_before(folder: Path, source: Mapping[str, Any] | None) -> dict[str
 
 def _codes(users: PackedTable, items: PackedTable, folder: Path, ids: dict[str, Ids]) -> dict[str, str]:
     for name, table in (("users", users), ("items", items)):
-        table.save(folder / f"{name}.codes")
+        table.save(folder / codes_file(name))
     for name, one in ids.items():
-        one.save(folder / f"{name}.ids")
-    written = {f"{name}.codes": "packed codes, docs/reference/file-format.md" for name in ("users", "items")}
-    return written | {f"{name}.ids": "the id of each row, docs/reference/file-format.md" for name in ids}
+        one.save(folder / ids_file(name))
+    written = {codes_file(name): "packed codes, docs/reference/file-format.md" for name in SIDES}
+    return written | {ids_file(name): "the id of each row, docs/reference/file-format.md" for name in ids}
 
 
 def _npy(users: PackedTable, items: PackedTable, folder: Path, ids: dict[str, Ids]) -> dict[str, str]:
@@ -147,7 +151,7 @@ def _parquet(users: PackedTable, items: PackedTable, folder: Path, ids: dict[str
         facts = {"bits": str(table.bits), "segments": json.dumps(list(table.segments))}
         with atomic_write(folder / f"{name}.parquet") as file:
             parquet.write_table(arrow.table(columns).replace_schema_metadata(facts), file)
-    return {f"{name}.parquet": "columns id, codes, scale, offset" for name in ("users", "items")}
+    return {f"{name}.parquet": "columns id, codes, scale, offset" for name in SIDES}
 
 
 def _faiss(users: PackedTable, items: PackedTable, folder: Path, ids: dict[str, Ids]) -> dict[str, str]:
@@ -174,7 +178,7 @@ def _faiss(users: PackedTable, items: PackedTable, folder: Path, ids: dict[str, 
 
 
 def _scalar_quantizer(faiss: Any, items: PackedTable) -> Any:
-    """faiss decodes code c of w bits as low + range * (c + 1/2) / (2^w - 1): low and range follow from our grid."""
+    """faiss decodes code c of w bits as low + range * (c + 1/2) / (2^w - 1). Low and range follow from our grid."""
     width = 4 if items.bits <= 4 else 8
     quantizer = faiss.ScalarQuantizer
     index = faiss.IndexScalarQuantizer(

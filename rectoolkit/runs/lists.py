@@ -1,10 +1,10 @@
-"""Ranked lists of all users as one file, in the memory of one block of users.
+"""Ranked lists: answers as they are shown, and the lists of all users written to a file.
 
-    csv, parquet    the columns user, rank (from 1), item, score: a row an item
-    jsonl           {"user": ..., "items": [...], "scores": [...]}: a line a user
+    csv, parquet    columns user, rank (from 1), item, score; a row per item
+    jsonl           {"user": ..., "items": [...], "scores": [...]}; a line per user
 
-The file is whole or not there. Users and items are named as the data names them; a name with a comma, a quote or a line
-break stands in quotes in csv.
+The file is written completely or not at all, and only one block of users is in memory. Users and items appear with
+their ids in the data. In csv, an id with a comma, a quote or a line break is quoted.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from rectoolkit.runs.run import Run
     from rectoolkit.search.index import Hits
 
-BLOCK_HITS = 1 << 20  # so many items a block of users: 8 MB of ids
+BLOCK_HITS = 1 << 20  # items in the lists of a block of users: 8 MB of ids
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """One answer as it is shown: whom or what it is for, and the items with their scores, best first."""
+    """One answer as it is shown: the user or item it is for, and the items with their scores, best first."""
 
     of: Any
     items: list[Any]
@@ -40,25 +40,25 @@ class Ranked:
 
     @property
     def name(self) -> str:
-        """``of`` as text: items by commas."""
+        """``of`` as text; several items are separated by commas."""
         return ",".join(map(str, self.of)) if isinstance(self.of, list) else str(self.of)
 
 
 def as_shown(of: Sequence[Any], hits: Hits) -> Iterator[Ranked]:
-    """A Ranked for each row of ``hits``, without what could not be ranked; ``of`` names the rows."""
+    """A Ranked for each row of ``hits``, without its empty places; ``of`` names the rows."""
     for name, ids, scores in zip(of, hits.ids.tolist(), hits.scores.tolist(), strict=True):
-        number = sum(item not in (-1, None) for item in ids)  # those that are not rankable come last
+        number = sum(item not in (-1, None) for item in ids)  # empty places come last
         yield Ranked(name, ids[:number], scores[:number])
 
 
 def write_lists(run: Run, path: Path, k: int, told: Callable[[int, int], None] | None = None, **settings: Any) -> int:
-    """The k best items of every user of ``run`` as the file ``path`` (.csv, .jsonl or .parquet); how many users.
+    """Write the k best items of every user to ``path`` (.csv, .jsonl or .parquet); return the number of users.
 
-    ``settings`` are those of ``Run.recommend``; ``told`` is called with users done and users in all. Raises UserError
-    for another ending, and where parquet is asked for and pyarrow is not installed.
+    ``settings`` are those of ``Run.recommend``. ``told`` is called with the users done and the users in all. Raises
+    UserError for another suffix, and if pyarrow is missing for parquet.
     """
     if path.suffix not in WRITERS:
-        raise UserError(f"{path}: unknown kind of file '{path.suffix}'; {nearest(path.suffix, WRITERS)}")
+        raise UserError(f"{path}: unknown suffix '{path.suffix}'; {nearest(path.suffix, WRITERS)}")
     if not path.parent.is_dir():
         raise UserError(f"{path.parent}: no such folder")
     kind = WRITERS[path.suffix]
@@ -76,7 +76,7 @@ def write_lists(run: Run, path: Path, k: int, told: Callable[[int, int], None] |
 
 
 class Writer(Protocol):
-    """Takes blocks of answers."""
+    """Writes blocks of answers."""
 
     def write(self, rows: list[Ranked]) -> None: ...
 
@@ -84,7 +84,7 @@ class Writer(Protocol):
 
 
 class Csv:
-    """user,rank,item,score; a score in the fewest digits that give the same float32."""
+    """user,rank,item,score, with scores in the fewest digits that give the same float32."""
 
     def __init__(self, file: BinaryIO, run: Run) -> None:
         self.file = file
@@ -102,7 +102,7 @@ class Csv:
 
 
 class Jsonl:
-    """A JSON object a user."""
+    """A JSON object per user."""
 
     def __init__(self, file: BinaryIO, run: Run) -> None:
         self.file = file
@@ -115,7 +115,7 @@ class Jsonl:
 
 
 class Parquet:
-    """The columns of csv, a row group a block."""
+    """The columns of csv, with a row group per block."""
 
     def __init__(self, file: BinaryIO, run: Run) -> None:
         with needed("parquet"):

@@ -1,13 +1,12 @@
 """Run: a finished run folder, opened for reading. Needs neither torch nor dgl.
 
-The files of the folder are listed in ``rectoolkit.runs.layout``; ``rectoolkit.runs.execute`` makes them.
+``rectoolkit.runs.layout`` lists the files of the folder, and ``rectoolkit.runs.execute`` writes them.
 """
 
 from __future__ import annotations
 
 import filecmp
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -58,7 +57,14 @@ if TYPE_CHECKING:
 class Run:
     """A finished run, opened for reading: codes, metrics, recommendations.
 
-    ``keeper`` lives as long as the run does: what would remove its folder.
+    Its files are read when first needed, the large ones by memory map. Use ``Run.open``.
+
+    Parameters
+    ----------
+    path
+        The run folder.
+    keeper
+        An object that lives as long as the run, such as the owner of a temporary folder.
     """
 
     path: Path
@@ -66,7 +72,23 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """The run in the folder ``path``. Raises FormatError where it is no finished run of this version."""
+        """Open a finished run.
+
+        Parameters
+        ----------
+        path
+            The run folder, such as ``runs/hqgnn-0123abcd``.
+
+        Returns
+        -------
+        Run
+            The run, with nothing but its environment read.
+
+        Raises
+        ------
+        FormatError
+            If ``path`` is not a run folder, its run is not finished, or an earlier release wrote it.
+        """
         if not isinstance(path, str | Path):
             raise UserError(f"a run folder is opened by its path, got {path!r:.80}")
         path = Path(path)
@@ -77,17 +99,17 @@ class Run:
         check_layout(path)
         if not (path / METRICS).exists():
             again = f"rectool run {path / RECIPE} --runs {path.parent}"
-            raise FormatError(f"{path}: this run is not finished; '{again}' goes on with it")
+            raise FormatError(f"{path}: this run is not finished; '{again}' resumes it")
         return cls(path)
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        """What the run was made from, and with which versions on which machine: ``environment.json``."""
+        """``environment.json``: digests of what the run was made from, versions, and the machine."""
         return read_json(self.path / ENVIRONMENT)
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """Accuracy, sizes, speeds: what ``metrics.json`` holds."""
+        """``metrics.json``: accuracy, sizes and speeds. Raises FormatError if it is damaged."""
         metrics = read_json(self.path / METRICS)
         missing = {"accuracy", "float32", "queries_per_second", "train_seconds", "bits"} - set(metrics)
         if missing:
@@ -96,17 +118,17 @@ class Run:
 
     @cached_property
     def users(self) -> Table:
-        """The users' packed codes (U rows), memory-mapped; float32 rows of a run without a quantizer."""
+        """Packed codes of the U users, memory-mapped; float32 rows (U, D) in a run without a quantizer."""
         return self._table("users")
 
     @cached_property
     def items(self) -> Table:
-        """The items' packed codes (I rows), memory-mapped; float32 rows of a run without a quantizer."""
+        """Packed codes of the I items, memory-mapped; float32 rows (I, D) in a run without a quantizer."""
         return self._table("items")
 
     @cached_property
     def seen(self) -> Interactions:
-        """The train and validation interactions, which ranking leaves out."""
+        """The train and validation interactions, which rankings leave out."""
         seen = Interactions.load(self.path / SEEN)
         self._check(SEEN)
         return seen
@@ -117,7 +139,7 @@ class Run:
         return open_index(self.items)
 
     def per_user(self) -> Evaluation:
-        """The test metrics of every user with test items: users (Q,), values metric -> (Q,)."""
+        """The test metrics of each of the Q users with test items: ``users`` (Q,) and ``values``, metric -> (Q,)."""
         file = open_arrays(self.path / PER_USER, "per_user")
         users = file.array("users", "<i8", 1)
         values = {name: file.array(name, "<f8", 1) for name in file.arrays if name != "users"}
@@ -128,12 +150,12 @@ class Run:
 
     @cached_property
     def user_ids(self) -> Ids | None:
-        """What the data calls its users, a row each, memory-mapped; None where that is the row number."""
+        """The id of each user row in the data, memory-mapped; None if these are the row numbers."""
         return self._ids("users", self.seen.num_users)
 
     @cached_property
     def item_ids(self) -> Ids | None:
-        """What the data calls its items, as ``user_ids``."""
+        """The id of each item row in the data, memory-mapped; None if these are the row numbers."""
         return self._ids("items", self.seen.num_items)
 
     def recommend(
@@ -146,16 +168,34 @@ class Run:
         float_query: bool = False,
         rescore: int | None = None,
     ) -> Hits:
-        """The best items for each user id, without those the user has been seen with; a row a user, best first.
+        """Recommend items to users of the run, or to new users.
 
-        ``items`` instead of ``users``: the item ids of a user who was not there in training, or a list of them a
-        user; ranked without these items. ``Hits.ids`` and ``scores`` are (users, k), k at most the number of items; a
-        row with fewer rankable items ends in ids -1. Where the data has ids of its own, users and items are asked for
-        by them, and ``Hits.ids`` holds those of the items, objects where they are texts (a row ends in None).
-        ``float_query``: multiply the user's float32 row, not the codes of it, with the items' codes. ``rescore``: rank
-        the best so many by codes again by float32 rows of both sides. Raises UserError for an unknown user or item, ids
-        that are no such ids, k below 1, where the run has no codes for these, and of a float query where its quantizer
-        rotates or projects a row before it is coded.
+        Parameters
+        ----------
+        users
+            Ids of Q users of the run, or one id. Give either ``users`` or ``items``.
+        k
+            How many items to recommend; at most all items.
+        items
+            Ids of the items of a new user, or a list of them for each of Q new users.
+        include_seen
+            Whether to also rank the items that a user has in train and validation, or that are in ``items``.
+        float_query
+            Whether to multiply the user's float32 row, instead of its codes, with the codes of the items.
+        rescore
+            How many of the best items by codes to rank again by float32 rows of both sides. Only with ``users``.
+
+        Returns
+        -------
+        Hits
+            ``ids`` and ``scores`` (Q, k), best first. Ids are those of the data, where it has its own. A row with fewer
+            than k items to rank ends in ids -1, or None where ids are strings.
+
+        Raises
+        ------
+        UserError
+            If an id is unknown, k or ``rescore`` is too small, the run has no codes for ``float_query`` or ``rescore``,
+            or its quantizer mixes the dims of a row, so that ``float_query`` has no meaning.
         """
         if (users is None) == (items is None):
             raise UserError("recommend for users by their ids, or for a new user by items: one of the two")
@@ -175,9 +215,24 @@ class Run:
         float_query: bool = False,
         rescore: int | None = None,
     ) -> Hits:
-        """What ``recommend`` says of users, in row numbers: ``rows`` (Q,) of users, ``Hits.ids`` those of items.
+        """Recommend items by row numbers.
 
-        Raises UserError as ``recommend`` does; a row number is never counted from the end.
+        Parameters
+        ----------
+        rows
+            Row numbers of Q users, from 0. A negative one is an error, not counted from the end.
+        k, include_seen, float_query, rescore
+            As for ``recommend``.
+
+        Returns
+        -------
+        Hits
+            ``ids`` and ``scores`` (Q, k), best first. Ids are row numbers of items.
+
+        Raises
+        ------
+        UserError
+            As ``recommend`` does.
         """
         for name, count in (("k", k), ("rescore", 1 if rescore is None else rescore)):
             check_count(name, count)
@@ -192,7 +247,7 @@ class Run:
                 "multiplied with its codes; leave the float query out, or rescore the best by float rows"
             )
         if rescore is not None and rescore < k:
-            raise UserError(f"rescore ({rescore}) is how many items to rank again, at least k ({k})")
+            raise UserError(f"rescore ({rescore}) must be at least k ({k}): it is the number of items to rank again")
         again = None if rescore is None else Rescore(real[rows], real_items, rescore)
         queries = real[rows] if float_query else coded.take(rows)
         return cast("Index", self.index).search(queries, k, seen=mask, rescore=again)
@@ -200,7 +255,7 @@ class Run:
     def _rank_new(self, lists: Sequence[Sequence[Id]], k: int, include_seen: bool, float_query: bool) -> Hits:
         check_count("k", k)
         if float_query:
-            self.tables()  # codes are what a float query is for
+            self.tables()  # raises without codes
         rows, mask = [np.unique(self._rows("item", one)) for one in lists], None
         if not include_seen:
             mask = (np.concatenate([[0], np.cumsum([len(row) for row in rows])]), np.concatenate(rows))
@@ -208,11 +263,11 @@ class Run:
         return self.index.search(queries, min(k, self.seen.num_items), seen=mask)
 
     def named(self, hits: Hits) -> Hits:
-        """``hits`` of row numbers with what the data calls these items."""
+        """``hits`` with the items' ids in the data in place of their row numbers."""
         return hits if self.item_ids is None else replace(hits, ids=self.item_ids.named(hits.ids))
 
     def _rows(self, kind: str, asked: Any) -> npt.NDArray[np.int64]:
-        """The row numbers of the users or items asked for, ``kind`` user or item."""
+        """The row numbers of the users or items with these ids; ``kind`` is user or item."""
         users = kind == "user"
         ids, count = (self.user_ids, self.seen.num_users) if users else (self.item_ids, self.seen.num_items)
         try:
@@ -232,10 +287,24 @@ class Run:
         return given.astype(np.int64)
 
     def embed(self, lists: Sequence[Sequence[Id]], *, as_floats: bool = False) -> CodeTable | npt.NDArray[np.float32]:
-        """Rows of users who were not there in training, from a list of item ids each, as ``users`` holds them.
+        """Embed new users from their items, without training.
 
-        Codes on the users' grid; float32 rows of a run without a quantizer, or ``as_floats``. Raises UserError for an
-        unknown item and an empty list, FormatError where the run was made before this could be done.
+        Parameters
+        ----------
+        lists
+            A list of item ids for each of Q new users.
+        as_floats
+            Whether to return float32 rows instead of codes.
+
+        Returns
+        -------
+        CodeTable or float32 array (Q, D)
+            Codes on the grid of ``users``, or float32 rows.
+
+        Raises
+        ------
+        UserError
+            If an item is unknown or a list is empty.
         """
         return self._embed([self._rows("item", one) for one in lists], as_floats)
 
@@ -246,7 +315,7 @@ class Run:
 
     @cached_property
     def fold_in(self) -> FoldIn:
-        """What new users get a row by."""
+        """The map that embeds new users."""
         if (self.path / FOLD_IN).exists():
             self._check(FOLD_IN)
         fold = FoldIn.load(self.path / FOLD_IN)
@@ -255,19 +324,34 @@ class Run:
         return fold
 
     def similar_items(self, items: Id | Sequence[Id], k: int = 10) -> Hits:
-        """The items most alike to each of ``items``, itself left out: by the cosine of what their codes stand for.
+        """The items most similar to each of ``items``, by the cosine of their decoded codes.
 
-        ``Hits`` as of ``recommend``, scores from -1 to 1. Raises UserError for an unknown item and k below 1.
+        Parameters
+        ----------
+        items
+            Ids of Q items, or one id.
+        k
+            How many items to return for each. The item itself is left out.
+
+        Returns
+        -------
+        Hits
+            ``ids`` and ``scores`` (Q, k), best first; scores are cosines from -1 to 1.
+
+        Raises
+        ------
+        UserError
+            If an item is unknown or k is below 1.
         """
         return self.named(neighbours(self.items, self._rows("item", items), k))
 
     def tables(self) -> tuple[PackedTable, PackedTable]:
-        """The packed codes of users and items. Raises UserError of a run without a quantizer."""
+        """The packed codes of users and items. Raises UserError if the run has no quantizer."""
         users, items = self.users, self.items
         if not (isinstance(users, PackedTable) and isinstance(items, PackedTable)):
             raise UserError(
-                f"{self.path}: this run has no codes (its quantizer is float32); its float rows are users.npy and "
-                "items.npy there; for codes, train with another quantizer: --set quantizer.name=gste"
+                f"{self.path}: this run has no codes (its quantizer is float32), only the float rows users.npy and "
+                "items.npy; for codes, train with another quantizer: --set quantizer.name=gste"
             )
         return users, items
 
@@ -278,7 +362,25 @@ class Run:
         return users, items
 
     def export(self, to: str | Path, formats: Sequence[str] = ("codes",)) -> dict[str, dict[str, str]]:
-        """Write the codes into the folder ``to``, as ``rectoolkit.runs.export`` does, with the digests of this run."""
+        """Write the codes for other tools.
+
+        Parameters
+        ----------
+        to
+            The folder to write into.
+        formats
+            ``codes``, ``npy``, ``parquet`` or ``faiss``: see ``rectoolkit.runs.export``.
+
+        Returns
+        -------
+        dict
+            Format -> file -> a description of the file.
+
+        Raises
+        ------
+        UserError
+            If the run has no codes, a format is unknown, its library is missing, or ``to`` holds files of another run.
+        """
         from rectoolkit.runs.export import export
 
         data = self.environment.get("data", {}).get("digest")
@@ -286,20 +388,31 @@ class Run:
         return export(*self.tables(), to, formats, source, self.user_ids, self.item_ids)
 
     def save(self, path: str | Path) -> Path:
-        """Copy this finished run to the folder ``path``, whole or not at all; ``Run.open`` and ``rectool`` take it.
+        """Copy the run folder, completely or not at all.
 
-        Where ``path`` is such a copy already, nothing is done. Raises UserError where anything else is there.
+        Parameters
+        ----------
+        path
+            The new folder. If it already holds this copy, nothing happens.
+
+        Returns
+        -------
+        Path
+            The new folder, for ``Run.open``, ``Estimator.open`` and ``rectool``.
+
+        Raises
+        ------
+        UserError
+            If something else is at ``path``.
         """
         if not isinstance(path, str | Path):
             raise UserError(f"a run is saved to a folder, got {path!r}")
         path = Path(path)
         files = [file for file in sorted(Run.open(self.path).path.iterdir()) if _is_kept(file)]
         if path.exists():
-            if path.is_dir() and all(_same(file, path / file.name) for file in files if file.name != ENVIRONMENT):
-                with suppress(FormatError):  # the environment of a copy may know of other commands
-                    if read_json(path / ENVIRONMENT).get("digest") == self.environment["digest"]:
-                        return path
-            raise UserError(f"{path}: exists already, and is no copy of this run; name a new folder")
+            if path.is_dir() and all(_same(file, path / file.name) for file in files):
+                return path
+            raise UserError(f"{path}: exists already and is not a copy of this run; name a new folder")
         with new_folder(path) as part:
             for file in files:
                 with atomic_write(part / file.name) as written, file.open("rb") as read:
@@ -329,11 +442,11 @@ class Run:
 
     @cached_property
     def _checked(self) -> set[str]:
-        """The files whose bytes were compared with the checksums in ``metrics.json``."""
+        """The files whose bytes were compared with their checksums."""
         return set()
 
     def _check(self, *names: str) -> None:
-        """Raise FormatError where a file is not what this run wrote: read once, where it has at most 256 MB."""
+        """Raise FormatError if a file of at most 256 MB differs from its checksum in ``metrics.json``."""
         written = self.metrics.get("crc32") if (self.path / METRICS).exists() else None
         for name in names:
             if isinstance(written, dict) and name in written and name not in self._checked:
@@ -342,16 +455,16 @@ class Run:
 
 
 def _as_lists(items: Any) -> Sequence[Sequence[Id]]:
-    """One user's items as a list of one; several users' as they are."""
+    """The items of one user as a list of one list; those of several users as they are."""
     try:
         nested = len(items) > 0 and all(np.ndim(row) == 1 for row in items)
     except TypeError:
-        raise UserError(f"items must be the item ids of a user, or a list of them a user, got {items!r}") from None
+        raise UserError(f"items must be the item ids of a user, or a list of them per user, got {items!r}") from None
     return items if nested else [items]
 
 
 def _is_kept(file: Path) -> bool:
-    """Whether a file of a run folder goes with the run: neither its lock nor what a killed writer left."""
+    """Whether a file of a run folder belongs to the run, unlike its lock and what a killed writer left."""
     return file.is_file() and not file.name.startswith(".")
 
 

@@ -1,4 +1,4 @@
-"""The folder of run folders: what lies there, measuring one again, and taking one away."""
+"""The folder of run folders: list them, find one, lock one, remove one."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """A run folder as ``rectool runs`` lists it; ``metric`` is its first one, empty until it is finished.
+    """A run folder as ``rectool runs`` lists it. ``metric`` is its first one, empty until the run is finished.
 
-    ``state`` is one of ``STATES``: finished (all its files are there and whole), running (a process holds its lock),
-    failed (the last attempt ended with ``detail``), interrupted (it ended without a word), damaged, outdated (written
-    by an earlier release).
+    ``state`` is one of ``STATES``: finished, running (a process holds its lock), failed (``detail`` is the message),
+    interrupted, damaged, or outdated (written by an earlier release).
     """
 
-    folder: Path  # named by the recipe and its digest
+    folder: Path
     data: str
     encoder: str
     quantizer: str
@@ -44,9 +43,9 @@ FILTERS = ("data", "encoder", "quantizer", "bits", "seed", "state")
 
 
 def list_runs(runs: Path, pattern: str = "*", where: Sequence[str] = ()) -> list[Entry]:
-    """The run folders in ``runs`` whose folder name matches ``pattern`` (``hqgnn*``), by name.
+    """The run folders in ``runs`` whose name matches ``pattern`` (``hqgnn*``), sorted by name.
 
-    ``where``: conditions ``key=value``, all of which hold. Raises UserError for a key that is none of ``FILTERS``.
+    ``where`` holds conditions ``key=value``, all of which must be true. Raises UserError for an unknown key.
     """
     wanted = [_condition(text) for text in where]
     if not runs.is_dir():
@@ -66,7 +65,7 @@ def _condition(text: str) -> tuple[str, str]:
 
 
 def find_run(runs: Path, name: str) -> Path:
-    """The run folder ``name`` in ``runs``. Raises UserError, with the nearest name, where there is none."""
+    """The run folder ``name`` in ``runs``. Raises UserError with the nearest name if there is none."""
     folders = {entry.folder.name: entry.folder for entry in list_runs(runs)}
     if name not in folders:
         raise UserError(f"{runs}: no run folder '{name}'; {nearest(name, folders)}")
@@ -89,7 +88,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def remove_run(folder: Path) -> None:
-    """Delete a run folder. Raises UserError where a process works on it."""
+    """Delete a run folder. Raises UserError if a process is working on it."""
     with locked(folder):
         shutil.rmtree(folder)
 
@@ -139,7 +138,7 @@ def _state(folder: Path, recipe: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def _last_epoch(folder: Path) -> int:
-    """The epoch of the log's last row; the checkpoint that a run goes on from may be some seconds older."""
+    """The epoch of the last row of the log. The checkpoint may be some seconds older."""
     try:
         rows = read_log(folder)
     except FormatError:

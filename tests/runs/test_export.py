@@ -174,9 +174,9 @@ def test_a_folder_whose_codes_are_of_unknown_origin_is_left_alone(small_run: Pat
     for name in ("bare", "loose"):
         before = contents(tmp_path / name)
         code, output = rectool("export", small_run, "--to", tmp_path / name)
-        assert (code, "items.codes" in output, "names no run" in output) == (2, True, True), output
+        assert (code, "items.codes" in output, "does not name its run" in output) == (2, True, True), output
         assert contents(tmp_path / name) == before
-    with pytest.raises(UserError, match="names no run"):
+    with pytest.raises(UserError, match="does not name its run"):
         export(users, items, tmp_path / "bare")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "README").write_text("whatever else lies there is no matter")

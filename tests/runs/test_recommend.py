@@ -216,9 +216,9 @@ def test_lists_cut_short_leave_no_file(small_run: Path, tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--all"], "--to names it"),
-        (["--user", "1", "--to", "a.csv"], "--to names it"),
-        (["--all", "--to", "a.xlsx"], "unknown kind of file '.xlsx'"),
+        (["--all"], "--to names"),
+        (["--user", "1", "--to", "a.csv"], "--to names"),
+        (["--all", "--to", "a.xlsx"], "unknown suffix '.xlsx'"),
         (["--all", "--to", "none/a.csv"], "none: no such folder"),
         (["--similar-to", "3", "--include-seen"], "--include-seen is for users"),
     ],
