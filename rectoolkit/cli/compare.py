@@ -44,9 +44,7 @@ PIPED_WIDTH = 100  # columns of a table that goes into a file or another program
 @runs_option
 @device_option
 @click.option("--baseline", metavar="NAME", help="Test the other recipes against this one.")
-@click.option(
-    "--sort", default="", metavar="COLUMN", help="Sort by a metric or a cost, such as bytes_per_item; first metric."
-)
+@click.option("--sort", default="", metavar="COLUMN", help="Sort by a metric or a cost, such as bytes_per_item.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write csv, Markdown, charts and an HTML report here.")
 @click.option("--wide", is_flag=True, help="Show all columns, even if the table is wider than the terminal.")
 def compare(

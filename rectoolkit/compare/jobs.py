@@ -62,10 +62,9 @@ def missing(plan: Plan, runs: Path) -> list[Job]:
 
 
 def run_jobs(jobs: Sequence[Job], options: RunOptions, at_once: int, observer: Observer) -> dict[Job, str]:
-    """Do all ``jobs``, ``at_once`` at a time; the messages of those that failed.
+    """Do all ``jobs``, ``at_once`` at a time. Returns the messages of those that failed; the others go on.
 
-    A failed job leaves the others running. Whatever ends the wait early, such as an interrupt, also ends the children
-    and is raised again.
+    Whatever ends the wait early, such as an interrupt, also ends the children and is raised again.
     """
     pool = _Pool(options, observer)
     with ThreadPoolExecutor(at_once) as executor:
@@ -96,7 +95,7 @@ class _Pool:
                 child.kill()
 
     def do(self, job: Job) -> str | None:
-        """Run ``job``; why it failed, or None."""
+        """Run ``job``. Returns why it failed, or None."""
         with tempfile.TemporaryFile("w+") as errors:
             with self.lock:
                 if self.stopped:
@@ -119,7 +118,7 @@ class _Pool:
         return failure
 
     def _listen(self, child: subprocess.Popen[str], job: Job) -> str | None:
-        """Give the order and follow the answers: None when done, a message when failed, "" when they break off."""
+        """Give the order and follow the answers. Returns None if done, a message if failed, "" if the child stopped."""
         assert child.stdin is not None
         assert child.stdout is not None
         order = {

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from rectoolkit.compare.tables import as_csv, as_csv_of_runs, as_markdown
-from rectoolkit.errors import UserError
+from rectoolkit.errors import UserError, missing_part
 from rectoolkit.files import atomic_write, write_text
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def write(comparison: Comparison, folder: Path) -> tuple[list[str], str]:
         from rectoolkit.compare.charts import draw
         from rectoolkit.compare.page import as_html
     except ImportError as error:
-        left_out = f"report.html and the charts are left out: {error}; pip install 'rectoolkit[report]'"
+        left_out = f"report.html and charts/ are left out: {missing_part(error, 'the report')}"
     else:
         charts = draw(comparison)
         texts["report.html"] = as_html(comparison, charts)

@@ -1,4 +1,4 @@
-"""Many runs in one table: the plan, the table, csv and Markdown, kill -9, and the folder of runs."""
+"""Many runs in one table: the plan, the table, csv and Markdown, and kill -9."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from rectoolkit.compare.figures import Comparison, compare_runs
 from rectoolkit.compare.plan import make_plan
 from rectoolkit.compare.tables import cells, fitted, table_width
 from rectoolkit.errors import UserError
-from rectoolkit.runs import execute
 from rectoolkit.runs.run import Run
 
 # The plan
@@ -283,103 +282,3 @@ def test_a_failed_run_is_told_while_the_others_go_on(place: Path) -> None:
     assert result.exit_code == 1
     assert re.search(r"failed: wild seed 9: epoch 1.*holds NaN or infinity", result.output)
     assert re.search(r"│ coded +│ +1 │", result.output)
-
-
-# The folder of runs
-
-
-def test_runs_are_listed_and_removed_after_asking(place: Path, tmp_path: Path) -> None:
-    runs = shutil.copytree(place / "runs", tmp_path / "runs")
-    for left in runs.glob("wild-*"):
-        shutil.rmtree(left)
-    names = sorted(path.name for path in runs.iterdir())
-    (runs / names[0] / "metrics.json").unlink()
-    (runs / "notes").mkdir()  # no run folder: neither listed nor removed
-    listed = rectool("runs", "--runs", runs).output
-    assert [name for name in names if name in listed] == names
-    assert f"{names[0]}: interrupted: 2 of 2 epochs logged" in listed
-    assert listed.count("finished") == 3
-    assert "notes" not in listed
-    assert names[0] not in rectool("runs", "floats*", "--runs", runs).output
-    for name in ("../runs", "notes", ".", names[0][:-1]):
-        assert rectool("runs", "--runs", runs, "--remove", name, "--yes").exit_code == 2
-    assert "removed" not in rectool("runs", "--runs", runs, "--remove", names[0], input="n\n").output
-    assert (runs / names[0]).exists()
-    assert rectool("runs", "--runs", runs, "--remove", names[0], input="y\n").exit_code == 0
-    assert sorted(path.name for path in runs.iterdir()) == sorted([*names[1:], "notes"])
-
-
-def listed(runs: Path, *arguments: str) -> dict[str, dict[str, str]]:
-    result = rectool("runs", "--runs", runs, "--json", *arguments)
-    assert result.exit_code == 0, result.output
-    rows = [json.loads(line) for line in result.output.splitlines() if line.startswith("{")]
-    return {Path(row["folder"]).name: row for row in rows}
-
-
-def test_a_runs_state_is_told_from_its_files_and_its_lock(place: Path, tmp_path: Path) -> None:
-    import fcntl
-
-    runs = shutil.copytree(place / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("wild-*"))
-    one, two, three, four = sorted(runs.iterdir())
-    first = listed(runs)[one.name]
-    assert {key: first[key] for key in ("data", "encoder", "quantizer", "bits", "state", "detail")} == {
-        "data": "data", "encoder": "lightgcn", "quantizer": "ste", "bits": "1", "state": "finished", "detail": "",
-    }  # fmt: skip
-    assert first["seed"] in "56"
-    assert first["metric"] == f"recall@10 {Run.open(one).metrics['accuracy']['recall@10']:.4f}"
-    (one / "items.codes").write_bytes((one / "items.codes").read_bytes()[:-9])
-    for folder in (two, three, four):
-        (folder / "metrics.json").unlink()
-    (two / "log.jsonl").write_text('{"epoch": 1, "loss"')  # cut short: the state does not hang on it
-    (three / "failure.txt").write_text("epoch 1: NaN\n")
-    with open(four / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        found = listed(runs)
-    assert [found[path.name]["state"] for path in (one, two, three, four)] == [
-        "damaged", "interrupted", "failed", "running",
-    ]  # fmt: skip
-    assert found[three.name]["detail"] == "epoch 1: NaN"
-    assert "items.codes" in found[one.name]["detail"]
-    assert set(listed(runs, "--where", "state=failed")) == {three.name}
-    assert set(listed(runs, "--where", "quantizer=float32", "--where", "bits=32")) == {three.name, four.name}
-    for wrong, told in (("states=failed", "did you mean 'state'"), ("state=fail", "'failed'"), ("bits", "key=value")):
-        assert told in rectool("runs", "--runs", runs, "--where", wrong).output
-    assert rectool("runs", "--runs", runs, "--where", "state=failed", "--remove-listed", input="n\n").exit_code == 0
-    assert three.exists()
-    rectool("runs", "--runs", runs, "--where", "state=failed", "--remove-listed", "--yes")
-    assert sorted(path.name for path in runs.iterdir()) == sorted(path.name for path in (one, two, four))
-
-
-def test_a_failure_is_kept_until_the_next_attempt(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = ("run", place / "coded.toml", "--runs", tmp_path, "--quiet", "--threads", "1")
-
-    def full(*arguments: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(execute, "measure", full)
-    assert rectool(*command).exit_code == 1
-    (found,) = listed(tmp_path).values()
-    assert (found["state"], "No space left" in found["detail"]) == ("failed", True)
-    monkeypatch.undo()
-    assert rectool(*command).exit_code == 0
-    (found,) = listed(tmp_path).values()
-    assert found["state"] == "finished"
-    assert not list(tmp_path.glob("*/failure.txt"))
-
-
-def test_a_run_is_measured_again_from_its_codes(place: Path, compared: Comparison, tmp_path: Path) -> None:
-    run = compared.rows[0].runs[0]
-    found = json.loads(rectool("evaluate", run.path, "--metrics", "ndcg@10,recall@3", "--json").output)
-    assert found["ndcg@10"] == run.metrics["accuracy"]["ndcg@10"]
-    test, shares = compared.plan.dataset.test, []
-    for user in np.flatnonzero(test.user_degrees).tolist():
-        wanted = set(test.row(user).tolist())
-        shares.append(len(wanted & set(run.recommend(user, 3).ids[0].tolist())) / len(wanted))
-    assert found["recall@3"] == pytest.approx(np.mean(shares))
-    wrong = rectool("evaluate", run.path, "--metrics", "recal@3")
-    assert (wrong.exit_code, "did you mean 'recall'" in wrong.output) == (2, True)
-    other = shutil.copytree(run.path, tmp_path / "other")
-    (other / "environment.json").write_text(
-        (other / "environment.json").read_text().replace(compared.plan.dataset.digest, "0" * 64)
-    )
-    assert "trained on other interactions" in rectool("evaluate", other).output

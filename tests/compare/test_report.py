@@ -127,7 +127,7 @@ def test_without_the_optional_parts_the_tables_are_written(
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs.csv", "table.csv", "table.md"]
     told = " ".join(result.output.split())
-    assert f"report.html and the charts are left out: import of {module} halted" in told
+    assert f"report.html and charts/ are left out: the report needs {module}" in told
     assert "pip install 'rectoolkit[report]'" in told
 
 
