@@ -218,6 +218,17 @@ def test_a_teacher_that_held_out_by_another_order_of_lines_is_refused(small_data
         execute(distilled(data, teacher, *sizes), RunOptions(tmp_path / "others", threads=1))
 
 
+def test_features_edited_make_another_run(small_data: Path, tmp_path: Path) -> None:
+    features = tmp_path / "features.npy"
+    np.save(features, np.eye(90, 4, dtype=np.float32))
+    sizes = [*small(small_data), "encoder.name=graphsage", f'encoder.features="{features}"']
+    recipe, around = Recipe.load(STE, sizes), RunOptions(tmp_path / "runs", threads=1)
+    assert execute(recipe, around).path == execute(recipe, around).path
+    np.save(features, 2 * np.load(features))
+    with pytest.raises(UserError, match=r"begun with another content of 'encoder\.features'"):
+        execute(recipe, around)
+
+
 class Stages(Callback):
     """Keeps the stages that it hears of, and the number of epochs."""
 

@@ -86,6 +86,9 @@ class GraphSAGESettings(EncoderSettings):
         message = f"there is no file '{self.features}'; leave it empty to learn an embedding for each item"
         return [Fault("encoder.features", message)]
 
+    def reads(self) -> dict[str, Path]:
+        return {"encoder.features": Path(self.features)} if self.features else {}
+
 
 encoders.announce(
     {"mf": MFSettings, "lightgcn": LightGCNSettings, "ngcf": NGCFSettings, "graphsage": GraphSAGESettings}
