@@ -195,7 +195,7 @@ def test_what_cannot_be_done_is_told(model: Estimator) -> None:
         Estimator("mf", ["encoder.dim=8"]).fit(checkerboard(names=True))  # type: ignore[arg-type]
     with pytest.raises(UserError, match="not fitted"):
         Estimator("mf").recommend(1)
-    with pytest.raises(UserError, match="user 'u400' is unknown: there are 40, such as u"):
+    with pytest.raises(UserError, match="user 'u400' is unknown: there are 40 users, none with this id"):
         model.recommend("u400")
     with pytest.raises(UserError, match="user '3' is unknown"):
         model.recommend(3)

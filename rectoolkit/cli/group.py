@@ -6,6 +6,7 @@ interrupt with code 130.
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import sys
@@ -35,12 +36,15 @@ class Commands(click.Group):
             context.fail(f"unknown command '{args[0]}'; {nearest(args[0], self.commands)}")
         return super().resolve_command(context, args)
 
+    def main(self, *args: Any, **settings: Any) -> Any:
+        show_everywhere()
+        return super().main(*args, **settings)
+
     def invoke(self, context: click.Context) -> Any:
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="replace")  # a terminal that lacks a character must not end a training
         try:
-            return super().invoke(context)
+            result = super().invoke(context)
+            sys.stdout.flush()  # here, where a fault of the stream is told like any other
+            return result
         except UserError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(2)
@@ -79,6 +83,26 @@ class Program(Commands):
         for section, names in (SECTIONS | ({"Others": others} if others else {})).items():
             with formatter.section(section):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=200)) for name in names])
+
+
+ASCII = {"·": "-", "±": "+-", "█": "#", "…": "..."}  # of what commands print beside the text of users
+
+
+def show_everywhere() -> None:
+    """Let output never raise: a stream shows in ASCII what its encoding lacks, and a closed stream shows nothing."""
+    codecs.register_error("rectoolkit", _in_ascii)
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed: its number would go to the next file that is opened
+            nothing = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(nothing, "r" if name == "stdin" else "w", encoding="utf-8"))
+        elif name != "stdin" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="rectoolkit")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(ASCII.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

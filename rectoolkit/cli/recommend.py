@@ -84,8 +84,8 @@ def _id(kind: str, written: str, ids: Ids | None) -> int | str:
     """The id of a user or item: a string if the ids of the data are strings, else an integer."""
     if ids is not None and ids.values is None:
         return written
-    if not re.fullmatch(r"-?[0-9]{1,18}", written):
-        raise UserError(f"{kind} '{written}': this run's {kind}s are integers, such as {0 if ids is None else ids[0]}")
+    if not re.fullmatch(r"-?[0-9]{1,20}", written):
+        raise UserError(f"{kind} '{written:.80}': this run's {kind}s are integers of 64 bits")
     return int(written)
 
 

@@ -96,7 +96,7 @@ class _Pool:
 
     def do(self, job: Job) -> str | None:
         """Run ``job``. Returns why it failed, or None."""
-        with tempfile.TemporaryFile("w+") as errors:
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
             with self.lock:
                 if self.stopped:
                     return "stopped"
@@ -149,7 +149,7 @@ def _start(threads: int, errors: Any) -> subprocess.Popen[str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
-        text=True,
+        encoding="utf-8",
         env=environment,
         start_new_session=True,  # Ctrl-C is the parent's, which ends its children itself
     )
@@ -169,7 +169,7 @@ def _last_words(code: int, errors: Any) -> str:
 def work() -> None:
     """The program of a child: one run, as its standard input orders."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    channel = os.fdopen(os.dup(1), "w", buffering=1)
+    channel = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # libraries print to standard output too, and that is not an answer
     order = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -129,7 +129,7 @@ def _get(url: str, target: Path, expected: Checksum | None, watcher: Watcher | N
 def _download(address: str, part: Path, watcher: Watcher | None) -> None:
     """Download ``address`` to ``part``, or resume if the server's file is still the same."""
     tag = part.with_name(part.name + ".tag")
-    known = tag.read_text() if tag.is_file() else ""
+    known = tag.read_text(encoding="utf-8") if tag.is_file() else ""
     done = part.stat().st_size if part.is_file() and known else 0
     request = urllib.request.Request(address, headers={"User-Agent": f"rectoolkit/{__version__}"})
     if done:

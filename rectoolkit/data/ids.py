@@ -80,10 +80,15 @@ class Ids:
         return np.asarray(self.values) if self.values is not None else np.array(self.take(range(len(self))), np.str_)
 
     def row(self, wanted: Id, kind: str = "id") -> int:
-        """The row of an id; a number may be given as text. Raises DataError, with similar ids, for an unknown id."""
+        """The row of an id; a number may be given as text.
+
+        Raises DataError for an unknown id, with similar ids unless they are those of other users.
+        """
         found = self._bisect(wanted)
         if found < len(self) and str(self[found]) == str(wanted):
             return found
+        if kind == "user":
+            raise DataError(f"user '{wanted}' is unknown: there are {len(self):,} users, none with this id")
         first, last = max(0, found - NEIGHBOURS), min(len(self), found + NEIGHBOURS)
         around = [str(one) for one in self.take(range(first, last))]
         near = get_close_matches(str(wanted), around, n=3, cutoff=0.6) or around[:3]

@@ -96,7 +96,7 @@ def _exported_before(folder: Path, source: Mapping[str, Any] | None) -> dict[str
     if not there:
         return {}
     try:
-        earlier = json.loads((folder / EXPORT).read_text())
+        earlier = json.loads((folder / EXPORT).read_text(encoding="utf-8"))
         run, files = earlier["run"], dict(earlier["files"])
     except (OSError, ValueError, KeyError, TypeError):
         run, files = None, {}

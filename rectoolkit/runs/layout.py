@@ -52,7 +52,7 @@ def ids_file(side: str) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a run folder. Raises FormatError where it is missing or cut short."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FormatError(f"{path}: no such file; {path.parent} is not a run folder of this toolkit") from None
     except (ValueError, OSError) as error:
@@ -85,7 +85,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     """The rows of a run's log, one per epoch. Raises FormatError where it is missing or cut short."""
     path = folder / LOG
     try:
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (ValueError, OSError) as error:
         raise FormatError(f"{path}: not whole lines of JSON ({error}); run the recipe again elsewhere") from None
     if not all(isinstance(row, dict) and {"epoch", "loss"} <= set(row) for row in rows):

@@ -132,7 +132,7 @@ def _state(folder: Path, recipe: dict[str, Any]) -> tuple[str, str, str]:
     if is_locked(folder):
         return "", "running", epochs
     try:
-        return "", "failed", (folder / FAILURE).read_text().strip()
+        return "", "failed", (folder / FAILURE).read_text(encoding="utf-8").strip()
     except OSError:
         return "", "interrupted", epochs
 

@@ -46,7 +46,7 @@ class Store:
         if not path.exists():
             return []
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
             identity, layout = content["identity"], content["layout"]
             trials = [
                 Trial(**{**trial, "validation": {int(epoch): value for epoch, value in trial["validation"].items()}})

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rectoolkit.cli.recommend import _id
 from rectoolkit.data import Ids, Interactions
 from rectoolkit.errors import UserError
 from rectoolkit.evaluation.evaluate import rows_of, take
@@ -170,6 +171,20 @@ def test_row_numbers_never_count_from_the_end(small_run: Path, rows: Any) -> Non
     ):
         with pytest.raises(UserError, match=r"rows|users"):
             call()
+
+
+def test_ids_on_the_command_line_have_64_bits() -> None:
+    for number in (1780000000000000001, 2**63 - 1, 2**64 - 1, -(2**63)):
+        assert _id("user", str(number), None) == number
+    assert _id("user", "9" * 40, Ids.of(["9" * 40])) == "9" * 40
+    for written in ("9" * 21, "1.0", "x", ""):
+        with pytest.raises(UserError, match=r"user '.*': this run's users are integers of 64 bits"):
+            _id("user", written, None)
+    snowflakes = Ids.of([1780000000000000000 + row for row in range(6)])
+    assert snowflakes.rows(np.array([1780000000000000005])).tolist() == [5]
+    assert snowflakes.rows(np.array([1780000000000000005], np.uint64)).tolist() == [5]
+    with pytest.raises(UserError, match="is unknown"):
+        snowflakes.rows(np.array([2**64 - 1], np.uint64))
 
 
 def test_users_out_of_range_have_no_pairs() -> None:

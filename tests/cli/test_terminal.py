@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,31 @@ def test_a_terminal_that_lacks_a_character_ends_no_command(small_run: Path, enco
             [sys.executable, "-m", "rectoolkit", *command], env=environment, capture_output=True, check=False, cwd=ROOT
         )
         assert done.returncode == 0, done.stderr.decode()
+        assert (b"?" in done.stdout) is False
+        if encoding == "ascii" and command[0] != "runs":
+            assert (b" ####" if command[0] == "data" else b"test users - ") in done.stdout
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-", "| true"])
+def test_a_closed_stream_ends_no_command_with_a_traceback(closed: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = f"{{ {sys.executable} -m rectoolkit show hqgnn {closed}; }} 2> err.txt"
+    done = subprocess.run(["bash", "-c", command], env=environment, check=False, cwd=tmp_path)
+    assert done.returncode == 0
+    assert (tmp_path / "err.txt").read_text() == ""
+
+
+def test_an_interrupt_at_any_time_is_one_line(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    begun = [sys.executable, "-c", "import rectoolkit.__main__ as program; print(1, flush=True); program.main()"]
+    for seconds in (0.1, 0.2, 0.4, 1.5):
+        with subprocess.Popen(
+            [*begun, "run", "hqgnn"], env=environment, stdout=-1, stderr=-1, text=True, cwd=tmp_path
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(seconds)
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=60)
+        assert (process.returncode, len(told.splitlines())) == (130, 1), told
+        assert told.startswith("interrupted")

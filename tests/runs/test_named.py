@@ -145,8 +145,11 @@ def test_unknown_ids_are_told_with_known_ones(named: Run) -> None:
     users, items = names_of(named)
     unknown = "Zoé" if isinstance(users[0], str) else 10**12 + 1
     for call, told in (
-        (lambda: named.recommend(unknown), f"user '{unknown}' is unknown: there are 150, such as "),
-        (lambda: named.recommend(items=[items[0], 10**15]), "item '1000000000000000' is unknown: there are 90"),
+        (lambda: named.recommend(unknown), f"user '{unknown}' is unknown: there are 150 users"),
+        (
+            lambda: named.recommend(items=[items[0], 10**15]),
+            "item '1000000000000000' is unknown: there are 90, such as ",
+        ),
         (lambda: named.similar_items(10**15), "item '1000000000000000' is unknown"),
         (lambda: named.recommend([1.5]), "users must be one or more ids, as the data has them"),
         (lambda: named.recommend([[users[0]], [users[1], users[2]]]), "users must be one or more ids"),

@@ -175,7 +175,7 @@ def test_the_command_folds_in_without_torch(small_run: Path) -> None:
     [
         (["--items", "3,900"], "item 900 is unknown: this run's items are 0 to 89"),
         (["--items", "3,-1"], "item -1 is unknown"),
-        (["--items", "3,x"], "item 'x': this run's items are integers, such as 0"),
+        (["--items", "3,x"], "item 'x': this run's items are integers of 64 bits"),
         (["--items", ""], "items must be one or more integer ids"),
         (["--items", ","], "items must be one or more integer ids"),
         (["--items", "3", "--user", "1"], "--user and --items"),

@@ -128,10 +128,10 @@ class TaughtSettings(LossSettings):
                 "the folder of a finished float32 run: --set loss.teacher=FOLDER"
             )
         try:
-            environment = json.loads((folder / ENVIRONMENT).read_text())
+            environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
             then, held, bits = environment["data"]["digest"], environment.get("held_out"), environment.get("bits", 32)
             metrics = folder / METRICS
-            written = json.loads(metrics.read_text()).get("crc32", {}) if metrics.exists() else {}
+            written = json.loads(metrics.read_text(encoding="utf-8")).get("crc32", {}) if metrics.exists() else {}
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
