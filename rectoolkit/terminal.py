@@ -24,7 +24,7 @@ from rectoolkit.recipe.schema import allowed
 from rectoolkit.training.callbacks import Callback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from typing_extensions import Self
 
@@ -111,6 +111,16 @@ def print_notes(notes: Iterable[str]) -> None:
     """Print each note, such as what loading a recipe or choosing a device changed, on a line of its own."""
     for note in notes:
         console.print(f"note: {note}", style="yellow", soft_wrap=True)
+
+
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", width: int | None = None) -> None:
+    """Print a table whose first column is text and whose others are numbers; ``width`` of the terminal by default."""
+    table = Table(title=title or None, title_justify="left")
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="right" if place else "left", overflow="fold", no_wrap=not place)
+    for row in rows:
+        table.add_row(*row)
+    (Console(highlight=False, markup=False, width=width) if width else console).print(table)
 
 
 def print_settings(title: str, schema: type[Settings], values: dict[str, Any]) -> None:

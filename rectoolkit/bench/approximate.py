@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rectoolkit.bench.exact import take_turns
 from rectoolkit.bench.vectors import check_sizes, clustered_vectors, load_kernels, quantize
 from rectoolkit.search.index import available_cores
 from rectoolkit.search.inverted_lists import InvertedLists
@@ -21,6 +22,9 @@ from rectoolkit.search.packed import Index
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy.typing as npt
+
+    from rectoolkit.bench.contestants import Search
     from rectoolkit.search.codes import PackedTable
 
 PROBES = (1, 4, 16, 64)
@@ -85,39 +89,38 @@ def bench_lists(
             begun = time.perf_counter()
             built = InvertedLists.build(table, lists=lists)
             report.build_seconds[f"{name}, {width} bit"] = time.perf_counter() - begun
-            told(f"{name}, {width} bit: searching, {rounds} rounds")
             report.lists = max(report.lists, built.lists)
-            report.rows += _measured(name, Index(table), built, queries, report, rounds)
+            report.rows += _measured(name, Index(table), built, queries, report, rounds, told)
     return report
 
 
 def _measured(
-    name: str, exact: Index, lists: InvertedLists, queries: PackedTable, report: ListReport, rounds: int
+    name: str,
+    exact: Index,
+    lists: InvertedLists,
+    queries: PackedTable,
+    report: ListReport,
+    rounds: int,
+    told: Callable[[str], None],
 ) -> list[ListRow]:
-    k, threads, bits = report.k, report.threads, exact.items.bits
-    base = ListRow(name, bits, None, exact.nbytes / len(exact))
-    entered: list[tuple[ListRow, Callable[..., Any]]] = [(base, partial(exact.search, k=k, threads=threads))]
-    for probe in [probe for probe in PROBES if probe <= lists.lists]:
-        row = ListRow(name, bits, probe, lists.nbytes / len(lists))
-        entered.append((row, partial(lists.search, k=k, probe=probe, threads=threads)))
-    truth = entered[0][1](queries).ids
-    times: list[tuple[list[float], list[float]]] = [([], []) for _ in entered]
-    for row, search in entered:
-        search(queries.take(slice(0, 1)))
-        found = search(queries).ids
+    def scan(rows: slice) -> npt.NDArray[Any]:
+        return exact.search(queries.take(rows), report.k, threads=report.threads).ids
+
+    def probed(rows: slice, probe: int) -> npt.NDArray[Any]:
+        return lists.search(queries.take(rows), report.k, probe=probe, threads=report.threads).ids
+
+    probes = [probe for probe in PROBES if probe <= lists.lists]
+    searches: list[Search] = [scan, *(partial(probed, probe=probe) for probe in probes)]
+    rows = [ListRow(name, exact.items.bits, None, exact.nbytes / len(exact))]
+    rows += [ListRow(name, exact.items.bits, probe, lists.nbytes / len(lists)) for probe in probes]
+    everyone = slice(0, queries.num_rows)
+    truth = scan(everyone)
+    for row, search in zip(rows, searches, strict=True):
+        search(slice(0, 1))
+        found = search(everyone)
         row.recall = float(np.mean([np.isin(t[t >= 0], f).mean() for t, f in zip(truth, found, strict=True)]))
-    for turn in range(rounds):
-        for (_, search), (batches, singles) in zip(entered, times, strict=True):
-            batches.append(_timed(search, queries))
-            one = [(turn * 16 + n) % queries.num_rows for n in range(16)]
-            singles += [_timed(search, queries.take(slice(n, n + 1))) for n in one]
-    for (row, _), (batches, singles) in zip(entered, times, strict=True):
+    times = take_turns(searches, queries.num_rows, queries.num_rows, rounds, told)
+    for row, (batches, singles) in zip(rows, times, strict=True):
         row.batch_ms, row.p50_ms = float(np.median(batches)) / queries.num_rows * 1e3, float(np.median(singles)) * 1e3
-        row.batch_ratio, row.single_ratio = base.batch_ms / row.batch_ms, base.p50_ms / row.p50_ms
-    return [row for row, _ in entered]
-
-
-def _timed(search: Callable[..., Any], queries: PackedTable) -> float:
-    start = time.perf_counter()
-    search(queries)
-    return time.perf_counter() - start
+        row.batch_ratio, row.single_ratio = rows[0].batch_ms / row.batch_ms, rows[0].p50_ms / row.p50_ms
+    return rows

@@ -90,22 +90,29 @@ def measure(
         search(slice(0, 1))  # compiles and touches every page before anything is timed
         found = search(slice(0, batch))
         row.recall = float(np.mean([len(np.intersect1d(f, t)) / k for f, t in zip(found, truth, strict=True)]))
-    times: dict[str, tuple[list[float], list[float]]] = {row.name: ([], []) for row in rows}
-    for turn in range(rounds):
-        for row, search in entered:
-            batches, singles = times[row.name]
-            if sum(batches) + sum(singles) < MOST_SECONDS:
-                told(f"round {turn + 1} of {rounds}: {row.name}")
-                start = turn * batch % max(1, len(vectors.queries) - batch + 1)
-                batches.append(_seconds(search, slice(start, start + batch)))
-                singles += [_seconds(search, slice(start + n % batch, start + n % batch + 1)) for n in range(16)]
-    for row in rows:
-        batches, singles = times[row.name]
+    times = take_turns([search for _, search in entered], len(vectors.queries), batch, rounds, told)
+    for row, (batches, singles) in zip(rows, times, strict=True):
         row.rounds, row.batch_spread, row.single_spread = len(batches), _spread(batches), _spread(singles)
         row.batch_ms = float(np.median(batches)) / batch * 1e3
         row.p50_ms, row.p99_ms = (float(np.percentile(singles, p)) * 1e3 for p in (50, 99))
     _compare(rows)
     return Report(len(vectors.items), vectors.items.shape[1], k, batch, threads, rows, skipped)
+
+
+def take_turns(
+    searches: Sequence[Search], queries: int, batch: int, rounds: int, told: Callable[[str], None]
+) -> list[tuple[list[float], list[float]]]:
+    """Seconds of each search: of one batch a round, and of 16 single queries a round."""
+    times: list[tuple[list[float], list[float]]] = [([], []) for _ in searches]
+    for turn in range(rounds):
+        told(f"round {turn + 1} of {rounds}")
+        for search, (batches, singles) in zip(searches, times, strict=True):
+            if sum(batches) + sum(singles) < MOST_SECONDS:
+                start = turn * batch % max(1, queries - batch + 1)
+                batches.append(_seconds(search, slice(start, start + batch)))
+                places = [start + (16 * turn + n) % batch for n in range(16)]
+                singles += [_seconds(search, slice(place, place + 1)) for place in places]
+    return times
 
 
 def _spread(times: Sequence[float]) -> float:

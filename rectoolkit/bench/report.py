@@ -1,9 +1,9 @@
-"""The results of a benchmark: tables on the terminal, a plot, and JSON."""
+"""The results of a benchmark: tables, a plot, and JSON."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,11 +17,19 @@ if TYPE_CHECKING:
     from rectoolkit.bench.exact import Report
 
 PICTURES = (".svg", ".png", ".pdf")
-PIPED_WIDTH = 140  # columns of a table that goes into a file or another program
 
 
-def show(report: Report) -> None:
-    """Print the table of exact search, and the libraries that were left out."""
+class Table(NamedTuple):
+    """A table to print, with notes below it."""
+
+    title: str
+    heads: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
+def exact_table(report: Report) -> Table:
+    """The table of exact search, with a line on each library that was left out."""
     batch, single = f"ms per query, {report.batch} at once", "single query: p50 ms"
     heads = ["", "bytes per item", f"recall@{report.k}", batch, "speed-up", "vs fastest float"]
     heads += [single, "p99 ms", "speed-up", "vs fastest float"]
@@ -34,11 +42,11 @@ def show(report: Report) -> None:
         for r in report.rows
     ]
     notes = ["speed-up: relative to faiss FlatIP in float32, at its better number of threads", *report.skipped]
-    print_table(_title(report), heads, rows, notes)
+    return Table(_title(report), heads, rows, notes)
 
 
-def show_lists(report: ListReport) -> None:
-    """Print the table of inverted lists beside the exact scan of the same codes."""
+def lists_table(report: ListReport) -> Table:
+    """The table of inverted lists beside the exact scan of the same codes."""
     heads = ["data", "bits", "lists searched", "bytes per item", "recall", f"ms per query, {report.batch} at once"]
     heads += ["speed-up", "single query: p50 ms", "speed-up"]
     rows = [
@@ -51,24 +59,7 @@ def show_lists(report: ListReport) -> None:
     ]
     notes = [f"{report.lists:,} lists; speed-up: relative to the exact scan of the same codes"]
     notes += [f"building the lists, {name}: {seconds:.1f} s" for name, seconds in report.build_seconds.items()]
-    print_table(_title(report), heads, rows, notes)
-
-
-def print_table(title: str, heads: list[str], rows: list[list[str]], notes: list[str]) -> None:
-    """Print a table whose first column is text and whose others are numbers, and ``notes`` below it."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False, markup=False)
-    console = console if console.is_terminal else Console(highlight=False, markup=False, width=PIPED_WIDTH)
-    table = Table(title=title, title_justify="left")
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="right" if place else "left", no_wrap=not place)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    for note in notes:
-        console.print(note, soft_wrap=True)
+    return Table(_title(report), heads, rows, notes)
 
 
 def _title(report: Report | ListReport) -> str:

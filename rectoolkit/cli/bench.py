@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rectoolkit.cli.group import at_least_1, comma_separated, main, threads_option
 from rectoolkit.errors import UserError
+
+if TYPE_CHECKING:
+    from rectoolkit.bench.report import Table
+
+PIPED_WIDTH = 140  # columns of a table that goes into a file or another program
 
 
 @main.command()
@@ -61,15 +66,23 @@ def bench(
     if approximate:
         with status() as told:
             report = bench_lists(items or 1_000_000, dim or 64, widths, lists=lists, told=told, **settings)
-        reports.show_lists(report)
+        _print(reports.lists_table(report))
     else:
         settings["others"] = not only_ours
         drawn = (items or 1_000_000, dim or 64, widths)
         with status() as told:
             settings["told"] = told
             report = bench_random(*drawn, **settings) if run is None else bench_run(run, **settings)
-        reports.show(report)
+        _print(reports.exact_table(report))
     if plot is not None:
         reports.plot(report, plot)
     if figures is not None:
         reports.save_figures(asdict(report), figures)
+
+
+def _print(table: Table) -> None:
+    from rectoolkit.terminal import console, print_table
+
+    print_table(table.heads, table.rows, table.title, None if console.is_terminal else PIPED_WIDTH)
+    for note in table.notes:
+        console.print(note, soft_wrap=True)

@@ -70,9 +70,9 @@ def compare(
     from rectoolkit.compare.jobs import missing, run_jobs
     from rectoolkit.compare.plan import make_plan
     from rectoolkit.compare.report import make_folder, write
-    from rectoolkit.compare.tables import as_rich, fitted, remarks, table_width
+    from rectoolkit.compare.tables import fitted, remarks, table_width
     from rectoolkit.runs.execute import RunOptions
-    from rectoolkit.terminal import console, print_notes
+    from rectoolkit.terminal import console, print_notes, print_table
 
     plan = make_plan(recipes, overrides, seeds, sort, baseline, runs, vary)
     options = RunOptions(runs, device, threads or max(1, (os.cpu_count() or 1) // jobs)).on_device()
@@ -89,8 +89,7 @@ def compare(
     room = console.width if console.is_terminal else PIPED_WIDTH
     heads, rows, left_out = fitted(compared, 10_000 if wide else room)
     title = f"{plan.dataset.name}, sorted by {plan.sort}"
-    page = type(console)(highlight=False, markup=False, width=max(room, len(title), table_width(heads, rows)))
-    page.print(as_rich(title, heads, rows))
+    print_table(heads, rows, title, max(room, len(title), table_width(heads, rows)))
     if left_out:
         console.print(f"left out to fit {room} columns: {', '.join(left_out)}; --wide shows them", soft_wrap=True)
     for remark in remarks(compared):

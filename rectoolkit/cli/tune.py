@@ -89,16 +89,14 @@ class StudyProgress:
 
 def _print_trials(trials: Sequence[Trial], monitor: str) -> None:
     """The best of the finished trials, by their validation metric."""
-    from rich.table import Table
-
-    from rectoolkit.terminal import console
+    from rectoolkit.terminal import console, print_table
 
     finished = sorted((trial for trial in trials if trial.state == "finished"), key=lambda t: -(t.best or 0.0))
-    table = Table("trial", *trials[0].values, f"validation {monitor}", "epoch")
-    for trial in finished[:SHOWN]:
-        settings = map(_shown, trial.values.values())
-        table.add_row(str(trial.number), *settings, f"{trial.best:.4f}", str(trial.best_epoch))
-    console.print(table)
+    rows = [
+        [str(trial.number), *map(_shown, trial.values.values()), f"{trial.best:.4f}", str(trial.best_epoch)]
+        for trial in finished[:SHOWN]
+    ]
+    print_table(["trial", *trials[0].values, f"validation {monitor}", "epoch"], rows)
     console.print(f"{len(finished)} trials finished, {len(trials) - len(finished)} cut short or failed")
 
 

@@ -7,8 +7,6 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
 if TYPE_CHECKING:
     from rectoolkit.compare.figures import Comparison, Figures, Spread
 
@@ -88,16 +86,6 @@ def table_width(heads: list[str], rows: list[list[str]]) -> int:
 
 def _without(cells: list[str], place: int) -> list[str]:
     return cells[:place] + cells[place + 1 :]
-
-
-def as_rich(title: str, heads: list[str], rows: list[list[str]]) -> Table:
-    """The table for the terminal."""
-    table = Table(title=title, title_justify="left")
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="right" if place else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 def as_markdown(comparison: Comparison) -> str:

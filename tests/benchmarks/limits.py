@@ -16,12 +16,12 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from rectoolkit.bench.report import print_table
 from rectoolkit.search.codes import Integers
 from rectoolkit.search.kernels import scan
 from rectoolkit.search.kernels.compiled_search import choose
 from rectoolkit.search.kernels.compiling import FEATURES, I32, I64, INSTRUCTION_SET, Loop, call, inlined, splat, vector
 from rectoolkit.search.kernels.lookup import HAS_LOOKUP, LOOKUPS
+from rectoolkit.terminal import console, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,7 +128,9 @@ def show_limits(report: Report, vectors: Vectors) -> None:
             rows.append([*cells, f"{limit:.2f}", f"{limit / row.p50_ms:.0%}"])
     notes = [f"{bytes_per_second / 1e9:.2f}e9 bytes read per second, {report.threads} threads together"]
     notes += [f"{rate / 1e9:.2f}e9 {name} of 64 bytes per second" for name, rate in rates.items()]
-    print_table("limits of the machine", heads, rows, notes)
+    print_table(heads, rows, "limits of the machine", None if console.is_terminal else 140)
+    for note in notes:
+        console.print(note, soft_wrap=True)
 
 
 def _least(tasks: list[Callable[[], Any]]) -> float:
