@@ -82,6 +82,11 @@ class RunOptions:
         if not isinstance(self.device, str) or not re.fullmatch(DEVICE, self.device):
             raise UserError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {self.device!r}")
 
+    @property
+    def callback(self) -> Callback:
+        """All callbacks as one."""
+        return Callbacks(*self.callbacks)
+
     def on_device(self) -> RunOptions:
         """These options with the device that ``auto`` stands for. Raises UserError if torch does not see the device."""
         if self.device == "cpu":
@@ -137,7 +142,6 @@ def execute(recipe: Recipe, options: RunOptions | None = None, dataset: Dataset 
         If the machine refuses, for example because the disk is full. No file is left that would pass for complete.
     """
     options = options or RunOptions()
-    callback = Callbacks(*options.callbacks)
     run = prepare(recipe, options, dataset)
     if isinstance(run, Run):
         return run
@@ -145,10 +149,10 @@ def execute(recipe: Recipe, options: RunOptions | None = None, dataset: Dataset 
     with _working(run, options) as finished:
         if not finished:
             where = "" if options.device == "cpu" else f" on {options.device}"
-            callback.stage(f"building the model on {run.split.train.num_interactions:,} interactions{where}")
+            options.callback.stage(f"building the model on {run.split.train.num_interactions:,} interactions{where}")
             model, progress = train(run.folder, run.built, run.split, options)
             save(run.folder, run.split, model, options.threads)
-            callback.stage("measuring the codes on the test part")
+            options.callback.stage("measuring the codes on the test part")
             measure(run.folder, recipe, run.dataset, progress, options.threads)
     return Run.open(run.folder)
 
@@ -161,7 +165,7 @@ def prepare(recipe: Recipe, options: RunOptions, dataset: Dataset | None = None)
     tested = dataset is None
     if dataset is None:
         source = recipe["dataset"]["name"] or recipe["dataset"]["path"]
-        Callbacks(*options.callbacks).stage(f"loading data: {source}")
+        options.callback.stage(f"loading data: {source}")
         dataset = load_data(recipe["dataset"])
     folder = options.runs / recipe.folder_name
     built, _ = resolve_teacher(recipe, dataset, options.runs)
@@ -178,7 +182,7 @@ def with_teacher(recipe: Recipe, dataset: Dataset, options: RunOptions) -> Recip
     """The recipe with the folder of its teacher's run, which is trained if missing; checks the files it reads."""
     built, teacher = resolve_teacher(recipe, dataset, options.runs)
     if teacher is not None:
-        telling = _TeacherProgress(recipe["loss"]["teacher"], teacher, Callbacks(*options.callbacks))
+        telling = _TeacherProgress(recipe["loss"]["teacher"], teacher, options.callback)
         execute(teacher, replace(options, callbacks=(telling,), wait=True), dataset)
     check_outside(built, dataset)
     return built
@@ -255,7 +259,7 @@ def train(folder: Path, recipe: Recipe, split: Split, options: RunOptions) -> tu
     with _torch_threads(options.threads):
         parts = assemble(recipe, split.train, options.device)
         validate = _validation(recipe, split, options.threads)
-        progress = fit(parts, recipe["train"], folder, validate, Callbacks(*options.callbacks))
+        progress = fit(parts, recipe["train"], folder, validate, options.callback)
     return parts.model, progress
 
 
