@@ -47,9 +47,9 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    """Every ``rectool`` command of all pages, continuation lines and comments removed."""
+    """Every ``rectool`` command of all pages, without comments and pipes."""
     lines = [line for path in PAGES for block in blocks(path, "bash") for line in block.splitlines()]
-    return sorted({line.split(" #")[0].strip() for line in lines if line.startswith("rectool ")})
+    return sorted({re.split(r" #| \| ", line)[0].strip() for line in lines if line.startswith("rectool ")})
 
 
 @dataclass(frozen=True)
