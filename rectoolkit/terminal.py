@@ -57,7 +57,7 @@ class TrainingBar(Callback):
 
     def stage(self, what: str) -> None:
         self.bar.update(self.task, description=f"{what} ...")
-        if not console.is_terminal:
+        if self.row or not console.is_terminal:  # during the epochs the next step replaces it in the bar
             console.print(f"{what} ...")
 
     def step(self, epoch: int, batch: int, batches: int) -> None:
@@ -67,6 +67,9 @@ class TrainingBar(Callback):
         self.row = row
         if not console.is_terminal and (row["epoch"] % max(1, self.epochs // 20) == 0 or row["epoch"] == self.epochs):
             console.print(self._text())
+
+    def resume(self, rows: list[dict[str, Any]]) -> None:
+        self.row = rows[-1]  # the earlier epochs were shown when they were trained
 
     def _text(self) -> str:
         row = self.row

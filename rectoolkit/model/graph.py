@@ -93,7 +93,7 @@ def libxsmm_is_safe() -> bool:
 def dgl_graph(train: Interactions) -> tuple[Any, Tensor, Tensor]:
     """The homogeneous DGL graph of both directions (int32), with its CSC arrays."""
     users = torch.from_numpy(np.ascontiguousarray(train.users)).int()
-    items = torch.from_numpy(np.ascontiguousarray(train.items)).int() + train.num_users
+    items = torch.from_numpy(train.items + np.int32(train.num_users))  # a copy: torch warns of read-only memory maps
     nodes = train.num_users + train.num_items
     ends = torch.cat([items, users]), torch.cat([users, items])
     graph = load_dgl().graph(ends, num_nodes=nodes, idtype=torch.int32)

@@ -6,7 +6,10 @@ folder is locked while a process works on it. ``rectoolkit.runs.identity`` tells
 
 from __future__ import annotations
 
+import os
 import re
+import sys
+import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +45,10 @@ if TYPE_CHECKING:
     from rectoolkit.training.checkpoint import Progress
 
     Table = PackedTable | npt.NDArray[np.float32]
+
+_AFTER_FORK: list[bool] = []  # filled in a process that was forked from one that had loaded torch
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _AFTER_FORK.append(True) if "torch" in sys.modules else None)
 
 DEVICE = r"auto|cpu|cuda(:\d{1,3})?"
 
@@ -214,6 +221,8 @@ class _TeacherProgress(Callback):
         if row["epoch"] % -(-self.epochs // 10) == 0:
             self.callback.stage(f"training the teacher: {self.written}, epoch {row['epoch']} of {self.epochs}")
 
+    def resume(self, rows: list[dict[str, Any]]) -> None: ...
+
 
 def check_outside(recipe: Recipe, dataset: Dataset) -> None:
     """Let the components that read files of their own check these files against the data."""
@@ -278,10 +287,21 @@ def _validation(recipe: Recipe, split: Split, threads: int | None) -> Callable[[
 
 @contextmanager
 def _torch_threads(count: int | None) -> Iterator[None]:
-    """Set the number of torch threads while the block runs; None leaves it."""
+    """Set the number of torch threads while the block runs; None leaves it.
+
+    In a process forked from one that had loaded torch, OpenMP waits for ever for the threads of its parent. None stands
+    for one thread there, with a warning, and more are a UserError.
+    """
     import torch
 
     before = torch.get_num_threads()
+    if _AFTER_FORK and before > 1:
+        advice = 'for more, start it with multiprocessing.get_context("spawn")'
+        if (count or 1) > 1:
+            raise UserError(f"threads must be 1 in a process forked from one that had loaded torch; {advice}")
+        if count is None:
+            warnings.warn(f"training with one thread in a forked process; {advice}", stacklevel=3)
+            count = 1
     torch.set_num_threads(count or before)
     try:
         yield

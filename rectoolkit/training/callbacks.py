@@ -35,7 +35,7 @@ class Callback:
         """
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """Called after each epoch. A resumed run first repeats the rows of its finished epochs.
+        """Called after each epoch.
 
         Parameters
         ----------
@@ -43,6 +43,17 @@ class Callback:
             The epoch's row of ``log.jsonl``: ``epoch`` (from 1), ``loss``, ``seconds`` of training so far and, after
             a validation, ``validation`` (metric -> value) and ``quantizer`` (side -> figures).
         """
+
+    def resume(self, rows: list[dict[str, Any]]) -> None:
+        """Called once if training resumes from a checkpoint. By default ``epoch`` is called for each finished epoch.
+
+        Parameters
+        ----------
+        rows
+            The rows of the finished epochs.
+        """
+        for row in rows:
+            self.epoch(row)
 
 
 class Callbacks(Callback):
@@ -62,3 +73,7 @@ class Callbacks(Callback):
     def epoch(self, row: dict[str, Any]) -> None:
         for callback in self.callbacks:
             callback.epoch(row)
+
+    def resume(self, rows: list[dict[str, Any]]) -> None:
+        for callback in self.callbacks:
+            callback.resume(rows)

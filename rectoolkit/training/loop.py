@@ -2,7 +2,7 @@
 
 An epoch is one pass over the sampler. After every ``train.every`` epochs the codes are packed, the validation part is
 ranked through the index, and the weights of the best epoch are kept. A checkpoint is written at the end of the first
-epoch, and then at the end of an epoch whenever ten seconds have passed since the last one.
+epoch, and then at the end of an epoch whenever ten seconds have passed since the last one, or on Ctrl-C.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from rectoolkit.errors import TrainingError
 from rectoolkit.files import write_text
 from rectoolkit.runs.layout import CHECKPOINT, LOG
-from rectoolkit.training import checkpoint, memory
+from rectoolkit.training import checkpoint, interrupts, memory
 from rectoolkit.training.callbacks import Callbacks
 from rectoolkit.training.checkpoint import Progress
 
@@ -79,11 +79,13 @@ def fit(
     if progress is None:
         progress = Progress()
         parts.model.calibrate()
+    else:
+        written = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime((folder / CHECKPOINT).stat().st_mtime))
+        callback.resume(progress.rows)
+        callback.stage(f"resuming after epoch {progress.epoch} (checkpoint of {written})")
     _write_log(folder, progress)
-    for row in progress.rows:
-        callback.epoch(row)
     saved, wait = -math.inf, checkpoint.seconds_between()  # the first epoch is always saved
-    with memory.kept():
+    with memory.kept(), interrupts.held(callback) as interrupt:
         while progress.epoch < settings["epochs"] and not progress.stopped:
             begun = time.perf_counter()
             loss = one_epoch(parts, optimizer, settings, progress.epoch, callback)
@@ -93,12 +95,15 @@ def fit(
             if progress.epoch % settings["every"] == 0 or progress.epoch == settings["epochs"]:
                 row |= _assess(parts, settings, progress, validate)
             progress.rows.append(row)
+            interrupt.unsaved = True
             callback.epoch(row)
             over = progress.stopped or progress.epoch == settings["epochs"]
-            if over or time.monotonic() - saved >= wait:
+            if over or interrupt.asked or time.monotonic() - saved >= wait:
                 checkpoint.save(folder / CHECKPOINT, parts, optimizer, progress)
-                saved = time.monotonic()
+                saved, interrupt.unsaved = time.monotonic(), False
             _write_log(folder, progress)
+            if interrupt.asked and not interrupt.unsaved:
+                raise KeyboardInterrupt
     if progress.best_weights is not None:
         parts.model.load_state_dict(progress.best_weights)
     parts.model.progress(1.0)

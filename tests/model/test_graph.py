@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ from rectoolkit.data import Interactions
 from rectoolkit.errors import UserError
 from rectoolkit.model import graph as graph_module
 from rectoolkit.model.graph import Backend, BipartiteGraph, backend, compressed, dgl_graph, load_dgl
+from rectoolkit.model.recommender import assemble
+from rectoolkit.recipe import Recipe
+from rectoolkit.recipe.registry import samplers
 
 needs_dgl = pytest.mark.skipif(backend().name != "dgl", reason=f"needs DGL: {backend().why}")
 
@@ -219,3 +223,21 @@ def test_propagation_over_gowalla_repeats_itself(data) -> None:  # type: ignore[
     x = torch.randn(graph.num_nodes, 64)
     first = graph.propagate(x)
     assert all(torch.equal(graph.propagate(x), first) for _ in range(3))
+
+
+@pytest.mark.parametrize("name", ["dgl", "torch"])
+@pytest.mark.filterwarnings("error")
+def test_a_read_only_memory_map_is_read_without_a_warning(
+    tiny: Interactions, tmp_path: Path, wanted: Callable[[str], None], name: str
+) -> None:
+    if name == "dgl" and backend().name != "dgl":
+        pytest.skip(backend().why)
+    wanted(name)
+    tiny.save(tmp_path / "train.bin")
+    train = Interactions.load(tmp_path / "train.bin")
+    assert not train.items.flags.writeable
+    assert len(BipartiteGraph(train).indices) == 2 * tiny.num_interactions
+    for sampler in samplers.names():
+        recipe = Recipe.load("hqgnn", ["encoder.dim=8", f"sampler.name={sampler}", "quantizer.name=ste"])
+        for batch in assemble(recipe, train).sampler:
+            assert len(batch.users)

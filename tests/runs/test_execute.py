@@ -381,3 +381,41 @@ def test_show_and_list_name_every_setting_and_component() -> None:
     for name in ("lightgcn", "gste", "bpr", "uniform"):
         assert name in listed
     assert "planted" in rectool("data", "list").output
+
+
+FORKED = """
+import multiprocessing, sys, warnings
+from rectoolkit import Estimator, Interactions, UserError
+warnings.simplefilter("ignore")
+data = Interactions.from_pairs([n % 40 for n in range(300)], [n * 7 % 30 for n in range(300)])
+settings = {"encoder.dim": 16, "train.epochs": 1, "sampler.batch": 64}
+
+def fit(threads, answers):
+    try:
+        Estimator("hqgnn", settings, threads=threads).fit(data)
+        answers.put("fitted")
+    except UserError as error:
+        answers.put(str(error))
+
+fit(2, multiprocessing.SimpleQueue())
+context = multiprocessing.get_context("fork")
+for threads in (None, 1, 2):
+    answers = context.Queue()
+    worker = context.Process(target=fit, args=(threads, answers))
+    worker.start()
+    print(answers.get(timeout=60))
+    worker.join(10)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_worker_fits_with_one_thread_after_its_parent_did(tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    *fitted, refused = done.stdout.splitlines()
+    assert fitted == ["fitted", "fitted"]
+    assert "threads must be 1 in a process forked" in refused
+    assert "spawn" in refused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,53 @@ def test_a_resumed_training_ends_in_the_bytes_of_an_undisturbed_one(
         assert torch.equal(again.model.state_dict()[key], value), key
     losses = [[json.loads(line)["loss"] for line in (f / LOG).read_text().splitlines()] for f in (whole, broken)]
     assert losses[0] == losses[1]
+
+
+class Interrupted(Callback):
+    """Ctrl-C at a step, and what is told of the training."""
+
+    def __init__(self, epoch: int = -1, times: int = 1) -> None:
+        self.at, self.times = epoch, times
+        self.stages: list[str] = []
+        self.epochs: list[int] = []
+
+    def step(self, epoch: int, batch: int, batches: int) -> None:
+        if (epoch, batch) == (self.at, 1):
+            for _ in range(self.times):
+                signal.raise_signal(signal.SIGINT)
+
+    def stage(self, what: str) -> None:
+        self.stages.append(what)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        self.epochs.append(row["epoch"])
+
+    def resume(self, rows: list[dict[str, Any]]) -> None:
+        assert [row["epoch"] for row in rows] == [*range(1, len(rows) + 1)]
+
+
+def test_ctrl_c_saves_the_finished_epochs_and_resuming_says_so(
+    tiny: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "SECONDS", 3600.0)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    parts, settings = parts_of(tiny)
+    fit(parts, settings, whole)
+    for told, finished in ((Interrupted(1), [1]), (Interrupted(3, times=2), [2, 3]), (Interrupted(4), [3, 4, 5])):
+        with pytest.raises(KeyboardInterrupt):  # nothing unsaved; a second Ctrl-C; the end of the epoch
+            fit(parts_of(tiny)[0], settings, broken, callback=told)
+        assert told.epochs == finished
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert told.stages[0].startswith("resuming after epoch 2 (checkpoint of ")
+    assert told.stages[1].startswith("interrupted: saving at the end of this epoch")
+    again, told = parts_of(tiny)[0], Interrupted()
+    fit(again, settings, broken, callback=told)
+    assert told.epochs == [6]
+    assert told.stages[0].startswith("resuming after epoch 5 ")
+    for ours, theirs in zip(tables_of(again.model), tables_of(parts.model), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_the_best_epoch_is_kept_and_patience_ends_the_training(tiny: Interactions, tmp_path: Path) -> None:
