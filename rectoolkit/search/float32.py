@@ -7,10 +7,12 @@ computed whatever the masks leave out.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.search.codes import CodeTable, PackedTable
@@ -73,7 +75,7 @@ class FloatIndex:
         check_asked(k, threads)
         rows = self._rows(queries)
         masks = checked_masks(len(rows), len(self), seen, allow, deny)
-        with threadpool_limits(threads, "blas"):
+        with nullcontext() if threads is None else _blas().limit(limits=threads, user_api="blas"):
             return self._search(rows, k, masks)
 
     def _rows(self, queries: Queries) -> Floats:
@@ -115,6 +117,12 @@ def open_embeddings(path: str | Path) -> Floats:
     if rows.ndim != 2 or rows.dtype != np.float32:
         raise FormatError(f"{path}: holds {rows.dtype} {rows.shape}, not float32 (N, D)")
     return np.asarray(rows)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """numpy's BLAS, found once: looking through the loaded libraries takes as long as a search."""
+    return ThreadpoolController()
 
 
 def _top(product: Floats, k: int) -> tuple[Ints, Floats]:

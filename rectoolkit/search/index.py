@@ -156,6 +156,8 @@ class Masks(NamedTuple):
 
     def part(self, rows: slice) -> Masks:
         """The masks of some of the queries."""
+        if self.excluded is None and self.allowed is None:
+            return self
         excluded, allowed = (None if lists is None else lists.part(rows) for lists in (self.excluded, self.allowed))
         return Masks(excluded, allowed, self.banned)
 

@@ -13,7 +13,6 @@ lists add 4 bytes for each item, and the float32 centroids.
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -220,7 +219,7 @@ class InvertedLists:
         if allowed is not None:
             return best_of_allowed(question, self._exact, places=self._places)
         permitted = Masks(excluded, None, None if banned is None else banned[self.ids])
-        question = replace(question, ids=self.ids, masks=permitted)
+        question = question._replace(ids=self.ids, masks=permitted)
         size = max(1, BLOCK_PROMISES // self.lists)  # however many queries come at once, memory is that of a block
         blocks = blocks_of(len(question.queries.values), size)
         none = np.zeros((0, question.k), np.uint64)

@@ -14,7 +14,7 @@ torch nor dgl, and numba only with the kernels.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +29,7 @@ from rectoolkit.search.index import (
     Masks,
     Rescore,
     available_cores,
+    blocks_of,
     check_asked,
     check_count,
     check_finite,
@@ -237,10 +238,10 @@ def answered(
 
 def _blocks(num: int, allowed: Lists | None) -> list[slice]:
     """All queries in blocks, which bound the memory of a search."""
-    starts = set(range(0, num, QUERIES_AT_ONCE))
-    if allowed is not None:
-        ends = np.arange(ROWS_AT_ONCE, allowed.indptr[-1], ROWS_AT_ONCE)
-        starts |= {*np.searchsorted(allowed.indptr, ends).tolist()}
+    if allowed is None:
+        return blocks_of(num, QUERIES_AT_ONCE)
+    ends = np.arange(ROWS_AT_ONCE, allowed.indptr[-1], ROWS_AT_ONCE)
+    starts = {*range(0, num, QUERIES_AT_ONCE), *np.searchsorted(allowed.indptr, ends).tolist()}
     return [slice(*pair) for pair in pairwise(sorted({*starts, num}))]
 
 
@@ -257,7 +258,7 @@ def best_of_allowed(question: Question, index: Index, method: Method = "fast", p
     masks = Masks(excluded, None, None if banned is None else banned[ids])
     items = index.items.take(ids if places is None else places[ids])
     ranges = np.stack((ends[:-1], ends[1:]), axis=1)[:, None]
-    return index.best_in_ranges(replace(question, items=items, ids=ids, masks=masks), ranges, method)
+    return index.best_in_ranges(question._replace(items=items, ids=ids, masks=masks), ranges, method)
 
 
 @dataclass
@@ -297,7 +298,7 @@ def _allowed_only(question: Question) -> Question:
     if banned is None or (len(banned) - int(banned.sum())) * 8 > len(banned):
         return question
     ids = np.flatnonzero(~banned)
-    return replace(question, items=question.items.take(ids), ids=ids, masks=question.masks._replace(banned=None))
+    return question._replace(items=question.items.take(ids), ids=ids, masks=question.masks._replace(banned=None))
 
 
 def _rescore(found: Hits, rescore: Rescore, num_items: int, k: int) -> Hits:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
 QUERY_BLOCK, ITEM_BLOCK = 256, 4096  # 8 MB per float64 temporary
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(NamedTuple):
     """Checked queries and the items to rank for them, for every method.
 
     ``ids`` are those of the rows of ``items``, None where they are the row numbers. ``masks`` name items by their
@@ -41,7 +39,9 @@ class Question:
 
     def part(self, rows: slice) -> Question:
         """The same question for some of its queries."""
-        return replace(self, queries=self.queries.take(rows), masks=self.masks.part(rows))
+        if rows == slice(0, len(self.queries.values)):
+            return self
+        return self._replace(queries=self.queries.take(rows), masks=self.masks.part(rows))
 
 
 def best_keys(question: Question, product: Product) -> Keys:
@@ -67,8 +67,9 @@ def best_keys_in_ranges(question: Question, ranges: Ints, product: Product) -> K
         left_out = np.zeros(len(rows), bool) if banned is None else banned[rows]
         if excluded is not None:
             left_out |= np.isin(ids, excluded.pairs()[1])
-        one = replace(question.part(slice(query, query + 1)), items=question.items.take(rows), ids=ids)
-        best[query] = best_keys(replace(one, masks=Masks(None, None, left_out)), product)[0]
+        queries, masks = question.queries.take(slice(query, query + 1)), Masks(None, None, left_out)
+        one = question._replace(queries=queries, items=question.items.take(rows), ids=ids, masks=masks)
+        best[query] = best_keys(one, product)[0]
     return best
 
 
