@@ -41,4 +41,4 @@ def evaluate_command(run: Path, metrics: str, plugins: Sequence[str], threads: i
         click.echo(json.dumps(means))
         return
     for name, value in means.items():
-        click.echo(f"{name:<14} {value:.4f}")
+        click.echo(f"{name:<{max(map(len, means))}}  {value:.4f}")

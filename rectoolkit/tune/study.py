@@ -186,7 +186,7 @@ class _Cut(Exception):
 
 
 class _Report(Callback):
-    """Tells Optuna and the watcher of every epoch, and raises _Cut where the trial is not worth going on with."""
+    """Reports every epoch to Optuna and the watcher, and raises _Cut if Optuna prunes the trial."""
 
     def __init__(self, asked: Any, monitor: str, watcher: Watcher | None) -> None:
         self.asked, self.monitor, self.watcher = asked, monitor, watcher

@@ -60,6 +60,34 @@ with downloading() as fetched:
     assert max(map(len, re.split(r"[\r\n]+", told))) <= 60
 
 
+def test_a_comparison_and_a_study_show_what_trains_and_what_has_ended() -> None:
+    told = on_a_terminal("""
+from rectoolkit.cli.compare import JobProgress
+from rectoolkit.cli.tune import StudyProgress
+from rectoolkit.compare.jobs import Job
+from rectoolkit.recipe import Recipe
+from rectoolkit.tune.space import Choice, Search
+from rectoolkit.tune.store import Trial
+recipe = Recipe.load("ste", ["train.epochs=4"])
+one, two = Job("[a]", recipe), Job("b", recipe)
+with JobProgress([one, two]) as jobs:
+    jobs.began(one)
+    jobs.began(two)
+    jobs.epoch(one, {"epoch": 3, "seconds": 1.5})
+    jobs.bars.refresh()
+    jobs.ended(one, None)
+    jobs.ended(two, "epoch 1: NaN")
+with StudyProgress(recipe, Search({"train.epochs": Choice((2, 4))}, trials=9)) as study:
+    study.began(3, {"train.epochs": 2})
+    study.epoch({"epoch": 1})
+    study.bar.refresh()
+    study.ended(Trial(3, {"train.epochs": 2}, "pruned", 0.25, 1))
+""")
+    shown = ("[1/2] [a] seed 2023: trained 1.5 s", "[2/2] b seed 2023: failed: epoch 1: NaN", "trial 3 (4 of 9)", "1/2")
+    for part in (*shown, "trial 3: train.epochs=2: cut short: ndcg@20 0.2500 at epoch 1", "3/4", "3/8"):
+        assert part in told, part
+
+
 def test_without_a_terminal_there_are_lines_and_no_bars(capsys: pytest.CaptureFixture[str]) -> None:
     with TrainingBar(40, "ndcg@20") as bar:
         bar.stage("loading data: mine")
