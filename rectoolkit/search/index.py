@@ -123,7 +123,8 @@ class SearchIndex(Protocol):
         -----
         A search costs O(Q N D). ``seen`` and ``deny`` add a lookup for each item that would otherwise be returned. An
         ``allow`` for all queries that keeps at most an eighth of the items costs O(Q n D) for n allowed items, after
-        O(N) to find them. An ``allow`` by query costs O(n D) for the n ids in all its lists.
+        O(N) to find them. An ``allow`` by query costs O(n D) for the n ids in all its lists. ``FloatIndex``
+        computes all products whatever the masks leave out.
         """
 
 
@@ -261,7 +262,7 @@ def _lists(pair: Any, num_queries: int, num_items: int, name: str) -> Lists:
     owner = np.repeat(np.arange(num_queries), np.diff(indptr))
     if (items[1:] < items[:-1])[owner[1:] == owner[:-1]].any():
         items = items[np.lexsort((items, owner))]
-    return Lists(indptr, items)
+    return Lists(*(np.require(part, None, ("C", "W")) for part in (indptr, items)))  # numba compiles anew for others
 
 
 def _each_once(lists: Lists) -> Lists:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from rectoolkit.errors import UserError
+from rectoolkit.errors import UserError, needed
 from rectoolkit.files import open_arrays, refuse, save_arrays
 from rectoolkit.search.codes import PackedTable
 from rectoolkit.search.index import Masks, blocks_of, check_count
@@ -84,7 +84,7 @@ class InvertedLists:
         Raises
         ------
         UserError
-            If there are no items, or ``lists`` is not from 1 to N.
+            If there are no items, ``lists`` is not from 1 to N, or scikit-learn is not installed.
         """
         check_packed(items)
         num = items.num_rows
@@ -250,8 +250,9 @@ class InvertedLists:
 
 def _fitted(rows: Floats, lists: int, generator: np.random.Generator) -> Any:
     """k-means of the rows, by scikit-learn. One thread, since several add up their sums in any order."""
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
+    with needed("building inverted lists"):
+        from sklearn.cluster import KMeans
+        from sklearn.exceptions import ConvergenceWarning
 
     seed = int(generator.integers(1 << 31))
     model = KMeans(lists, init="random", n_init=1, max_iter=ROUNDS, tol=0, random_state=seed, copy_x=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,12 @@ def test_few_different_items_leave_no_empty_list(way: str) -> None:
 def test_lists_that_cannot_be_are_refused(lists: Any, told: str) -> None:
     with pytest.raises(UserError, match=told):
         InvertedLists.build(clustered(100, 1), lists=lists)
+
+
+def test_building_without_scikit_learn_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
+    with pytest.raises(UserError, match=r"building inverted lists needs sklearn.*pip install 'rectoolkit\[train\]'"):
+        InvertedLists.build(clustered(100, 1), lists=5)
 
 
 def test_what_cannot_be_asked_is_refused() -> None:

@@ -144,6 +144,25 @@ def test_what_is_looked_up_or_multiplied_bounds_the_score(bits: int, kind: str) 
     assert (line[:, :1] * sums + line[:, 1:] + margin[:, None] >= exact).all()
 
 
+def test_masks_that_are_read_only_or_strided_do_not_compile_anew() -> None:
+    random = np.random.default_rng(0)
+    items = PackedTable.pack(coded(random, 300, 2))
+    queries, seen, deny = (
+        items.take([0, 1, 2, 3, 4]),
+        (np.arange(6) * 2, random.integers(0, 300, 10)),
+        np.zeros(300, bool),
+    )
+    kernels = [kernel for kernel, _ in FORMS.values()] + [scan.scan_hamming]
+    assert_exact(items, queries, seen=seen, deny=deny)
+    before = [len(kernel.signatures) for kernel in kernels]
+    strided = tuple(np.repeat(part, 2)[::2] for part in seen)
+    for array in (*seen, deny):
+        array.flags.writeable = False
+    for masks in (seen, strided):
+        assert_exact(items, queries, seen=masks, deny=deny)
+    assert [len(kernel.signatures) for kernel in kernels] == before
+
+
 def test_the_range_of_sums_is_that_of_the_codes() -> None:
     table = coded(np.random.default_rng(0), 700, 5)
     sums = table.codes.sum(axis=1, dtype=np.int64)
