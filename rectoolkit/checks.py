@@ -1,4 +1,4 @@
-"""Checks of row numbers: one validator for every table, index, mask and run that is asked by them."""
+"""Checks of row numbers: one validator for every table, index, mask and run that takes them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def row_numbers(values: Any, count: int, name: str, thing: str = "row", dims: in
     """The row numbers 0 to ``count`` - 1 that a caller passes as ``name``, int64 of ``dims`` dims (None: any shape).
 
     numpy itself takes -1 for the last row and booleans for a mask. Raises UserError for negative, fractional, boolean
-    and missing numbers, for those of ``count`` or more, and for another shape. ``thing`` says what a row is of.
+    and missing numbers, for those of ``count`` or more, and for another shape. ``thing`` is the kind of the rows for
+    messages, such as item.
     """
     try:
         rows: npt.NDArray[Any] = np.asarray(values)

@@ -1,4 +1,4 @@
-"""The faults a user can mend. The command line prints their message alone and ends with code 2."""
+"""Exceptions shown to the user. The command line prints only their message and ends with code 2."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXTRAS = {  # module: the extra of this package that installs it
 
 
 class UserError(ValueError):
-    """What was asked for cannot be done; the message says what is wrong, where, and what would be right."""
+    """A request that cannot be carried out. The message says what is wrong, where, and what would be right."""
 
 
 class DataError(UserError):
@@ -29,7 +29,7 @@ class DataError(UserError):
 
 
 class FormatError(UserError):
-    """A file of this toolkit that is cut short, damaged, or of another version."""
+    """A file of this toolkit that is missing, cut short, damaged, or of another version."""
 
 
 class TrainingError(UserError):
@@ -37,12 +37,12 @@ class TrainingError(UserError):
 
 
 class MissingPartError(UserError, ImportError):
-    """An optional package is not installed; the message says what to type."""
+    """An optional package that is not installed. The message says how to install it."""
 
 
 @contextmanager
 def needed(what: str) -> Iterator[None]:
-    """Turn a failed import of an optional package into a MissingPartError that begins with ``what`` needs it."""
+    """Turn a failed import into a MissingPartError, which says that ``what`` needs the package."""
     try:
         yield
     except ImportError as error:
@@ -50,7 +50,7 @@ def needed(what: str) -> Iterator[None]:
 
 
 def missing_part(error: ImportError, what: str) -> MissingPartError:
-    """The error that names the package ``what`` needs and the command that installs it."""
+    """The error that names the package needed by ``what``, and the command that installs it."""
     module = (error.name or "").partition(".")[0]
     package = f"'rectoolkit[{EXTRAS[module]}]'" if module in EXTRAS else module or "it"
     return MissingPartError(f"{what} needs {module or 'a package'} ({error}): pip install {package}")
@@ -58,7 +58,7 @@ def missing_part(error: ImportError, what: str) -> MissingPartError:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with a recipe: the key it stands at (``section.key``) and what would be right."""
+    """One fault of a recipe: its key (``section.key``), and a message that says what would be right."""
 
     where: str
     message: str

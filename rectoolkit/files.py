@@ -241,7 +241,7 @@ def open_arrays(path: str | Path, kind: str) -> ArrayFile:
             body = _integer(path, "bytes", header.get("bytes"))
             if size != 20 + length + body:
                 expected = 20 + length + body
-                raise FormatError(f"{path}: {size} bytes where the header announces {expected}; export or train again")
+                raise FormatError(f"{path}: has {size} bytes, but its header says {expected}; export or train again")
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
         raise FormatError(f"{path}: no such file") from None
@@ -255,7 +255,7 @@ def open_arrays(path: str | Path, kind: str) -> ArrayFile:
         where = f"arrays[{number}]"
         name, dtype, shape, begin = _place(path, where, place)
         if name in arrays:
-            refuse(path, f"{where}.name", f"'{name}' stands there twice")
+            refuse(path, f"{where}.name", f"'{name}' is listed twice")
         end = begin + math.prod(shape) * dtype.itemsize
         if end > body:
             refuse(path, where, f"'{name}' ends at byte {end}, but there are only {body}")

@@ -83,14 +83,14 @@ class TrainingBar(Callback):
 
 @contextmanager
 def status() -> Iterator[Callable[[str], None]]:
-    """A line on the terminal that says what is being done: a function that changes it. It goes to standard error."""
+    """Show a status line on standard error. Yields the function that changes its text."""
     with Console(stderr=True, highlight=False, markup=False).status("") as line:
         yield line.update
 
 
 @contextmanager
 def counting(things: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar that counts ``things``: a function that is given how many are done, and of how many."""
+    """Show a bar that counts ``things``. Yields a function of the number done and the total."""
     with bars(DESCRIPTION, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task(things, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -98,7 +98,7 @@ def counting(things: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def downloading() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar per file: a function that is given the file, the bytes there, and the whole size (0 if unknown)."""
+    """Show a bar per file. Yields a function of the file, the bytes so far, and the total (0 if unknown)."""
     with bars(DESCRIPTION, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as bar:
         tasks: dict[str, Any] = {}
 

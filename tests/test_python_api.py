@@ -219,7 +219,7 @@ def test_what_cannot_be_done_is_told(model: Estimator) -> None:
             Estimator("mf").fit({"user": np.array(entries, object), "item": [1, 2]})
     with pytest.raises(DataError, match="so test must be too"):
         Estimator("mf").fit(Interactions.from_pairs([0], [0]), test={"user": [0], "item": [0]})
-    with pytest.raises(DataError, match="must be a column of integers or strings each"):
+    with pytest.raises(DataError, match="must each be a column of integers or strings"):
         Estimator("mf").fit({"user": np.ones((2, 2), int), "item": [1, 2]})
     with pytest.raises(DataError, match="2 user ids against 3 item ids"):
         Estimator("mf").fit({"user": [1, 2], "item": [1, 2, 3]})

@@ -23,14 +23,15 @@ EXPECTED = ("recall@20", "ndcg@20", "recall@50", "ndcg@50")
 RECIPES = """\
 # Recipes
 
-`rectool run NAME` runs a recipe of the package, `rectool show NAME` prints it with all settings filled in, and
-`rectool list recipes` lists them. Names without a folder use the embedded data, one recipe per method, so that they
-compare. The others are tuned for a data set, which must be on the machine ([data sets](datasets.md)). The metrics are
+`rectool run NAME` runs a recipe of the package, `rectool show NAME` prints it with all settings filled in, and `rectool
+list recipes` lists them. Names without a folder use the embedded data, one recipe per method, so that you can compare
+them. The others are tuned for a data set, which must be on the machine ([data sets](datasets.md)). The metrics are
 those that a run reaches with the seed of the recipe; the [results](../explanation/results.md) have means over seeds.
 
 Recipes with a teacher name the teacher's recipe. It is trained first, on the same data, if its run is missing.
 
-Any recipe runs on another data set with `--set dataset.name=NAME`. Settings tuned elsewhere promise no figure there.
+Any recipe runs on another data set with `--set dataset.name=NAME`. Settings tuned on one data set need not suit
+another.
 """
 RECIPE_FILES = """\
 # Recipe files
@@ -49,21 +50,21 @@ encoder works with every quantizer unless one of them refuses, with the reason.
 DATASETS = """\
 # Data sets
 
-A data set has a card, a TOML file with its source, licence, counts and checksums. They are verified at every load. A
-recipe names a data set by `dataset.name`. Its files are searched for in `./datasets`, in the folder `$RECTOOL_DATA`,
-and among the downloads of `rectool data fetch NAME`, each in a folder of that name. `rectool data list` prints all
-cards, those of your own [imports](../how-to/own-data.md) included.
+A data set has a card, a TOML file with its source, licence, counts and checksums. Every load verifies counts and
+checksums. A recipe names a data set by `dataset.name`. Its files are searched for in `./datasets`, in the folder
+`$RECTOOL_DATA`, and among the downloads of `rectool data fetch NAME`, each in a folder of that name. `rectool data
+list` prints all cards, those of your own [imports](../how-to/own-data.md) included.
 """
 ENCODERS = """\
 # Encoders
 
-An encoder computes the rows of all users and items from the training graph.
+An encoder computes the embeddings (rows) of all users and items from the training graph.
 """
 QUANTIZERS = """\
 # Quantizers
 
-A quantizer maps real rows to integer codes with an affine map back to values. Most train together with the encoder.
-`round`, `rotate_sign` and `itq` code a finished float32 model.
+A quantizer maps real rows to integer codes, and an affine map turns codes back into values. Most train together with
+the encoder. `round`, `rotate_sign` and `itq` code a finished float32 model.
 """
 LOSSES = """\
 # Losses

@@ -1,5 +1,5 @@
 """``rectool bench``: search speed on this machine.
 
-``vectors`` the vectors that are searched; ``exact`` the exact search beside other libraries, its ``contestants``;
-``approximate`` inverted lists beside the exact search; ``report`` tables, a plot and JSON.
+``vectors`` makes the vectors to search. ``exact`` compares exact search with other libraries, the ``contestants``.
+``approximate`` compares inverted lists with exact search. ``report`` makes tables, a plot and JSON.
 """

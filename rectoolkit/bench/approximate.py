@@ -1,4 +1,4 @@
-"""Inverted lists beside the exact scan: the share of its top k that they find, and the time that they save.
+"""Benchmark of inverted lists against the exact scan: the share of its top k that they find, and their speed.
 
 They are measured on two catalogues: vectors drawn around centres, as trained embeddings are, and random vectors, which
 form no clusters, so that lists cannot help.

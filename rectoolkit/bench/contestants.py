@@ -1,4 +1,4 @@
-"""The contestants of ``rectool bench``: each is a row to fill in and a function from a slice of queries to ids."""
+"""The contestants of ``rectool bench``: each has a row of figures to fill in and a function that searches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact search beside faiss, torch and usearch: time, memory and recall on the same vectors.
+"""Benchmark of exact search against faiss, torch and usearch: time, memory and recall on the same vectors.
 
 All contestants answer the same queries in turn, round after round, so that other load on the machine affects all of
 them alike. Medians are reported with two ratios, which depend least on the machine: to faiss ``IndexFlatIP`` in float32

@@ -88,4 +88,4 @@ def load_kernels() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if compiled_kernels(math.inf) is None:
-            raise UserError("rectool bench measures the compiled kernels, and they need numba: pip install numba")
+            raise UserError("rectool bench measures the compiled kernels, which need numba: pip install numba")

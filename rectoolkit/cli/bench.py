@@ -1,4 +1,4 @@
-"""``rectool bench``: search speed on this machine, beside other libraries."""
+"""``rectool bench``: compare the speed of search with other libraries."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ PIPED_WIDTH = 140  # columns of a table that goes into a file or another program
 @click.option("--dim", type=at_least_1, help="Dims of the random items; 64 by default.")
 @click.option("--bits", metavar="BITS[,BITS]", help="Bits per dim of their codes; 1,2,4,8 by default.")
 @click.option("-k", "--k", default=50, show_default=True, type=at_least_1, help="Number of items per query.")
-@click.option("--batch", default=64, show_default=True, type=at_least_1, help="Number of queries at once.")
-@click.option("--rounds", default=9, show_default=True, type=at_least_1, help="Number of turns of each library.")
+@click.option("--batch", default=64, show_default=True, type=at_least_1, help="Number of queries in a batch.")
+@click.option("--rounds", default=9, show_default=True, type=at_least_1, help="Number of rounds of measurement.")
 @threads_option
 @click.option("--plot", type=click.Path(path_type=Path), help="Write a plot here: .svg, .png or .pdf.")
 @click.option("--json", "figures", type=click.Path(path_type=Path), help="Write the figures here as JSON.")
-@click.option("--approximate", is_flag=True, help="Measure inverted lists beside the exact scan instead.")
+@click.option("--approximate", is_flag=True, help="Compare inverted lists with the exact scan instead.")
 @click.option("--lists", type=at_least_1, help="Number of lists with --approximate; 2 sqrt(items) by default.")
 @click.option("--only-ours", is_flag=True, help="Leave out the other libraries.")
 def bench(
@@ -43,7 +43,7 @@ def bench(
     only_ours: bool,
     **settings: Any,
 ) -> None:
-    """Measure search speed beside faiss, torch and usearch, on the codes of a finished RUN or on random ones."""
+    """Compare search speed with faiss, torch and usearch, on the codes of a finished RUN or on random codes."""
     from rectoolkit.bench import report as reports
     from rectoolkit.bench.approximate import bench_lists
     from rectoolkit.bench.exact import bench_random, bench_run

@@ -37,10 +37,10 @@ PIPED_WIDTH = 100  # columns of a table that goes into a file or another program
     type=click.IntRange(1, 1000),
     default=1,
     show_default=True,
-    help="Number of seeds, counted up from each recipe's own.",
+    help="Number of seeds per recipe, counted up from its own.",
 )
 @click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Number of runs at a time.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads of each run; the cores over --jobs by default.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads of each run; the cores / --jobs by default.")
 @runs_option
 @device_option
 @click.option("--baseline", metavar="NAME", help="Test the other recipes against this one.")
@@ -61,10 +61,10 @@ def compare(
     out: Path | None,
     wide: bool,
 ) -> None:
-    """Run RECIPES (.toml files or run folders) over several seeds and print them as one table.
+    """Run RECIPES over several seeds and print them as one table.
 
-    All recipes are checked before any runs. Finished runs are reused, and unfinished ones resume. --set applies to
-    every recipe.
+    A recipe is a .toml file, the name of a shipped recipe, or a run folder. All recipes are checked before anything
+    runs. Finished runs are reused, and unfinished ones resume. --set applies to every recipe.
     """
     from rectoolkit.compare.figures import compare_runs
     from rectoolkit.compare.jobs import missing, run_jobs
@@ -103,7 +103,7 @@ def compare(
 
 
 class JobProgress:
-    """Progress of the jobs: a line for each that ended, and on a terminal a bar for each that runs and one for all."""
+    """Progress of the jobs: a line for each finished job; on a terminal, bars for the running jobs and for all."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn

@@ -52,7 +52,7 @@ def list_data() -> None:
 @click.argument("name")
 @click.option("--format", default="adjacency", show_default=True, help="Format of the files, if NAME is a path.")
 def show_data(name: str, format: str) -> None:
-    """Load a data set and print its counts and degrees. NAME is the name of a card or a path of your own."""
+    """Load a data set and print its counts and degrees. NAME is the name of a card, or the path of your own files."""
     from rectoolkit.data.card import CARD, read_card
     from rectoolkit.data.catalog import find_card, load_card, load_dataset
 
@@ -74,10 +74,10 @@ def show_data(name: str, format: str) -> None:
     "--test",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="File of the test part; FILES are then the train part.",
+    help="File of the test set; FILES are then the training set.",
 )
 @click.option(
-    "--validation", multiple=True, type=click.Path(path_type=Path), help="File of the validation part; needs --test."
+    "--validation", multiple=True, type=click.Path(path_type=Path), help="File of the validation set; needs --test."
 )
 @click.option("--format", default="", help=f"{', '.join(FORMATS)}. By default the file's suffix decides.")
 @click.option("--user-column", "user", default="", help="Column of users. By default a usual name, such as user_id.")
@@ -89,7 +89,7 @@ def show_data(name: str, format: str) -> None:
 @click.option("--encoding", default="utf-8", show_default=True, help="utf-8, latin-1, utf-16, ...")
 @click.option("--min-rating", type=float, help="Leave out rows with a lower rating.")
 @click.option(
-    "--drop-missing", is_flag=True, help="Leave out rows without a user, an item, or a rating or time that is used."
+    "--drop-missing", is_flag=True, help="Leave out rows that lack a user, an item, or a required rating or time."
 )
 @click.option(
     "--k-core",
@@ -102,22 +102,23 @@ def show_data(name: str, format: str) -> None:
     type=click.Choice([name for name in get_args(SplitName) if name != "given"]),
     default="random",
     show_default=True,
-    help="The test part. random: a random share of each user's items. leave-one-out: one item of each user, the latest "
-    "if there are times. time: the latest share of all interactions. user-time: the latest share of each user's items.",
+    help="How to choose the test set. random: a random share of each user's items. leave-one-out: one item of each "
+    "user, the latest if there are times. time: the latest share of all interactions. user-time: the latest share of "
+    "each user's items.",
 )
 @click.option(
     "--test-share",
     default=0.2,
     show_default=True,
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Share of the test part.",
+    help="Share to hold out as the test set.",
 )
 @click.option(
     "--validation-share",
     default=0.0,
     show_default=True,
     type=click.FloatRange(0, 1, max_open=True),
-    help="Share of train that becomes the validation part, in the same way. By default a recipe draws one at random.",
+    help="Share of the training set to hold out for validation. By default, a recipe draws a validation set at random.",
 )
 @click.option("--seed", default=2023, show_default=True, type=click.IntRange(min=0), help="Seed of random splits.")
 @click.option(
@@ -139,7 +140,7 @@ def import_own(
     replace: bool,
     **settings: Any,
 ) -> None:
-    """Make a data set of your own FILES: csv, tsv, parquet, RecBole's .inter, adjacency lists, pairs or ratings.
+    """Make a data set from your own FILES: csv, tsv, parquet, RecBole's .inter, adjacency lists, pairs or ratings.
 
     Ids may be any integers or text, and runs and exports use the same ids. Recipes refer to the data set by its name.
     """
@@ -184,7 +185,7 @@ def import_own(
 
 @data.command("fetch")
 @click.argument("name")
-@click.option("--into", type=click.Path(path_type=Path), help="Folder of data sets. By default the cache.")
+@click.option("--into", type=click.Path(path_type=Path), help="Folder to download to; the cache by default.")
 def fetch_data(name: str, into: Path | None) -> None:
     """Download, unpack and verify the files of the card NAME. An interrupted download resumes."""
     from rectoolkit.data.catalog import find_card, places
@@ -205,7 +206,7 @@ def fetch_data(name: str, into: Path | None) -> None:
 
 
 def _print_rows(card: Card) -> None:
-    """The rows of an import by what became of them, and how it was split."""
+    """Print how many rows an import read, left out and kept, and how it was split."""
     from rich.table import Table
 
     from rectoolkit.terminal import console
@@ -238,7 +239,7 @@ def _print_rows(card: Card) -> None:
 
 
 def _print_data(dataset: Dataset) -> None:
-    """A data set's counts, and the distributions of training interactions over users and items."""
+    """Print a data set's counts, and the distributions of training interactions over users and items."""
     import numpy as np
     from rich.table import Table
 

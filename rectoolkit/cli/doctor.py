@@ -1,4 +1,4 @@
-"""``rectool doctor``: what is installed on this machine, and what is missing.
+"""``rectool doctor``: report installed and missing packages.
 
 Each library is imported in turn, so that one that fails is reported like any other finding.
 """
@@ -147,7 +147,7 @@ def _version(package: str) -> str:
 @main.command()
 @click.option("--warm", is_flag=True, help="Compile the search kernels now, so that the first search does not wait.")
 def doctor(warm: bool) -> None:
-    """Report what is installed, what search and training run on, and how to install what is missing.
+    """Report installed packages, the backends of search and training, and how to install missing packages.
 
     The exit code is 1 if a package that every command needs is missing.
     """

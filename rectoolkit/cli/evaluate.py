@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def evaluate_command(run: Path, metrics: str, plugins: Sequence[str], threads: int | None, as_json: bool) -> None:
     """Measure a finished RUN folder with other metrics, from its packed codes. Nothing is trained.
 
-    "rectool list metric" lists the metrics: of accuracy, and of the recommended items.
+    "rectool list metric" lists all metrics, of accuracy and of the recommended items.
     """
     from rectoolkit.evaluation.metrics import parse
     from rectoolkit.runs.measure import measure_again

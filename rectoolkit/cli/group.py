@@ -43,7 +43,7 @@ class Commands(click.Group):
     def invoke(self, context: click.Context) -> Any:
         try:
             result = super().invoke(context)
-            sys.stdout.flush()  # here, where a fault of the stream is told like any other
+            sys.stdout.flush()  # here, so that an error of the stream is reported like any other
             return result
         except UserError as error:
             click.echo(f"error: {error}", err=True)
@@ -111,7 +111,7 @@ def main() -> None:
     """Train graph recommenders with embeddings of 1 to 8 bits per dimension, and rank items from the packed codes.
 
     Start with 'rectool run hqgnn'. A RECIPE describes a run: it is a .toml file or the name of a shipped recipe. A RUN
-    is the folder that a recipe becomes.
+    is the folder that 'rectool run' makes.
     """
 
 
@@ -154,7 +154,7 @@ plugin_option = click.option(
     "plugins",
     multiple=True,
     metavar="MODULE",
-    help="Import this module first, which registers components or metrics; repeatable.",
+    help="Module to import first; it registers components or metrics. Repeatable.",
 )
 
 

@@ -40,7 +40,7 @@ def list_components(kind: str | None, plugins: Sequence[str]) -> None:
     if kind is not None and kind not in registries:
         raise UserError(f"unknown kind '{kind}'; {nearest(kind, [*registries, 'recipes'])}")
     shown = [registry for name, registry in registries.items() if kind in (None, name)]
-    table = Table("kind", "name", "what it is")
+    table = Table("kind", "name", "description")
     for registry in shown:
         for name in registry.names():
             table.add_row(registry.kind, name, registry.about(name))

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 @click.option("--user", "users", multiple=True, help="Id of a user in your data. Repeatable.")
 @click.option("--items", "lists", multiple=True, metavar="ID[,ID]", help="Item ids of a new user. Repeatable.")
 @click.option("--similar-to", "alike", multiple=True, help="Id of an item, to list the most similar items. Repeatable.")
-@click.option("--all", "everyone", is_flag=True, help="Recommend to all users of the run, into the file --to.")
+@click.option("--all", "everyone", is_flag=True, help="Recommend to all users of the run; needs --to.")
 @click.option("--to", type=click.Path(path_type=Path), help="File for --all: .csv, .jsonl or .parquet.")
 @click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="Number of items.")
-@click.option("--include-seen", is_flag=True, help="Also rank items that the user has in train.")
+@click.option("--include-seen", is_flag=True, help="Also rank items from the user's training set.")
 @click.option("--float-query", is_flag=True, help="Rank by the user's float32 row instead of its codes.")
 @click.option("--rescore", type=click.IntRange(min=1), help="Rank this many of the best items again by float32 rows.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per user.")
@@ -48,7 +48,7 @@ def recommend(
     """Print the best items for users, from the packed codes of a finished RUN.
 
     Choose users of the run by --user or --all, a new user by --items, or items by --similar-to. Ids are those of your
-    data. In --items, put an id with a comma in "quotes". Prints tables on a terminal, and else one line per user.
+    data. In --items, put an id with a comma in "quotes". Prints tables on a terminal, otherwise one line per user.
     """
     from rectoolkit.runs.lists import as_shown
     from rectoolkit.runs.run import Run
@@ -104,7 +104,7 @@ def _write_all(run: Run, to: Path, k: int, settings: dict[str, Any]) -> None:
 
 
 def _print(kind: str, answers: Sequence[Ranked], as_json: bool) -> None:
-    """A table for each answer on a terminal, else a line for each, or JSON if asked for."""
+    """Print the answers: tables on a terminal, otherwise lines, or JSON if asked for."""
     if sys.stdout.isatty() and not as_json:
         from rich.table import Table
         from rich.text import Text

@@ -45,8 +45,8 @@ def run(
 ) -> None:
     """Train RECIPE, pack its codes, evaluate them, and print the figures.
 
-    RECIPE is a .toml file, the name of a shipped recipe (such as hqgnn), or a run folder, which stands for its own
-    recipe. A finished run of the same recipe is reused, and an unfinished one resumes from its last checkpoint.
+    RECIPE is a .toml file, the name of a shipped recipe (such as hqgnn), or a run folder, whose recipe is used. A
+    finished run of the same recipe is reused, and an unfinished one resumes from its last checkpoint.
     """
     from rectoolkit.recipe import Recipe
     from rectoolkit.runs.execute import RunOptions, execute
@@ -88,7 +88,7 @@ def run(
 
 
 def _print_run(run: Run, expect: Mapping[str, float] | None) -> None:
-    """The figures of a finished run, beside those of the same model before quantization and the recipe's targets."""
+    """Print the figures of a run beside those of the same model before quantization and the recipe's targets."""
     from rich.table import Table
 
     from rectoolkit.terminal import console

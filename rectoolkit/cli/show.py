@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @set_option
 @click.option("--toml", is_flag=True, help="Print the filled recipe as TOML.")
 def show(recipe: Path, overrides: Sequence[str], toml: bool) -> None:
-    """Print RECIPE filled in, with the type, bounds and meaning of every key."""
+    """Print RECIPE with all defaults filled in, and the type, bounds and meaning of every key."""
     from rectoolkit.data.catalog import find_card
     from rectoolkit.recipe import Recipe
     from rectoolkit.recipe.registry import REGISTRIES

@@ -88,7 +88,7 @@ class StudyProgress:
 
 
 def _print_trials(trials: Sequence[Trial], monitor: str) -> None:
-    """The best of the finished trials, by their validation metric."""
+    """Print the best of the finished trials, by their validation metric."""
     from rectoolkit.terminal import console, print_table
 
     finished = sorted((trial for trial in trials if trial.state == "finished"), key=lambda t: -(t.best or 0.0))

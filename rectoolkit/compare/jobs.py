@@ -45,7 +45,7 @@ class Job:
 
 
 class Observer(Protocol):
-    """Is told how the jobs go, from several threads."""
+    """Receives the progress of the jobs, from several threads."""
 
     def began(self, job: Job) -> None: ...
 
@@ -167,7 +167,7 @@ def _last_words(code: int, errors: Any) -> str:
 
 
 def work() -> None:
-    """The program of a child: one run, as its standard input orders."""
+    """The program of a child: make the run that its standard input describes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # libraries print to standard output too, and that is not an answer

@@ -106,7 +106,7 @@ def _rows(recipes: Sequence[Recipe], seeds: int, varied: Sequence[str]) -> tuple
     groups: dict[str, dict[int, Recipe]] = {}
     for recipe in recipes:
         if recipe.seed + seeds - 1 > MAX_SEED:
-            raise UserError(f"{recipe.name}: {seeds} seeds from {recipe.seed} on end beyond {MAX_SEED}")
+            raise UserError(f"{recipe.name}: {seeds} seeds from {recipe.seed} on exceed the largest seed, {MAX_SEED}")
         group = groups.setdefault(replace(recipe, seed=0).digest, {})
         for seed in range(recipe.seed, recipe.seed + seeds):
             group.setdefault(seed, replace(recipe, seed=seed))
@@ -191,8 +191,8 @@ def _facts(summary: dict[str, Any]) -> str:
 def _check_runs(rows: Sequence[Row], runs: Path, dataset: Dataset) -> None:
     """Raise UserError, naming every run, if something would stop a run before its training.
 
-    That is a run folder begun on other data or with another plugin, teacher or (if it matters) order of training
-    lines, or a component's file that is missing or does not fit the data.
+    A run folder stops a run if it was begun on other data, or with another plugin, teacher or (if it matters) order of
+    training lines. So does a component's file that is missing or does not fit the data.
     """
     from rectoolkit.runs.execute import check_run
 

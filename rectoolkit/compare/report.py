@@ -22,11 +22,11 @@ def make_folder(folder: Path) -> None:
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"{folder}: is a file, or lies in one; name a folder to write to") from None
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"{folder}: may not be written to; name another folder")
+        raise UserError(f"{folder}: cannot be written to; name another folder")
 
 
 def write(comparison: Comparison, folder: Path) -> tuple[list[str], str]:
-    """Write the report into ``folder``; the names written, and a line on what was left out, if anything was.
+    """Write the report into ``folder``. Returns the names written, and a note on omitted parts, if any.
 
     The page and the charts need jinja2 and matplotlib, which are optional.
     """

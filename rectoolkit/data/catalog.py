@@ -9,7 +9,7 @@ data set, and states its licence, format, checksums and counts. Cards and files 
     the cards shipped with the package
 
 A card is PLACE/NAME.toml with its files in PLACE/NAME/. An imported data set has its card beside its files, as
-PLACE/NAME/card.toml. Such a folder is self-contained: it can be moved, and be given by its path. Loading never
+PLACE/NAME/card.toml. Such a folder is self-contained: it can be moved, and opened by its path. Loading never
 downloads anything; ``rectool data fetch`` does.
 
 Published figures hold for the published bytes only, so checksums and counts are verified at every load.
@@ -131,7 +131,7 @@ def _refuse_mistaken(path: Path, format: str) -> None:
         "names": table,
     }.get(WordFile(TextFile(path), format).mistaken())
     if found:
-        raise DataError(f"{path}: the format is said to be adjacency (the default), but the lines look like {found}")
+        raise DataError(f"{path}: read as an adjacency list (the default format), but the lines look like {found}")
 
 
 def _join(name: str, files: dict[str, PairFile], offsets: Offsets = NO_OFFSETS) -> Dataset:

@@ -72,7 +72,7 @@ class Ids:
         return self._bytes(row).decode()
 
     def take(self, rows: Iterable[int]) -> list[Id]:
-        """The ids of these rows. Raises UserError for a row there is not."""
+        """The ids of these rows. Raises UserError for a row that does not exist."""
         return [self[row] for row in row_numbers([*rows], len(self), "rows").tolist()]
 
     def array(self) -> npt.NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Import: make a data set, used by name, of files or frames with any ids.
+"""Import: make a named data set from files or frames with any ids.
 
 ``import_data`` reads from top to bottom: choose the columns, check the rows and spool them to disk, merge them by user,
 cut them to the k-core, split them, and write the parts beside a card. The card says what was read, how, and how many
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from rectoolkit.data.ids import Ids
 
     Bools = npt.NDArray[np.bool_]
-    Watcher = Callable[[str, int], None]  # what is being done, and rows so far
+    Watcher = Callable[[str, int], None]  # the step, and the number of rows so far
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 PARTS = ("train", "validation", "test")  # the order of precedence of a given split, and the number of each part
@@ -64,7 +64,7 @@ def import_data(
     overwrite: bool = False,
     watcher: Watcher | None = None,
 ) -> Card:
-    """Make a data set of files or pandas frames and save it under a name.
+    """Make a data set from files or pandas frames and save it under a name.
 
     Parameters
     ----------

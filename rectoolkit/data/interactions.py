@@ -240,7 +240,7 @@ def check_dense(num_users: int, num_items: int, num_interactions: int, source: s
         raise DataError(
             f"{source}{': ' if source else ''}{kind} ids run up to {largest - 1} for {num_interactions} interactions; "
             "ids must count from 0 without large gaps: import the data (rectool data import), which numbers the ids "
-            "and gives the original ones back"
+            "and keeps the original ones"
         )
 
 

@@ -1,4 +1,4 @@
-"""Spool: rows in any order -> rows by user, on disk, so that an import may be larger than memory.
+"""Spool: sort rows by user on disk, so that an import may be larger than memory.
 
 Pass 1, one chunk of rows at a time: number each side's ids within the chunk, and write down the numbers and the
 chunk's distinct ids. Only the set of all distinct ids stays in memory.
@@ -58,7 +58,7 @@ class Merged:
 
 @dataclass
 class Spool:
-    """Rows spooled to files in ``folder``. ``extra`` is the type of what comes with each row: a time or a part."""
+    """Rows spooled to files in ``folder``. ``extra`` is the type of the number kept with each row: a time or a part."""
 
     folder: Path
     extra: type[np.float64] | type[np.uint8] | None

@@ -1,4 +1,4 @@
-"""What a run is: recipes, their settings, and the registries of components. Imports neither torch nor dgl."""
+"""Recipes, which describe runs: their settings, and the registries of components. Imports neither torch nor dgl."""
 
 from rectoolkit.recipe.loading import Recipe
 

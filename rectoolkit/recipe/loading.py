@@ -49,7 +49,7 @@ class Recipe:
     expect
         Metric -> the value that the recipe reaches. Empty if a setting is overridden.
     notes
-        Which settings were dropped, and which have no effect.
+        Notes on settings that were dropped or have no effect.
     """
 
     name: str
@@ -166,7 +166,7 @@ class Recipe:
 
 
 def _parts(written: dict[str, Any], faults: list[Fault]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """The keys before the first section, and the sections; what is neither is a fault."""
+    """The keys before the first section, and the sections; anything else is a fault."""
     head, sections = {}, {}
     for key, value in written.items():
         if key in HeadSettings.model_fields:

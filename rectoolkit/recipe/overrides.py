@@ -97,7 +97,7 @@ def apply(overrides: Sequence[Override], sections: dict[str, dict[str, Any]]) ->
 
 
 def _switch(section: str, current: dict[str, Any], name: Any) -> list[str]:
-    """Drop what another component of the section does not take, with a note; and silently, what equals its default.
+    """Drop the settings of a replaced component: silently its defaults, with a note those that the new one lacks.
 
     So a filled recipe and one that states only what differs from the defaults change alike.
     """

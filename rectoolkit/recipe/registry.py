@@ -1,12 +1,12 @@
 """Registries: the components that a recipe may name, with their settings.
 
-A component is two classes. Its *settings* class (pydantic) declares what a recipe may write: every field has a type,
-bounds, a default and a description. This one class is the TOML schema, the help of ``rectool show``, the reference page
-and the table of the contract tests, and reading it needs no torch. Its *implementation* is built from what the run
-supplies (graph, generator, ...: see the base class of each kind) and from ``settings``::
+A component is two classes. Its *settings* class (pydantic) declares the settings that a recipe may contain: every field
+has a type, bounds, a default and a description. This one class is the TOML schema, the help of ``rectool show``, the
+reference page and the table of the contract tests, and reading it needs no torch. Its *implementation* is built from
+what the run supplies (graph, generator, ...: see the base class of each kind) and from ``settings``::
 
     class WalkSettings(EncoderSettings):
-        # a docstring: what it is
+        # a docstring: one line that describes the component
         steps: Annotated[int, Field(ge=1, description="length of a walk")] = 2
 
     @encoders.register("walk", WalkSettings)
@@ -48,7 +48,7 @@ PLUGIN_GROUP = "rectoolkit.plugins"
 
 
 class ComponentSettings(Settings):
-    """Base class of the settings of components, with what a component knows before it is built."""
+    """Base class of the settings of components, with facts that are known before a component is built."""
 
     def misfits(self, recipe: Sections) -> list[Fault]:
         """The faults of a filled recipe whose other parts this component does not work with.
@@ -161,7 +161,7 @@ class Registry(Generic[C]):
         return self._classes[name].__module__
 
     def about(self, name: str) -> str:
-        """What ``name`` is: the first line of the docstring of its settings, or of the class if it has none."""
+        """A description of ``name``: the first line of the docstring of its settings, or else of its class."""
         schema = self.schema(name)
         described = self[name] if schema is ComponentSettings else schema
         return (described.__doc__ or "").strip().partition("\n")[0]
@@ -174,7 +174,7 @@ class Registry(Generic[C]):
         return self._classes[name]
 
     def needs(self, name: str) -> list[str]:
-        """The names of what the run must supply to build ``name``."""
+        """The names of the arguments that a run must supply to build ``name``."""
         return [need for need in inspect.signature(self[name]).parameters if need != "settings"]
 
     def build(self, name: str, written: Mapping[str, Any], supply: Mapping[str, Any]) -> C:

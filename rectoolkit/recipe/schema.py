@@ -1,4 +1,4 @@
-"""Settings classes: the keys of one section, with the faults of what is written there in plain words."""
+"""Settings classes: the keys of one section, and plain messages for values that do not fit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BOUNDS = ("ge", "gt", "le", "lt", "min_length", "pattern")
 
 
 class Settings(BaseModel):
-    """Settings that a recipe may write: unknown keys are faults, and values are not converted (1 is a float)."""
+    """Base class of settings. Unknown keys are faults, and values are not converted (1 is a float)."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, allow_inf_nan=False, frozen=True, validate_default=True, defer_build=True
@@ -33,7 +33,7 @@ S = TypeVar("S", bound=Settings)
 
 
 def validate(schema: type[S], written: Mapping[str, Any], where: str) -> tuple[S | None, list[Fault]]:
-    """The settings object of what is written, or None and the faults at ``where.key``."""
+    """The settings object for the written values, or None and the faults at ``where.key``."""
     try:
         return schema(**written), []
     except ValidationError as error:
@@ -52,7 +52,7 @@ def allowed(info: FieldInfo) -> str:
 
 
 def _fault(schema: type[Settings], where: str, detail: dict[str, Any]) -> Fault:
-    """What is wrong at a key and what would be right, in words that need no knowledge of the checker."""
+    """The fault of one key, in words that do not refer to pydantic: what is wrong and what is allowed."""
     key = str(detail["loc"][0]) if detail["loc"] else ""
     at, given = f"{where}.{key}" if key else where, f", got {repr(detail['input'])[:SHOWN]}"
     if detail["type"] == "extra_forbidden":

@@ -35,20 +35,20 @@ class SectionSettings(Settings):
     """Base of the sections that are not components."""
 
     def faults(self) -> list[Fault]:
-        """What is wrong although every value has the right type and is within its bounds."""
+        """Faults that remain although every value has the right type and is within its bounds."""
         return []
 
     def notes(self) -> list[str]:
-        """Which settings have no effect."""
+        """Notes on settings that have no effect."""
         return []
 
 
 class DatasetSettings(SectionSettings):
     """The interactions: a data set by name, or files of your own."""
 
-    name: Annotated[str, Field(description="name of a data set (see rectool data list); empty with path")] = ""
+    name: Annotated[str, Field(description="name of a data set (see rectool data list); empty if path is set")] = ""
     path: Annotated[
-        str, Field(description="folder with your own train and test files, one file, or an import; empty with name")
+        str, Field(description="folder with your train and test files, one file, or an import; empty if name is set")
     ] = ""
     format: Annotated[str, Field(description="format of the files at path: adjacency, pairs or ratings")] = "adjacency"
     test_share: Annotated[
@@ -105,7 +105,7 @@ class TrainSettings(SectionSettings):
 
 
 class EvaluateSettings(SectionSettings):
-    """What is measured on the test part after training."""
+    """The metrics to measure on the test part after training."""
 
     metrics: Annotated[
         list[Annotated[str, Field(description="name@k")]],

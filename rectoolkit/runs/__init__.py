@@ -1,1 +1,1 @@
-"""Runs: the folder that a recipe becomes, how it is made, found again, opened and exported."""
+"""Run folders: made from recipes, found again, opened and exported."""

@@ -2,7 +2,7 @@
 
     Estimator("hqgnn", {"quantizer.bits": 2}).fit(frame).recommend("ada", k=10)
 
-``fit`` makes a run folder, in a temporary folder unless one is named, and everything else asks that run. Users and
+``fit`` makes a run folder, in a temporary folder unless one is named, and the other methods use that run. Users and
 items are named by their ids in the data.
 """
 
@@ -41,7 +41,7 @@ class Frame(Protocol):
 
 
 class Estimator(BaseEstimator):  # type: ignore[misc]
-    """A recommender that is fitted, asked, saved and opened.
+    """A recommender with ``fit``, ``recommend``, ``save`` and ``open``.
 
     It follows scikit-learn's conventions for estimators: the constructor checks nothing and keeps its arguments as
     they are, ``get_params``, ``set_params`` and ``sklearn.base.clone`` work, and attributes that ``fit`` sets end in
@@ -90,7 +90,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         item: str = "item",
         test: Interactions | Frame | None = None,
     ) -> Self:
-        """Train on all of ``data``. ``train.validation`` of it picks the best epoch.
+        """Train on ``data``. Its share ``train.validation`` is held out to select the best epoch.
 
         Parameters
         ----------
@@ -123,7 +123,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             parts, user_ids, item_ids = read_frames(_pandas(data, user, item), Imported(user=user, item=item), more)
             data, test = parts["train"], parts.get("test", test)
         if test is not None and not isinstance(test, Interactions):
-            raise DataError("the data is Interactions, so test must be too: ids of a frame are not its rows")
+            raise DataError("the data is Interactions, so test must be too: ids of a frame are not row numbers")
         if not data.num_interactions:
             raise DataError("the data holds no interactions, so there is nothing to fit")
         held = test or Interactions.from_pairs([], [], data.num_users, data.num_items)
@@ -219,7 +219,7 @@ def _pandas(frame: Frame, user: str, item: str) -> Any:
     try:
         columns = {name: pandas.Series(column).reset_index(drop=True) for name, column in given.items()}
     except (TypeError, ValueError) as error:
-        raise DataError(f"user and item ids must be a column of integers or strings each: {error}") from None
+        raise DataError(f"user and item ids must each be a column of integers or strings: {error}") from None
     if len(columns[user]) != len(columns[item]):
         raise DataError(
             f"{len(columns[user])} user ids against {len(columns[item])} item ids; a pair needs one of each"

@@ -66,7 +66,7 @@ class RunOptions:
     threads
         The number of threads of torch and of the search; all cores by default.
     callbacks
-        Hear of the progress of training (``rectoolkit.training.callbacks``).
+        Receive the progress of training (``rectoolkit.training.callbacks``).
     wait
         Whether to wait for another process that works on the same run. By default that is an error.
 
@@ -133,7 +133,7 @@ def execute(recipe: Recipe, options: RunOptions | None = None, dataset: Dataset 
     options
         Where and how to run; the folder ``runs`` and the CPU by default.
     dataset
-        Data to use in place of what the recipe names. Only such data may lack a test part; then no accuracy is
+        Data to use in place of the recipe's data set. Only such data may lack a test part; then no accuracy is
         measured.
 
     Returns
@@ -196,7 +196,7 @@ def with_teacher(recipe: Recipe, dataset: Dataset, options: RunOptions) -> Recip
 
 
 def check_run(recipe: Recipe, dataset: Dataset, runs: Path) -> None:
-    """Raise UserError for what would stop the run of a recipe before its training. Trains nothing."""
+    """Raise UserError if something would stop the run of a recipe before its training. Trains nothing."""
     built, teacher = resolve_teacher(recipe, dataset, runs)
     folder = runs / recipe.folder_name
     if is_begun(folder, Identity.of(built, dataset), dataset) and (folder / METRICS).exists():
@@ -206,7 +206,7 @@ def check_run(recipe: Recipe, dataset: Dataset, runs: Path) -> None:
 
 
 class _TeacherProgress(Callback):
-    """Tells of the training of a teacher as stages, ten at most: its epochs are not those of the run."""
+    """Reports the training of a teacher as at most ten stages, since its epochs are not those of the run."""
 
     def __init__(self, written: str, teacher: Recipe, callback: Callback) -> None:
         self.epochs, self.callback = teacher["train"]["epochs"], callback
@@ -310,7 +310,7 @@ def _torch_threads(count: int | None) -> Iterator[None]:
 
 
 def save(folder: Path, split: Split, model: Recommender, threads: int | None) -> None:
-    """Write what training leaves: codes and float rows, the seen interactions, the fold-in of new users, weights."""
+    """Write the results of training: codes and float rows, the seen interactions, the fold-in of new users, weights."""
     import torch
 
     with _torch_threads(threads):

@@ -1,6 +1,6 @@
 """Export of codes for other tools: our own file, numpy, parquet, or a faiss index.
 
-``codes``    ``users.codes``, ``items.codes``: docs/reference/file-format.md, what ``Index.open`` reads.
+``codes``    ``users.codes``, ``items.codes``: docs/reference/file-format.md, read by ``Index.open``.
 ``npy``      ``{users,items}.codes.npy`` uint8 (N, D), ``.scale.npy`` and ``.offset.npy`` float32 (N or 1, S).
 ``parquet``  ``users.parquet``, ``items.parquet``: columns id, codes (D bytes), scale and offset (lists of S floats).
 ``faiss``    ``items.faiss`` and ``users.faiss.npy``, the rows to search it with. The index is the smallest one that

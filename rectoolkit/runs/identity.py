@@ -1,4 +1,4 @@
-"""The identity of a run: what it was made from, and whether a folder holds that run, complete.
+"""The identity of a run: digests of everything it was made from, and whether a folder holds that run.
 
 A run is made from its recipe, its interactions, the source of its plugins, and the files that its components read
 besides the data (a teacher's embeddings). ``environment.json`` keeps a digest of each. Where the last items of each

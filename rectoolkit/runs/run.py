@@ -198,7 +198,7 @@ class Run:
             or its quantizer mixes the dims of a row, so that ``float_query`` has no meaning.
         """
         if (users is None) == (items is None):
-            raise UserError("recommend for users by their ids, or for a new user by items: one of the two")
+            raise UserError("give either the ids of users, or the items of a new user")
         if items is None:
             rows = self._rows("user", users)
             return self.named(self.rank(rows, k, include_seen=include_seen, float_query=float_query, rescore=rescore))

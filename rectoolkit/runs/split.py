@@ -1,4 +1,4 @@
-"""How a run uses its data: what it trains on, validates on, and leaves out of its rankings."""
+"""Split: the interactions that a run trains on, validates on, and leaves out of its rankings."""
 
 from __future__ import annotations
 

@@ -5,10 +5,11 @@ A new user's row is a linear map of the user's items, learned from the trained u
     x_u = sum over u's items of d_i^-p y_i / sqrt(n_u)        t_u = x_u W
 
 y_i is the row of item i as it is served (its decoded codes), d_i the number of users of item i, and n_u the number of
-items of user u. W (F, width) is the ridge regression of the trained users' t_u on their x_u. t_u is what a user's code
-stands for, for example a rotated row if the quantizer rotates, so W includes such a transform. t_u is coded on the
-users' own grid by taking the nearest value. The encoder chooses p: 1/2 if it propagates with D^-1/2 (LightGCN, NGCF),
-else 0. An encoder that computes a user's row from items alone (GraphSAGE) gives its ``steps``, and x_u is that row.
+items of user u. W (F, width) is the ridge regression of the trained users' t_u on their x_u. t_u is the row that a
+user's code stands for, for example a rotated row if the quantizer rotates, so W includes such a transform. t_u is coded
+on the users' own grid by taking the nearest value. The encoder chooses p: 1/2 if it propagates with D^-1/2 (LightGCN,
+NGCF), else 0. An encoder that computes a user's row from items alone (GraphSAGE) gives its ``steps``, and x_u is that
+row.
 
 LightGCN's own formula with zeros for the new user's row does worse, because that row carries most of what tells users
 apart (docs/notes/log.md has the figures). One W serves every encoder and quantizer, plugins too, for F x width numbers.
@@ -89,7 +90,7 @@ class RowGrid:
 
 @dataclass(frozen=True)
 class FoldIn:
-    """What a run keeps for new users: the encoder's ``aggregation``, the map W (F, width), the ``grid`` of row scales.
+    """The map that embeds new users: the encoder's ``aggregation``, the map W (F, width), the ``grid`` of row scales.
 
     If rows have no scales of their own, ``grid`` has a ``reach`` of length 0, and the users' scale and offset are used.
     """

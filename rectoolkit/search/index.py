@@ -1,8 +1,8 @@
 """The interface of every search: ``SearchIndex`` and the ``Hits`` it returns.
 
 Three classes implement it: ``Index`` over packed codes, ``FloatIndex`` over float32 rows, and ``InvertedLists``, which
-is approximate. What they are asked (k, threads, float queries, and the masks seen, allow and deny) is checked
-here, once for all of them.
+is approximate. Their arguments (k, threads, float queries, and the masks seen, allow and deny) are checked here, once
+for all.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def checked_masks(
     allow: npt.ArrayLike | PerQuery | None = None,
     deny: npt.ArrayLike | PerQuery | None = None,
 ) -> Masks:
-    """Check what ``SearchIndex.search`` is given as masks. Raises UserError."""
+    """Check the masks given to ``SearchIndex.search``. Raises UserError."""
     excluded = None if seen is None else _lists(seen, num_queries, num_items, "seen")
     allowed, banned = None, None
     if _is_per_query(allow):
@@ -213,7 +213,7 @@ def check_asked(k: object, threads: object) -> None:
     """Raise UserError unless ``k`` and, where given, ``threads`` are counts that a search can use."""
     check_count("k", k)
     if isinstance(k, (int, np.integer)) and k >= MOST_ITEMS:
-        raise UserError(f"k must be less than 2^32, which no index holds, got {k}")
+        raise UserError(f"k must be less than 2^32, because no index holds more items, got {k}")
     if threads is not None:
         check_count("threads", threads)
 
@@ -228,7 +228,7 @@ def checked_rows(queries: Floats, dim: int) -> Floats:
         )
     check_finite(rows, "queries")
     if rows.size and float(np.abs(rows).max()) > float(np.finfo(np.float32).max):
-        raise UserError(f"queries: a value of {np.abs(rows).max():.3g} is beyond float32, in which scores are; rescale")
+        raise UserError(f"queries: a value of {np.abs(rows).max():.3g} is beyond float32, which holds scores; rescale")
     return rows
 
 

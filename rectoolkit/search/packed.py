@@ -221,7 +221,7 @@ def answered(
     given: dict[str, Any],
     threads: int | None,
 ) -> Hits:
-    """Check what is asked of ``items`` (see ``SearchIndex.search``) and let ``answer`` find the keys of each block."""
+    """Check the arguments of ``SearchIndex.search`` and let ``answer`` find the keys of each block."""
     check_asked(k, threads)
     asked, num = _checked(queries, items)
     kept = min(int(k), max(1, items.num_rows))

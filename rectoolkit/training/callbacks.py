@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Callback:
-    """Hears how a run goes. Subclass it and override what you need: each method does nothing by default.
+    """Receives the progress of a run. Subclass it and override the methods you need; by default each does nothing.
 
     The methods are called in the process and thread that trains, so a slow one slows training down. An exception
     raised by one ends the run, which can be resumed from its last checkpoint.

@@ -58,7 +58,7 @@ def fit(
     validate
         Computes the validation metrics of the two tables of users and items. Without it the last epoch is kept.
     callback
-        Hears of every step and epoch.
+        Receives every step and epoch.
 
     Returns
     -------

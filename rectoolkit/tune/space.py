@@ -106,7 +106,7 @@ class Search:
     prune: bool = True
 
     def facts(self) -> dict[str, Any]:
-        """What identifies this search: not ``trials`` and ``timeout``, which may be raised to continue it."""
+        """The facts that identify this search, without ``trials`` and ``timeout``, which may be raised later."""
         space = {key: values.as_toml() for key, values in self.space.items()}
         return {"seed": self.seed, "prune": self.prune, **space}
 
@@ -132,7 +132,7 @@ def read_search(path: Path, recipe: Recipe) -> Search:
     if not faults:
         faults += _misfits(known, recipe)
     if not recipe["train"]["validation"]:
-        faults.append(Fault("train.validation", "is 0 in the recipe, so there is nothing to pick by; write 0.1"))
+        faults.append(Fault("train.validation", "is 0 in the recipe, so there is nothing to select by; write 0.1"))
     if faults:
         raise RecipeError(faults, str(path))
     return Search(known, **head)

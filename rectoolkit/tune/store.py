@@ -35,7 +35,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Store:
-    """A study's file in ``folder``. ``identity`` (recipe, search, data) says what it is a study of."""
+    """A study's file in ``folder``. ``identity`` (recipe, search, data) says which study it is."""
 
     folder: Path
     identity: dict[str, dict[str, Any]]
@@ -53,7 +53,7 @@ class Store:
                 for trial in content["trials"]
             ]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FormatError(f"{path}: not a whole study ({error!r}); delete it to start over") from None
+            raise FormatError(f"{path}: not a complete study ({error!r}); delete it to start over") from None
         if layout != LAYOUT:
             raise FormatError(f"{path}: a study of layout {layout}; this release reads {LAYOUT}")
         differing = _differences(identity, self.identity)

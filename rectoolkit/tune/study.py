@@ -36,7 +36,7 @@ AT_RANDOM, UNCUT = 10, 5  # trials drawn at random, and trials that end before a
 
 
 class Watcher(Protocol):
-    """Is told how a study goes."""
+    """Receives the progress of a study."""
 
     def began(self, number: int, values: dict[str, Any]) -> None: ...
 
@@ -107,7 +107,7 @@ def load_optuna() -> Any:
 def identity_of(
     recipe: Recipe, search: Search, dataset: Dataset, probes: Sequence[Recipe]
 ) -> dict[str, dict[str, Any]]:
-    """What identifies a study, so that a folder with another one is refused.
+    """The facts that identify a study. A folder with another study is refused.
 
     ``probes`` are recipes that name every file a trial may read.
     """

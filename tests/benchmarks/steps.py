@@ -64,7 +64,7 @@ class Breakdown:
 
 @dataclass
 class TrainingReport:
-    """All rows, our steps taken apart, what was left out, and the circumstances."""
+    """All rows, our steps taken apart, parts left out, and the machine."""
 
     dataset: str
     interactions: int

@@ -66,7 +66,7 @@ def test_a_folder_that_is_read_only_is_told_before_anything_runs(
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
     result = rectool("compare", place / "coded.toml", "--out", tmp_path, "--runs", tmp_path / "runs")
     assert result.exit_code == 2
-    assert f"{tmp_path}: may not be written to" in result.output
+    assert f"{tmp_path}: cannot be written to" in result.output
     assert not (tmp_path / "runs").exists()
 
 

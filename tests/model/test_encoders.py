@@ -230,9 +230,9 @@ def test_graphsage_on_features(tiny: Interactions, graph: BipartiteGraph, tmp_pa
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((24, 3)), r"wanted numbers \(25, F\)"),
+        (np.zeros((24, 3)), r"must be numbers \(25, F\)"),
         (np.full((25, 3), np.nan), "NaN"),
-        (np.full((25, 3), "x"), "wanted numbers"),
+        (np.full((25, 3), "x"), "must be numbers"),
     ],
 )
 def test_features_that_do_not_fit_are_refused(

@@ -229,7 +229,7 @@ def test_a_plugin_edited_and_the_order_of_lines_belong_to_the_study(
 
 def test_a_recipe_without_validation_has_nothing_to_search_by(place: Path, small_data: Path, tmp_path: Path) -> None:
     result = rectool(*command(place, small_data, tmp_path / "study", "train.validation=0"))
-    assert (result.exit_code, "nothing to pick by" in result.output) == (2, True), result.output
+    assert (result.exit_code, "nothing to select by" in result.output) == (2, True), result.output
 
 
 def test_a_trial_that_diverges_leaves_the_others_going(place: Path, small_data: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rows checked: which column is which, and that ids, ratings and times are what they should be.
+"""Row checks: choose the columns, and check ids, ratings and times.
 
 Columns are found by the names that logs usually give them, unless the user names them. Rows are checked about two
 million at a time, and ids once for each distinct id. A row without a user, an item, or a rating or time that is needed
@@ -77,7 +77,7 @@ def choose(source: str, there: Sequence[str], given: Columns, needed: Sequence[s
     names = list(chosen.values())
     twice = [name for name in names if names.count(name) > 1 or there.count(name) > 1]
     if twice:
-        raise DataError(f"{source}: column '{twice[0]}' is used for two roles, or its name stands twice in the header")
+        raise DataError(f"{source}: column '{twice[0]}' is used for two roles, or its name is twice in the header")
     return Columns(**chosen)
 
 
@@ -177,7 +177,7 @@ class Cleaner:
         if before != wanted:
             raise DataError(
                 f"{at.source.name}: its column '{at.name(role)}' holds {kind}, an earlier source's {before}; "
-                "all sources must write ids alike, as integers or as text"
+                "ids must be of one kind in all sources, integers or text"
             )
         encoded = values.dictionary_encode()
         ids = pyarrow.DictionaryArray.from_arrays(encoded.indices, encoded.dictionary.cast(wanted))

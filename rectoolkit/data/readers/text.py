@@ -102,7 +102,7 @@ class TextFile:
         )
 
     def _decode(self, decoder: codecs.IncrementalDecoder, raw: bytes, lines: int, held: bytes = b"") -> bytes:
-        """``raw`` as UTF-8. A message for what is not text needs the number of lines and the carriage return before."""
+        """``raw`` as UTF-8. ``lines`` and the carriage return ``held`` before it give the line for messages."""
         state = decoder.getstate()
         try:
             return decoder.decode(raw, final=not raw).encode()

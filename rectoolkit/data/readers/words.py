@@ -41,7 +41,7 @@ LOOK = 200  # lines that tell a file's format
 
 
 class Shape(NamedTuple):
-    """How the lines of a format look: its columns, and the characters that separate words beside white space."""
+    """The lines of a format: its columns, and the characters that separate words beside white space."""
 
     line: str
     columns: tuple[str, ...]
@@ -309,7 +309,7 @@ def _refuse_repeated(pairs: PairFile, key: int) -> NoReturn:
     where = "the same line" if first == second else f"line {first}"
     pairs.file.text.refuse(
         second,
-        f"item {item} of user {user} stands a second time (first on {where}); an adjacency list has each pair once, "
+        f"item {item} of user {user} is repeated (first on {where}); an adjacency list has each pair once, "
         f"and this file repeats {pairs.repeated}; remove the repetitions",
     )
 

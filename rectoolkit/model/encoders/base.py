@@ -26,7 +26,7 @@ class Encoder(nn.Module):
     generator
         Seeded source of the initial values.
     settings
-        What the recipe says; an instance of the class that the encoder is registered with.
+        The recipe's settings: an instance of the class that the encoder is registered with.
 
     Attributes
     ----------

@@ -199,7 +199,7 @@ def read_features(path: str, num_items: int) -> Tensor:
         raise DataError(f"encoder.features: cannot read '{path}': {error}") from error
     if features.ndim != 2 or len(features) != num_items or features.dtype.kind not in "fiu":
         raise DataError(
-            f"encoder.features: '{path}' holds {features.dtype} {features.shape}; wanted numbers ({num_items}, F)"
+            f"encoder.features: '{path}' holds {features.dtype} {features.shape}; must be numbers ({num_items}, F)"
         )
     if not np.isfinite(features).all():
         raise DataError(f"encoder.features: '{path}' holds NaN or infinity")

@@ -1,1 +1,1 @@
-"""Losses: what training minimises. One loss per file, named as in a recipe."""
+"""Losses: the functions that training minimises. One loss per file, named as in a recipe."""

@@ -111,7 +111,7 @@ class Loss(nn.Module):
     Parameters
     ----------
     settings
-        What the recipe says; an instance of the class that the loss is registered with.
+        The recipe's settings: an instance of the class that the loss is registered with.
     """
 
     def __init__(self, settings: LossSettings) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rectoolkit.data import Dataset
 
 L2 = Annotated[float, Field(ge=0, description="weight of the squared layer-0 embeddings of the batch")]
-Temperature = Annotated[float, Field(gt=0, description="scores are divided by it")]
+Temperature = Annotated[float, Field(gt=0, description="divisor of the scores")]
 Decay = Annotated[float, Field(ge=0, description="how fast weights fall along the teacher's list")]
 FILES = tuple(map(rows_file, SIDES))  # a teacher's embeddings
 
@@ -182,7 +182,7 @@ class SoftmaxDistillSettings(TaughtSettings, SoftmaxSettings):
     soft: Annotated[
         float, Field(ge=0, le=1, description="share of a row's target that is the teacher's distribution")
     ] = 0.0
-    teacher_temperature: Annotated[float, Field(gt=0, description="the teacher's scores are divided by it")] = 1.0
+    teacher_temperature: Annotated[float, Field(gt=0, description="divisor of the teacher's scores")] = 1.0
     l2: L2 = 0.0
 
     def misfits(self, recipe: Sections) -> list[Fault]:

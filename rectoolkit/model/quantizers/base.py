@@ -39,7 +39,7 @@ def two_bytes(scale: Tensor) -> Tensor:
 
 
 def in_scales(offset: Tensor, scale: Tensor) -> Tensor:
-    """``offset`` in units of ``scale``, with 16 significant bits: times any ``two_bytes`` it is exact in float32."""
+    """``offset`` in units of ``scale``, in 16 significant bits: its product with a ``two_bytes`` scale is exact."""
     multiple = offset / scale
     bits = multiple.detach().float().view(torch.int32)
     return straight_through(multiple, (bits + 0x80).bitwise_and(-0x100).view(torch.float32).to(multiple))
@@ -72,7 +72,7 @@ class Quantizer(nn.Module):
     segments
         Widths of the blocks that a code row consists of; each block has its own scale.
     settings
-        What the recipe says; an instance of the class that the quantizer is registered with.
+        The recipe's settings: an instance of the class that the quantizer is registered with.
 
     Attributes
     ----------

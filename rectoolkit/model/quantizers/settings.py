@@ -34,7 +34,7 @@ Scale = Annotated[
 
 
 class QuantizerSettings(ComponentSettings):
-    """Settings that every quantizer has: none, but facts that others need to know."""
+    """Base class of quantizers' settings, with facts that other parts need to know."""
 
     trained: ClassVar[bool] = True  # False: training runs in float32, and the codes are made afterwards
 
@@ -47,7 +47,7 @@ class QuantizerSettings(ComponentSettings):
 
 
 def needs_layers(name: str, recipe: Sections) -> list[Fault]:
-    """The faults of a recipe whose encoder gives quantizer ``name`` no concatenated layers to scale one by one."""
+    """The faults of a recipe whose encoder does not concatenate layers, which quantizer ``name`` scales one by one."""
     encoder = recipe["encoder"]
     if encoder.get("combine", "concat") != "concat":
         message = f"{name} scales each layer by itself, but this encoder merges its layers; write combine = 'concat'"
@@ -90,7 +90,7 @@ class UniformSettings(GridSettings):
     momentum: Momentum = 0.99
     clip: Annotated[
         Literal["nothing", "inward"],
-        Field(description="gradient of values outside the bounds: none, or only what pulls them back inside"),
+        Field(description="gradient of values outside the bounds: none, or only one that moves them back inside"),
     ] = "nothing"
     hash_layer: Annotated[bool, Field(description="put HashGNN's dense layer with tanh before the grid")] = False
     guidance: Annotated[
@@ -98,7 +98,7 @@ class UniformSettings(GridSettings):
         Field(
             ge=0,
             le=1,
-            description="share of training during which some rows enter the loss uncoded, ever fewer of them",
+            description="share of training during which some rows, fewer over time, enter the loss uncoded",
         ),
     ] = 0.0
 
@@ -115,7 +115,7 @@ class GSTESettings(UniformSettings):
 
     curvature: Annotated[
         Literal["exact", "hutchinson", "none"],
-        Field(description="how delta gets Tr(H): in closed form, by random probes, or not at all (delta is fixed)"),
+        Field(description="how to compute Tr(H): in closed form, by random probes, or not at all (delta is fixed)"),
     ] = "exact"
     delta: Annotated[float, Field(ge=0, description="delta before its first update")] = 0.0
     every: Annotated[int, Field(ge=1, description="steps between two updates of delta")] = 1

@@ -136,7 +136,7 @@ class Sampler:
     generator
         Source of all draws. Its state is saved, so that a resumed run continues its stream.
     settings
-        What the recipe says; an instance of the class that the sampler is registered with.
+        The recipe's settings: an instance of the class that the sampler is registered with.
     """
 
     def __init__(self, train: Interactions, generator: np.random.Generator, settings: SamplerSettings) -> None:

@@ -64,7 +64,7 @@ def test_blocks_of_any_size_give_the_same(tmp_path, monkeypatch, block):
     monkeypatch.setattr(words, "BLOCK", block)
     assert read(tmp_path, "0 1 22 333\r\n\r\n10 4\n3\n2 55 1") == [(0, 1), (0, 22), (0, 333), (2, 1), (2, 55), (10, 4)]
     assert refusal(tmp_path, "0 1\n1 2\n2 3 x4 5\n").startswith(", line 3: 'x4' is not an integer id")
-    assert refusal(tmp_path, "0 1\n\n2 3\n0 1\n").startswith(", line 4: item 1 of user 0 stands a second time")
+    assert refusal(tmp_path, "0 1\n\n2 3\n0 1\n").startswith(", line 4: item 1 of user 0 is repeated")
 
 
 def test_a_user_may_stand_on_two_lines_and_without_items(tmp_path):
@@ -93,8 +93,8 @@ def test_the_largest_id_is_read(tmp_path):
         ("0 1\n2147483647 5\n", ", line 2: id '2147483647' is too large"),
         ("0 99999999999999999999999999\n", ", line 1: id '99999999999999999999999999' is too large"),
         ("0 " + "9" * 9999, f", line 1: id '{'9' * 40}...' is too large"),
-        ("0 1 2\n3 4\n0 2\n", ", line 3: item 2 of user 0 stands a second time (first on line 1); an adjacency list"),
-        ("0 1\n3 4 5 4\n", ", line 2: item 4 of user 3 stands a second time (first on the same line)"),
+        ("0 1 2\n3 4\n0 2\n", ", line 3: item 2 of user 0 is repeated (first on line 1); an adjacency list"),
+        ("0 1\n3 4 5 4\n", ", line 2: item 4 of user 3 is repeated (first on the same line)"),
         ("0 1\n1 ٣\n", ", line 2: '٣' is not an integer id"),
         ("# a comment\n0 1\n", ", line 1: '#' is not an integer id"),
     ],
