@@ -126,10 +126,14 @@ def is_taken(path: str | Path) -> bool:
     import fcntl
 
     try:
-        with open(path, "rb") as lock:
+        lock = open(path, "rb")  # noqa: SIM115, closed below
+    except OSError:  # not there, or not ours to read
+        return False
+    with lock:
+        try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno in BUSY
+        except OSError as error:
+            return error.errno in BUSY
     return False
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rectoolkit.runs.layout import METRICS
+from rectoolkit.runs.run import is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +58,7 @@ def missing(plan: Plan, runs: Path) -> list[Job]:
     """The runs of ``plan`` that are not finished in the folder ``runs``: every row's first seed, then every second."""
     rounds = max(len(row.recipes) for row in plan.rows)
     jobs = [Job(row.label, row.recipes[turn]) for turn in range(rounds) for row in plan.rows if turn < len(row.recipes)]
-    return [job for job in jobs if not (runs / job.recipe.folder_name / METRICS).exists()]
+    return [job for job in jobs if not is_whole(runs / job.recipe.folder_name)]
 
 
 def run_jobs(jobs: Sequence[Job], options: RunOptions, at_once: int, observer: Observer) -> dict[Job, str]:

@@ -23,8 +23,8 @@ from rectoolkit import __version__
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.files import file_digest, write_text
 from rectoolkit.recipe.registry import REGISTRIES
-from rectoolkit.runs.layout import ENVIRONMENT, FOLD_IN, LAYOUT, RECIPE, check_layout, read_json
-from rectoolkit.runs.run import Run
+from rectoolkit.runs.layout import ENVIRONMENT, LAYOUT, RECIPE, check_layout, read_json
+from rectoolkit.runs.run import is_whole
 from rectoolkit.runs.split import held_out
 
 if TYPE_CHECKING:
@@ -69,16 +69,7 @@ def files_read(recipe: Recipe) -> dict[str, Path]:
 
 def is_finished(folder: Path, identity: Identity, dataset: Dataset) -> bool:
     """Whether the folder holds this run, finished and complete. Raises UserError if it was begun on something else."""
-    if not is_begun(folder, identity, dataset):
-        return False
-    try:
-        run = Run.open(folder)
-        _ = run.users, run.items, run.seen, run.metrics, run.per_user(), run.float_rows(), run.user_ids, run.item_ids
-        if (folder / FOLD_IN).exists():
-            _ = run.fold_in
-    except FormatError:
-        return False
-    return True
+    return is_begun(folder, identity, dataset) and is_whole(folder)
 
 
 def is_begun(folder: Path, identity: Identity, dataset: Dataset) -> bool:

@@ -55,7 +55,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FormatError(f"{path}: no such file; {path.parent} is not a run folder of this toolkit") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise FormatError(f"{path}: not whole JSON ({error}); run the recipe again") from None
     if not isinstance(content, dict):
         raise FormatError(f"{path}: not a JSON object; run the recipe again")
@@ -86,7 +86,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     path = folder / LOG
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise FormatError(f"{path}: not whole lines of JSON ({error}); run the recipe again elsewhere") from None
     if not all(isinstance(row, dict) and {"epoch", "loss"} <= set(row) for row in rows):
         raise FormatError(f"{path}: a line without epoch and loss; run the recipe again elsewhere")

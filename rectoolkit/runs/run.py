@@ -105,7 +105,10 @@ class Run:
     @cached_property
     def environment(self) -> dict[str, Any]:
         """``environment.json``: digests of what the run was made from, versions, and the machine."""
-        return read_json(self.path / ENVIRONMENT)
+        environment = read_json(self.path / ENVIRONMENT)
+        if not isinstance(environment.get("data", {}), dict) or not isinstance(environment.get("bits", 32), int):
+            raise FormatError(f"{self.path / ENVIRONMENT}: its data or bits are damaged; run the recipe again")
+        return environment
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -114,7 +117,17 @@ class Run:
         missing = {"accuracy", "float32", "queries_per_second", "train_seconds", "bits"} - set(metrics)
         if missing:
             raise FormatError(f"{self.path / METRICS}: holds no {', '.join(sorted(missing))}; run the recipe again")
+        accuracy = metrics["accuracy"]
+        if not isinstance(accuracy, dict) or not all(isinstance(value, int | float) for value in accuracy.values()):
+            raise FormatError(f"{self.path / METRICS}: its accuracy is not a number per metric; run the recipe again")
         return metrics
+
+    def check(self) -> None:
+        """Raise FormatError unless all files of the run are there and whole."""
+        _ = self.users, self.items, self.seen, self.metrics, self.per_user(), self.float_rows()
+        _ = self.user_ids, self.item_ids
+        if (self.path / FOLD_IN).exists():
+            _ = self.fold_in
 
     @cached_property
     def users(self) -> Table:
@@ -452,6 +465,15 @@ class Run:
             if isinstance(written, dict) and name in written and name not in self._checked:
                 check_whole(self.path / name, written[name])
                 self._checked.add(name)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder holds a finished run whose files are all there and whole."""
+    try:
+        Run.open(folder).check()
+    except FormatError:
+        return False
+    return True
 
 
 def _as_lists(items: Any) -> Sequence[Sequence[Id]]:

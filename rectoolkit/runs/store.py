@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
 from rectoolkit.errors import FormatError, UserError, nearest
 from rectoolkit.files import alone, is_taken
+from rectoolkit.recipe import Recipe
 from rectoolkit.recipe.files import read_toml
-from rectoolkit.runs.layout import FAILURE, LOCK, METRICS, RECIPE, check_layout, read_environment, read_log
+from rectoolkit.runs.layout import (
+    ENVIRONMENT,
+    FAILURE,
+    LAYOUT,
+    LOCK,
+    METRICS,
+    RECIPE,
+    check_layout,
+    read_environment,
+    read_json,
+    read_log,
+)
 from rectoolkit.runs.run import Run
 
 if TYPE_CHECKING:
@@ -24,7 +38,8 @@ class Entry:
     """A run folder as ``rectool runs`` lists it. ``metric`` is its first one, empty until the run is finished.
 
     ``state`` is one of ``STATES``: finished, running (a process holds its lock), failed (``detail`` is the message),
-    interrupted, damaged, or outdated (written by an earlier release).
+    interrupted, outdated (written by an earlier release), or damaged: files are missing or changed, or the folder was
+    copied or renamed.
     """
 
     folder: Path
@@ -39,6 +54,7 @@ class Entry:
 
 
 STATES = ("finished", "running", "interrupted", "failed", "damaged", "outdated")
+NAME = r"-[0-9a-f]{8}$"  # how the name of a run folder ends
 FILTERS = ("data", "encoder", "quantizer", "bits", "seed", "state")
 
 
@@ -50,8 +66,8 @@ def list_runs(runs: Path, pattern: str = "*", where: Sequence[str] = ()) -> list
     wanted = [_condition(text) for text in where]
     if not runs.is_dir():
         return []
-    folders = (path for path in sorted(runs.iterdir()) if path.is_dir() and fnmatch(path.name, pattern))
-    entries = [_entry(folder) for folder in folders if read_environment(folder).get("layout") is not None]
+    folders = (path for path in sorted(runs.iterdir()) if fnmatch(path.name, pattern))
+    entries = [_entry(folder) for folder in folders if _is_listed(folder)]
     return [entry for entry in entries if all(getattr(entry, key) == value for key, value in wanted)]
 
 
@@ -88,25 +104,37 @@ def is_locked(folder: Path) -> bool:
 
 
 def remove_run(folder: Path) -> None:
-    """Delete a run folder. Raises UserError if a process is working on it."""
+    """Delete a run folder, or a file or link in its place. Raises UserError if a process is working on it."""
+    if folder.is_symlink() or not folder.is_dir():
+        folder.unlink()
+        return
+    with suppress(OSError):
+        folder.chmod(folder.stat().st_mode | 0o700)
     with locked(folder):
         shutil.rmtree(folder)
 
 
+def _is_listed(path: Path) -> bool:
+    """Whether something in a folder of runs has the name or a file of a run, and is not just being written."""
+    named = re.search(NAME, path.name) or any(os.path.exists(path / name) for name in (ENVIRONMENT, METRICS))
+    return bool(named) and not path.name.startswith(".")
+
+
 def _entry(folder: Path) -> Entry:
-    environment = read_environment(folder)
-    try:
+    """The row of a folder. A damaged one is a row as well, whatever is in it."""
+    environment, recipe = read_environment(folder), {}
+    with suppress(UserError, OSError):
         recipe = read_toml(folder / RECIPE)[0]
-    except UserError:
-        recipe = {}
-    quantizer = recipe.get("quantizer", {})
-    metric, state, detail = _state(folder, recipe)
+    try:
+        metric, state, detail = _state(folder, recipe)
+    except Exception as error:  # anything may be in a folder that somebody else wrote into
+        metric, state, detail = "", "damaged", str(error) if isinstance(error, UserError) else repr(error)
     return Entry(
         folder,
-        data=str(environment.get("data", {}).get("name", "")),
-        encoder=str(recipe.get("encoder", {}).get("name", "")),
-        quantizer=str(quantizer.get("name", "")),
-        bits=str(quantizer.get("bits", 32)),
+        data=_text(environment, "data", "name"),
+        encoder=_text(recipe, "encoder", "name"),
+        quantizer=_text(recipe, "quantizer", "name"),
+        bits=_text(recipe, "quantizer", "bits") or "32",
         seed=str(recipe.get("seed", "")),
         metric=metric,
         state=state,
@@ -114,27 +142,46 @@ def _entry(folder: Path) -> Entry:
     )
 
 
+def _text(content: dict[str, Any], section: str, key: str) -> str:
+    """A value of a section; empty if there is none."""
+    values = content.get(section)
+    return str(values.get(key, "")) if isinstance(values, dict) else ""
+
+
 def _state(folder: Path, recipe: dict[str, Any]) -> tuple[str, str, str]:
-    """The first metric, the state, and a remark on the state."""
-    try:
-        check_layout(folder)
-    except FormatError as error:
-        return "", "outdated", str(error)
-    if (folder / METRICS).exists():
-        try:
-            run = Run.open(folder)
-            _ = run.users, run.items
-            metric, value = next(iter(run.metrics["accuracy"].items()), ("", 0.0))
-        except (FormatError, KeyError) as error:
-            return "", "damaged", str(error)
-        return f"{metric} {value:.4f}" if metric else "", "finished", ""
-    epochs = f"{_last_epoch(folder)} of {recipe.get('train', {}).get('epochs', '?')} epochs logged"
+    """The first metric, the state, and a remark on the state. Raises FormatError and others if it is damaged."""
+    if not folder.is_dir():
+        raise FormatError(f"{folder}: is not a folder")
+    epochs = f"{_last_epoch(folder)} of {_text(recipe, 'train', 'epochs') or '?'} epochs logged"
     if is_locked(folder):
         return "", "running", epochs
-    try:
-        return "", "failed", (folder / FAILURE).read_text(encoding="utf-8").strip()
-    except OSError:
+    layout = read_json(folder / ENVIRONMENT).get("layout")
+    if layout != LAYOUT and isinstance(layout, int):
+        try:
+            check_layout(folder)
+        except FormatError as error:
+            return "", "outdated", str(error)
+    run = Run(folder)
+    _check_origin(run)
+    if not (folder / METRICS).exists():
+        if (folder / FAILURE).exists():
+            return "", "failed", (folder / FAILURE).read_text(encoding="utf-8", errors="replace").strip()
         return "", "interrupted", epochs
+    run.check()
+    metric, value = next(iter(run.metrics["accuracy"].items()), ("", 0.0))
+    return f"{metric} {value:.4f}" if metric else "", "finished", ""
+
+
+def _check_origin(run: Run) -> None:
+    """Raise UserError unless the folder has the name and the recipe of the run that it holds."""
+    folder, digest = run.path, run.environment.get("digest")
+    check_layout(folder)
+    written, _ = read_toml(folder / RECIPE)
+    name = f"{written.get('name', '?')}-{digest!s:.8}"
+    if folder.name != name:
+        raise FormatError(f"{folder}: copied or renamed, its run is {name}; rename it back or remove it")
+    if not written.get("plugins") and Recipe.check(written).digest != digest:  # a list imports no plugin
+        raise FormatError(f"{folder / RECIPE}: not the recipe of this run; run the recipe again elsewhere")
 
 
 def _last_epoch(folder: Path) -> int:
