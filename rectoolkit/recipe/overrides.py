@@ -97,18 +97,19 @@ def apply(overrides: Sequence[Override], sections: dict[str, dict[str, Any]]) ->
 
 
 def _switch(section: str, current: dict[str, Any], name: Any) -> list[str]:
-    """Drop the settings of a replaced component: silently its defaults, with a note those that the new one lacks.
+    """Hand the settings of a section to another component. What it does not take is dropped, with a note.
 
-    So a filled recipe and one that states only what differs from the defaults change alike.
+    Settings that were left at their default are handed over too, so that a filled recipe and one that states only what
+    differs from the defaults change alike. Those are dropped without a note.
     """
     registry = REGISTRIES.get(section)
     if registry is None or not isinstance(name, str) or name not in registry:
         return []
     before = current.pop("name", None)
-    if isinstance(before, str) and before in registry:
-        for key in [key for key, value in current.items() if registry.is_default(before, key, value)]:
-            del current[key]
+    defaults = registry.defaults(before) if isinstance(before, str) and before in registry else {}
+    current |= {key: value for key, value in defaults.items() if key not in current}
     _, faults = registry.check(name, current, section)
     dropped = {key: current.pop(key) for key in sorted({fault.where.removeprefix(f"{section}.") for fault in faults})}
+    dropped = {key: value for key, value in dropped.items() if key not in defaults or defaults[key] != value}
     what = ", ".join(f"{key} = {value!r}" for key, value in dropped.items())
     return [f"dropped, not for {section} '{name}': {what}"] if dropped else []

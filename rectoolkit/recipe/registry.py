@@ -145,10 +145,10 @@ class Registry(Generic[C]):
         """``written`` with every default filled in, and its faults at ``where.key``."""
         return fill(self.schema(name), written, where)
 
-    def is_default(self, name: str, key: str, value: Any) -> bool:
-        """Whether ``value`` is the default of the setting ``key`` of ``name``."""
-        field = self.schema(name).model_fields.get(key)
-        return field is not None and bool(field.default == value)
+    def defaults(self, name: str) -> dict[str, Any]:
+        """The default of every setting of ``name`` that has one."""
+        fields = self.schema(name).model_fields
+        return {key: field.default for key, field in fields.items() if not field.is_required()}
 
     def settings(self, section: Mapping[str, Any]) -> Any:
         """The settings object of a recipe's section: the component's ``name`` and valid values for its settings."""

@@ -83,6 +83,9 @@ class RunOptions:
     wait: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.runs, str | Path):
+            raise UserError(f"runs must be the path of a folder, got {self.runs!r}")
+        object.__setattr__(self, "runs", Path(self.runs))
         if self.threads is not None:
             check_count("threads", self.threads)
             object.__setattr__(self, "threads", int(self.threads))
@@ -175,13 +178,16 @@ def prepare(recipe: Recipe, options: RunOptions, dataset: Dataset | None = None)
         options.callback.stage(f"loading data: {source}")
         dataset = load_data(recipe["dataset"])
     folder = options.runs / recipe.folder_name
-    built, _ = resolve_teacher(recipe, dataset, options.runs)
-    if is_finished(folder, Identity.of(built, dataset), dataset):  # needs neither its split nor its teacher any more
+    built, teacher = resolve_teacher(recipe, dataset, options.runs)
+    identity = Identity.of(recipe, dataset, built, teacher)
+    if is_finished(folder, identity, dataset):  # needs neither its split nor its teacher any more
         return Run.open(folder)
     split = split_of(recipe, dataset, tested)
-    built = with_teacher(recipe, dataset, options)
-    identity = Identity.of(built, dataset)
-    is_begun(folder, identity, dataset)
+    if teacher is not None:
+        train_teacher(recipe, teacher, dataset, options)
+        identity = Identity.of(recipe, dataset, built, teacher)
+        is_begun(folder, identity, dataset)  # refuses a folder begun with another teacher
+    check_outside(built, dataset)
     return Prepared(recipe, built, dataset, split, identity, folder)
 
 
@@ -189,17 +195,22 @@ def with_teacher(recipe: Recipe, dataset: Dataset, options: RunOptions) -> Recip
     """The recipe with the folder of its teacher's run, which is trained if missing; checks the files it reads."""
     built, teacher = resolve_teacher(recipe, dataset, options.runs)
     if teacher is not None:
-        telling = _TeacherProgress(recipe["loss"]["teacher"], teacher, options.callback)
-        execute(teacher, replace(options, callbacks=(telling,), wait=True), dataset)
+        train_teacher(recipe, teacher, dataset, options)
     check_outside(built, dataset)
     return built
+
+
+def train_teacher(recipe: Recipe, teacher: Recipe, dataset: Dataset, options: RunOptions) -> None:
+    """Make the run of the teacher of ``recipe``, unless it is finished. Waits for another process that makes it."""
+    telling = _TeacherProgress(recipe["loss"]["teacher"], teacher, options.callback)
+    execute(teacher, replace(options, callbacks=(telling,), wait=True), dataset)
 
 
 def check_run(recipe: Recipe, dataset: Dataset, runs: Path) -> None:
     """Raise UserError if something would stop the run of a recipe before its training. Trains nothing."""
     built, teacher = resolve_teacher(recipe, dataset, runs)
     folder = runs / recipe.folder_name
-    if is_begun(folder, Identity.of(built, dataset), dataset) and (folder / METRICS).exists():
+    if is_begun(folder, Identity.of(recipe, dataset, built, teacher), dataset) and (folder / METRICS).exists():
         return
     if teacher is None or (runs / teacher.folder_name / METRICS).exists():
         check_outside(built, dataset)

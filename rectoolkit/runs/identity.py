@@ -17,11 +17,12 @@ import time
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rectoolkit import __version__
 from rectoolkit.errors import FormatError, UserError
 from rectoolkit.files import file_digest, write_text
+from rectoolkit.recipe.files import read_toml
 from rectoolkit.recipe.registry import REGISTRIES
 from rectoolkit.runs.layout import ENVIRONMENT, LAYOUT, RECIPE, check_layout, read_json
 from rectoolkit.runs.run import is_whole
@@ -40,23 +41,32 @@ class Identity:
 
     ``plugins`` are by module. ``outside`` are the files that components read besides the data, by a name that does not
     depend on their place; the digest of a missing file is empty. ``order`` is that of the items in their lines where
-    validation depends on it, else empty.
+    validation depends on it, else empty. ``teacher`` is that of the teacher's recipe, empty without one. ``sections``
+    are all settings of the recipe, defaults included, which its digest leaves out.
     """
 
     recipe: str
     data: str
     plugins: Mapping[str, str]
     outside: Mapping[str, str]
-    order: str = ""
+    order: str
+    teacher: str
+    sections: Mapping[str, Mapping[str, Any]]
 
     @classmethod
-    def of(cls, recipe: Recipe, dataset: Dataset) -> Identity:
-        """The identity of the run that a recipe describes now."""
+    def of(
+        cls, recipe: Recipe, dataset: Dataset, built: Recipe | None = None, teacher: Recipe | None = None
+    ) -> Identity:
+        """The identity of the run that a recipe describes now.
+
+        ``built`` is the recipe with the folder of its teacher's run, ``teacher`` the teacher's recipe.
+        """
         sources = {module: getattr(sys.modules.get(module), "__file__", None) for module in recipe.plugins}
         plugins = {module: digest_of(Path(source)) if source else "" for module, source in sources.items()}
         held = held_out(recipe.seed, recipe["train"], dataset) or {}
-        files = {name: digest_of(path) for name, path in files_read(recipe).items()}
-        return cls(recipe.digest, dataset.digest, plugins, files, held.get("order", ""))
+        files = {name: digest_of(path) for name, path in files_read(built or recipe).items()}
+        taught_by = teacher.digest if teacher else ""
+        return cls(recipe.digest, dataset.digest, plugins, files, held.get("order", ""), taught_by, recipe.sections)
 
 
 def files_read(recipe: Recipe) -> dict[str, Path]:
@@ -81,16 +91,16 @@ def is_begun(folder: Path, identity: Identity, dataset: Dataset) -> bool:
         return False
     try:
         environment = read_json(folder / ENVIRONMENT)
-        begun = Identity(
-            environment["digest"],
-            environment["data"]["digest"],
-            environment["plugins"],
-            environment.get("outside", {}),
-            environment.get("order", ""),
-        )
-    except (FormatError, KeyError, TypeError):
+    except FormatError:
         return False
     check_layout(folder)
+    try:
+        plugins, outside, order, taught_by = (environment[key] for key in ("plugins", "outside", "order", "teacher"))
+        sections, _ = read_toml(folder / RECIPE)
+        digests = environment["digest"], environment["data"]["digest"]
+        begun = Identity(*digests, plugins, outside, order, taught_by, sections)
+    except (UserError, KeyError, TypeError):
+        return False
     if begun.data != identity.data:
         raise UserError(
             f"{folder}: this run was begun on other interactions of the data set '{dataset.name}' "
@@ -101,13 +111,27 @@ def is_begun(folder: Path, identity: Identity, dataset: Dataset) -> bool:
             f"{folder}: this run was begun on train lines in another order, and train.held = 'last' splits by it; move "
             "or delete the folder to start over"
         )
-    plugins = [module for module, digest in identity.plugins.items() if begun.plugins.get(module) != digest]
+    modules = [module for module, digest in identity.plugins.items() if begun.plugins.get(module) != digest]
     files = [name for name, digest in identity.outside.items() if digest and begun.outside.get(name) != digest]
-    if plugins or files or begun.recipe != identity.recipe:
-        what = f"another content of '{files[0]}'" if files else "another recipe"
-        what = f"another version of the plugin '{plugins[0]}'" if plugins else what
+    defaults = changed_defaults(begun.sections, identity.sections)
+    taught = begun.teacher and identity.teacher and begun.teacher != identity.teacher
+    if modules or files or defaults or taught or begun.recipe != identity.recipe:
+        what = f"another default of {defaults[0]}" if defaults else "another recipe"
+        what = "another recipe of its teacher" if taught else what
+        what = f"another content of '{files[0]}'" if files else what
+        what = f"another version of the plugin '{modules[0]}'" if modules else what
         raise UserError(f"{folder}: this run was begun with {what}; move or delete the folder to start over")
     return True
+
+
+def changed_defaults(begun: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The settings that both recipes have with different values. A setting that only one of them has plays no part."""
+    return [
+        f"{section}.{key}"
+        for section, settings in now.items()
+        for key, value in settings.items()
+        if begun.get(section, {}).get(key, value) != value
+    ]
 
 
 def describe(
@@ -136,6 +160,7 @@ def describe(
         "plugins": identity.plugins,
         "outside": identity.outside,
         "order": identity.order,
+        "teacher": identity.teacher,
         "bits": recipe["quantizer"].get("bits", 32),
         "mixes_dims": quantizer.mixes_dims(),
         "held_out": held_out(recipe.seed, recipe["train"], dataset),

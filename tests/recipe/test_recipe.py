@@ -340,3 +340,18 @@ def test_a_mutated_recipe_loads_or_is_refused_and_nothing_else(data: st.DataObje
     except UserError:
         return
     assert Recipe.check(recipe.as_dict()).digest == recipe.digest
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_another_component_takes_over_the_settings_both_have(tmp_path: Path, filled: bool) -> None:
+    """Defaults included: one bit stays one bit, three layers three, however much of it the file states."""
+    path = HQGNN
+    if filled:
+        path = tmp_path / "filled.toml"
+        path.write_text(Recipe.load(HQGNN).toml())
+    rounded = Recipe.load(path, ["quantizer.name=round"])
+    assert rounded["quantizer"]["bits"] == 1
+    assert "dropped, not for quantizer 'round'" in rounded.notes[0]
+    assert "curvature" not in rounded.notes[0], "a default that does not apply is not worth a note"
+    assert Recipe.load(path, ["encoder.name=graphsage"])["encoder"]["layers"] == 3
+    assert Recipe.load(path, ["quantizer.bits=4", "quantizer.name=round"])["quantizer"]["bits"] == 4

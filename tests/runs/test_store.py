@@ -300,6 +300,29 @@ def test_a_finished_run_needs_its_teacher_no_more(
         shutil.move(tmp_path / "elsewhere" / "runs", tmp_path / "runs")
 
 
+def test_a_changed_recipe_of_the_teacher_is_noticed(small_data: Path, teacher: Path, tmp_path: Path) -> None:
+    around = RunOptions(str(tmp_path / "runs"), threads=1)
+    execute(distilled(small_data, teacher, "train.validation=0"), around)
+    teacher.write_text(Recipe.load(teacher, ["train.rate=0.5"]).toml())
+    with pytest.raises(UserError, match="begun with another recipe of its teacher"):
+        execute(distilled(small_data, teacher, "train.validation=0"), around)
+
+
+def test_a_changed_default_is_noticed(made: Path, small_data: Path, tmp_path: Path) -> None:
+    """The digest leaves defaults out, so a folder also keeps the filled recipe it was begun with."""
+    copy = tmp_path / made.name
+    shutil.copytree(made, copy)
+    filled = (copy / "recipe.toml").read_text()
+    key, changed = 'held = "random"', 'held = "last"'
+    assert key in filled
+    (copy / "recipe.toml").write_text(filled.replace(key, changed))
+    refused = rectool("run", STE, *options(small(small_data)), "--runs", tmp_path)
+    assert refused.exit_code == 2
+    assert "begun with another default of train.held" in " ".join(refused.output.split())
+    (copy / "recipe.toml").write_text(filled.replace(key, ""))  # as of a release that had no such setting
+    assert "finished before" in rectool("run", STE, *options(small(small_data)), "--runs", tmp_path).output
+
+
 def test_a_teacher_is_named_in_one_way(small_data: Path) -> None:
     first, second = (distilled(small_data, name).folder_name for name in ("./runs/t/", "runs/t"))
     assert first == second
