@@ -7,7 +7,7 @@ import signal
 import sys
 from typing import NoReturn
 
-INTERRUPTED = 130  # the exit code of what Ctrl-C ended
+INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 
 
 def main() -> None:

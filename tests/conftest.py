@@ -1,4 +1,4 @@
-"""Fixtures that every test may ask for: small interactions whose right answers are known, and real ones if given."""
+"""Fixtures for all tests: small interactions with known answers, and real ones if given."""
 
 from __future__ import annotations
 

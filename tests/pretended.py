@@ -1,8 +1,8 @@
-"""A device that is not there: tensors that lie on it cannot be mixed with those of the CPU, as on a GPU.
+"""A pretended device: its tensors cannot be mixed with those of the CPU, as on a GPU.
 
 torch without CUDA cannot take gradients of tensors that claim to be on "cuda", so the pretended device is torch's
 "meta". Its tensors do hold values here: ``OnDevice`` wraps a CPU tensor, and the mode ``Pretended`` runs every
-operation on what is wrapped, wraps the results, and fails on what CUDA refuses: operands of two devices (but for CPU
+operation on the wrapped tensors, wraps the results, and fails where CUDA fails: operands of two devices (but for CPU
 scalars, and CPU indices), and draws for one device from a generator of another.
 """
 

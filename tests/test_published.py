@@ -1,4 +1,4 @@
-"""What tuned recipes promise under [expect], run whole, where RECTOOL_DATA names a folder that has their data.
+"""The tuned recipes reach the figures under [expect], if RECTOOL_DATA names a folder with their data.
 
 Those of ``QUICK`` data sets train for seconds (``pytest -m slow``), the others for minutes: ``pytest -m published``.
 """

@@ -85,7 +85,7 @@ class Program(Commands):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=200)) for name in names])
 
 
-ASCII = {"·": "-", "±": "+-", "█": "#", "…": "..."}  # of what commands print beside the text of users
+ASCII = {"·": "-", "±": "+-", "█": "#", "…": "..."}  # of the output of commands, beside the text of users
 
 
 def show_everywhere() -> None:

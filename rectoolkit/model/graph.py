@@ -55,7 +55,7 @@ def backend() -> Backend:
         return Backend("torch", "RECTOOL_GRAPH asks for it")
     try:
         return Backend("dgl", f"DGL {load_dgl().__version__}")
-    except Exception as error:  # a build for another torch raises what it likes
+    except Exception as error:  # a build for another torch may raise any exception
         missing = isinstance(error, ModuleNotFoundError) and error.name == "dgl"
         why = "DGL is not installed" if missing else f"DGL cannot be imported ({error})"
         if wanted == "dgl":

@@ -10,7 +10,7 @@ from rectoolkit.errors import Fault, UserError, nearest
 from rectoolkit.recipe.registry import REGISTRIES, parse_metric
 from rectoolkit.recipe.schema import Settings
 
-FORMATS = ("adjacency", "pairs", "ratings")  # of files given by path; the data room has a reader for each
+FORMATS = ("adjacency", "pairs", "ratings")  # of files given by path; ``data.readers`` reads each
 
 
 class HeadSettings(Settings):

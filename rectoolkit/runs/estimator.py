@@ -230,7 +230,7 @@ def _pandas(frame: Frame, user: str, item: str) -> Any:
 def _column(frame: Frame, name: str) -> Any:
     try:
         return frame[name]
-    except Exception as error:  # a frame of any library, which raises what it likes
+    except Exception as error:  # a frame of any library, which may raise any exception
         columns: Any = getattr(frame, "columns", frame if isinstance(frame, dict) else ())
         there = ", ".join(map(str, columns))
         raise DataError(f"the data has no column '{name}' (it has: {there}); name it with user= and item=") from error

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 SAMPLED, ROUNDS = 64, 10  # items of k-means for each list, and its rounds
 ROWS_AT_ONCE = 1 << 17  # decoded: 32 MB of 64 dims
-BLOCK_PROMISES = 1 << 22  # scores of lists at a time: 16 MB, and up to 130 MB of what is sorted and opened from them
+BLOCK_PROMISES = 1 << 22  # scores of lists at a time: 16 MB, and up to 130 MB to sort them and open the best
 
 
 class InvertedLists:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rectoolkit.recipe import Recipe
     from rectoolkit.runs.split import Split
 
-AT_RANDOM, UNCUT = 10, 5  # trials drawn at random, and trials that end before any is cut short
+AT_RANDOM, UNCUT = 10, 5  # trials drawn at random, and finished trials before any is pruned
 
 
 class Watcher(Protocol):

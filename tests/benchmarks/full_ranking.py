@@ -1,4 +1,4 @@
-"""A full-rank evaluation of Gowalla's size: 1-bit codes beside torch's matmul and topk."""
+"""Benchmark of a full-rank evaluation of Gowalla's size: 1-bit codes against torch's matmul and topk."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""One whole epoch of LightGCN with BPR on data of several sizes: seconds and peak memory, each in a process of its own.
+"""Benchmark of a whole epoch of LightGCN with BPR on data of several sizes: seconds and peak memory.
 
-An epoch is cut into as many batches at every size. A batch costs a propagation over all interactions and the rows of
-its own, both linear in the data, so an epoch of ten times the interactions should take ten times as long; where it
-takes longer, the tables have left a cache, or something is not linear.
+Each size runs in its own process, and an epoch has the same number of batches at every size. The cost of a batch is a
+propagation over all interactions, and its own rows. Both are linear in the data, so an epoch of ten times the
+interactions should take ten times as long. If it takes longer, the embeddings no longer fit a cache, or something is
+not linear.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Grown:
-    """What one size took: seconds to load and to build, an epoch of ``steps`` batches, and peaks of memory in MB."""
+    """The figures of one size: seconds to load, to build and per epoch of ``steps`` batches, and peak memory in MB."""
 
     dataset: str
     interactions: int
@@ -41,15 +42,14 @@ class Grown:
 
 
 class Lines(Callback):
-    """Writes where an epoch is, a line a batch: for the process that started this one."""
+    """Writes the progress of an epoch, a line per batch, for the process that started this one."""
 
     def step(self, epoch: int, batch: int, batches: int) -> None:
         print(f"batch {batch} of {batches}", flush=True)
 
 
 def measure(name: str, told: Callable[[str], None], **settings: Any) -> Grown:
-    """One data set, in a new process, whose peak is its own; ``told`` hears where it is. Raises UserError where it
-    fails."""
+    """Measure one data set in a new process; ``told`` receives the progress. Raises UserError if it fails."""
     command = [sys.executable, __file__, json.dumps({"name": name, **settings})]
     line = ""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -90,7 +90,7 @@ def one_size(
 
 
 def show_growth(rows: list[Grown]) -> None:
-    """Print the table, a column a size."""
+    """Print the table, with a column for each size."""
     from rich.console import Console
     from rich.table import Table
 

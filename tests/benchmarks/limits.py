@@ -1,7 +1,7 @@
 """The limits of the machine, measured without any search: vector instructions and bytes read per second.
 
-A search kernel is limited by the instruction it needs most of for 64 items and a query. A core completes one vector of
-64 bytes of it per cycle at best. Loads, additions and comparisons run beside it.
+A search kernel is limited by the instruction that it executes most often for 64 items and a query. At best, a core
+completes one such instruction on 64 bytes per cycle. Loads, additions and comparisons run in parallel.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def bandwidth(threads: int, size: int = 1 << 28) -> float:
 
 
 def needed(queries: Integers, items: PackedTable) -> tuple[str, float] | None:
-    """The instruction that decides how fast these are ranked, and how many of it a query and an item need."""
+    """The instruction that limits the search, and how many of it a query and an item need."""
     kernel, _ = choose(queries, items)
     words = -(-items.dim // 64)
     if kernel is scan.scan_hamming and PROBES["vpopcntq"][-1]:
@@ -103,7 +103,7 @@ def needed(queries: Integers, items: PackedTable) -> tuple[str, float] | None:
 
 
 def show_limits(report: Report, vectors: Vectors) -> None:
-    """Print how near the searches of ``report`` come to the limits, and how steady their times were.
+    """Print how close the searches of ``report`` come to the limits, and how much their times vary.
 
     A batch is limited by instructions, a single query by the bytes that it reads.
     """
@@ -134,7 +134,7 @@ def show_limits(report: Report, vectors: Vectors) -> None:
 
 
 def _least(tasks: list[Callable[[], Any]]) -> float:
-    """Seconds until all of the tasks, a thread each, are done: the least of several rounds."""
+    """Seconds until all tasks, one thread each, are done: the fastest of several rounds."""
 
     def round_of(pool: ThreadPoolExecutor) -> float:
         start = perf_counter()

@@ -1,4 +1,4 @@
-"""Measurements for developers: training beside other implementations and as data grow, evaluation, and limits.
+"""Benchmarks for developers: training against other implementations, growth with the data, evaluation, limits.
 
 python tests/benchmarks/measure.py steps
 python tests/benchmarks/measure.py growth planted-1m planted-10m
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=Commands)
 def main() -> None:
-    """Measure what 'rectool bench' does not: training, a full evaluation, and the limits of the machine."""
+    """Benchmarks beside 'rectool bench': training, a full evaluation, and the limits of the machine."""
 
 
 figures_option = click.option("--json", "figures", type=click.Path(path_type=Path), help="A file for the figures.")
@@ -33,23 +33,23 @@ figures_option = click.option("--json", "figures", type=click.Path(path_type=Pat
 @click.option("--dim", default=64, show_default=True, type=at_least_1, help="Dims of an embedding.")
 @click.option("--layers", default=3, show_default=True, type=at_least_1, help="Propagation steps.")
 @click.option("--batch", default=2048, show_default=True, type=at_least_1, help="Interactions in a batch.")
-@click.option("--rounds", default=9, show_default=True, type=at_least_1, help="How often everyone takes a turn.")
-@click.option("--steps", default=5, show_default=True, type=at_least_1, help="Batches of a turn.")
-@click.option("--whole-epochs", is_flag=True, help="Every turn is a whole epoch.")
+@click.option("--rounds", default=9, show_default=True, type=at_least_1, help="Number of rounds of measurement.")
+@click.option("--steps", default=5, show_default=True, type=at_least_1, help="Number of batches per round.")
+@click.option("--whole-epochs", is_flag=True, help="Measure a whole epoch per round.")
 @click.option(
     "--most",
     default=120.0,
     show_default=True,
     type=click.FloatRange(min=0),
-    help="Seconds after which one takes no further turn.",
+    help="Seconds after which a trainer starts no further round.",
 )
 @threads_option
-@click.option("--only-ours", is_flag=True, help="Leave LightGCN-PyTorch's way and PyG out.")
+@click.option("--only-ours", is_flag=True, help="Leave out LightGCN-PyTorch and PyG.")
 @figures_option
 def steps(
     dataset: str, dim: int, layers: int, batch: int, only_ours: bool, figures: Path | None, **settings: Any
 ) -> None:
-    """Measure a training step of LightGCN with BPR beside LightGCN-PyTorch's way and PyG's LightGCN."""
+    """Compare a training step of LightGCN with BPR with LightGCN-PyTorch and PyG."""
     from steps import bench_training, show_training
     from trainers import Sizes
 
@@ -68,7 +68,7 @@ def steps(
 
 @main.command()
 @click.argument("names", nargs=-1)
-@click.option("--steps", default=64, show_default=True, type=at_least_1, help="Batches that an epoch is cut into.")
+@click.option("--steps", default=64, show_default=True, type=at_least_1, help="Number of batches per epoch.")
 @click.option("--dim", default=64, show_default=True, type=at_least_1, help="Dims of an embedding.")
 @click.option("--layers", default=3, show_default=True, type=at_least_1, help="Propagation steps.")
 @click.option("--precision", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
@@ -77,7 +77,7 @@ def steps(
 def growth(names: tuple[str, ...], figures: Path | None, **settings: Any) -> None:
     """Train one whole epoch on each of the data sets NAMES, in a process each: seconds and peak memory.
 
-    An epoch has as many batches at every size, so that what is linear in the data takes as many times as long.
+    An epoch has the same number of batches at every size, so work that is linear in the data grows with its size.
     Without NAMES: planted-1m and planted-10m.
     """
     from growth import measure, show_growth
@@ -103,7 +103,7 @@ def growth(names: tuple[str, ...], figures: Path | None, **settings: Any) -> Non
 
 @main.command("evaluation")
 def evaluation_command() -> None:
-    """Time a full-rank evaluation of Gowalla's size: 1-bit codes beside torch."""
+    """Time a full-rank evaluation of Gowalla's size: 1-bit codes against torch."""
     from full_ranking import evaluation
 
     for name, seconds in evaluation().items():
@@ -112,10 +112,10 @@ def evaluation_command() -> None:
 
 @main.command()
 @click.option("--items", default=1_000_000, show_default=True, type=at_least_1, help="Number of random items.")
-@click.option("--rounds", default=9, show_default=True, type=at_least_1, help="Number of turns of each width.")
+@click.option("--rounds", default=9, show_default=True, type=at_least_1, help="Number of rounds of measurement.")
 @threads_option
 def limits(items: int, rounds: int, threads: int | None) -> None:
-    """Measure how near the search comes to the limits of the machine: instructions and memory bandwidth."""
+    """Measure how close the search comes to the limits of the machine: instructions and memory bandwidth."""
     from limits import show_limits
 
     from rectoolkit.bench.exact import measure

@@ -1,15 +1,15 @@
-"""A training step measured beside LightGCN-PyTorch's and PyG's: the same data, weights and batches, in one run.
+"""Benchmark of a training step against LightGCN-PyTorch and PyG: the same data, weights and batches, in one run.
 
-All take their turns on the same batches, round after round, so that whatever else the machine does falls on all alike.
-What is reported are medians with quartiles, and ratios. A step is loss, gradient and optimizer; the drawing of its
-batch, which each does in its own way, stands beside it. Of our step it is shown what it is spent on, and how near its
-propagation is to what the machine allows:
+All implementations take turns on the same batches, round after round, so that other load on the machine affects all
+alike. The report has medians with quartiles, and ratios. A step is loss, gradient and optimizer. Drawing a batch is
+reported separately, because each implementation draws in its own way. For our step, the report also shows the time of
+its parts, and how close its propagation comes to the limit of the machine:
 
     bytes of a propagation = edges (4 D + 4) + nodes 4 D      a row and an id read an edge, a row written a node
     limit = 2 K propagations' bytes / bytes a second          forward and backward, K layers
 
-where the rate is that of reading an array as long as the table of embeddings over and over, in order: what comes out
-of the cache where the table fits it. Rows are read in no order, so the limit cannot be reached. bfloat16 reads half.
+The rate is that of reading an array as large as the embeddings repeatedly and in order; it comes from the cache if the
+embeddings fit. Propagation reads rows out of order, so it cannot reach the limit. bfloat16 reads half.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PHASES = ("sampling", "propagation forward", "propagation backward", "forward, r
 
 @dataclass
 class Steps:
-    """What one trainer took: milliseconds a step (median, quartiles), a batch's drawing, seconds an epoch of both."""
+    """The times of one trainer: milliseconds per step (median, quartiles) and per drawn batch, seconds per epoch."""
 
     name: str
     steps: int
@@ -64,7 +64,7 @@ class Breakdown:
 
 @dataclass
 class TrainingReport:
-    """All rows, our steps taken apart, parts left out, and the machine."""
+    """All rows, the parts of our steps, the libraries left out, and the sizes."""
 
     dataset: str
     interactions: int
@@ -90,7 +90,7 @@ def bench_training(
     most: float = MOST_SECONDS,
     told: Callable[[str], None] = lambda _: None,
 ) -> TrainingReport:
-    """Measure everyone on ``dataset``: ``rounds`` turns of ``steps`` batches, or of whole epochs."""
+    """Measure all trainers on ``dataset``: ``rounds`` turns of ``steps`` batches, or of whole epochs."""
     sizes, before = sizes or Sizes(), torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
@@ -116,7 +116,7 @@ def bench_training(
 def _take_turns(
     everyone: list[Trainer], batches: int, rounds: int, steps: int, most: float, told: Callable[[str], None]
 ) -> list[Steps]:
-    """Rounds in which everyone in turn does the same steps, and draws as many batches as an epoch has."""
+    """In each round, every trainer in turn does the same steps and draws as many batches as an epoch has."""
     taken: dict[str, list[float]] = {trainer.name: [] for trainer in everyone}
     turns: dict[str, list[float]] = {trainer.name: [] for trainer in everyone}
     drawing: dict[str, list[float]] = {trainer.name: [] for trainer in everyone}
@@ -156,7 +156,7 @@ def _timed(run: Callable[..., Any], *arguments: Any) -> float:
 
 
 def take_apart(ours: Ours, steps: int) -> Breakdown:
-    """Where ``steps`` steps spend their time: marks around the propagation stand in the graph of gradients."""
+    """The time of each part of ``steps`` steps. Marks in the autograd graph time the backward of the propagation."""
     clock = _Clock()
     graph = ours.encoder.graph
     smooth = graph.smooth
@@ -207,7 +207,7 @@ class _Clock:
 
 
 class _Mark(torch.autograd.Function):
-    """The identity, which notes when its gradient passes."""
+    """The identity; its backward records the time."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, clock: _Clock, name: str) -> Tensor:
@@ -221,7 +221,7 @@ class _Mark(torch.autograd.Function):
 
 
 def propagation_bytes(graph: BipartiteGraph, dim: int, itemsize: int = 4) -> float:
-    """What one sum over neighbours reads and writes."""
+    """The bytes that one sum over neighbours reads and writes."""
     row = dim * itemsize
     return float(len(graph.indices) * (row + graph.indices.element_size()) + graph.num_nodes * row)
 

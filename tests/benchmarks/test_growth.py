@@ -1,4 +1,4 @@
-"""Growth is measured in processes of their own, and samplers hold each pair once."""
+"""The growth benchmark runs each size in its own process, and samplers hold each pair once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The measurements of search for developers run at a small size."""
+"""The search benchmarks for developers run at a small size."""
 
 from __future__ import annotations
 

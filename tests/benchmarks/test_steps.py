@@ -1,4 +1,4 @@
-"""Training measured beside others: the comparison is of the same loss and gradient, and the command runs."""
+"""The training benchmark: all trainers have the same loss and gradient, and the command runs."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Who trains: a LightGCN with BPR as it is here, as LightGCN-PyTorch has it, and as PyG has it.
+"""The trainers of the benchmark: LightGCN with BPR in this package, in LightGCN-PyTorch, and in PyG.
 
 All of them minimise, over B triples (user, positive, negative) and layers 0 .. K of A_hat,
 
     mean softplus(<u, j> - <u, i>) + l2 / (2 B) * sum of the squared layer-0 rows of the batch
 
-so at equal weights and batch they have the same loss and the same gradient (a test), and differ in nothing but how
-these are computed.
+so at equal weights and batch they have the same loss and gradient (a test checks this). They differ only in how they
+compute these.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is trained: dims, propagation steps, triples a batch, and the weight of L2."""
+    """The sizes of a training: dims, propagation steps, triples per batch, and the weight of L2."""
 
     dim: int = 64
     layers: int = 3
@@ -57,7 +57,7 @@ class Trainer(Protocol):
 
 
 def trainers(train: Interactions, sizes: Sizes, others: bool, skipped: list[str]) -> list[Trainer]:
-    """All of them, with the same weights; of a library that is missing, a line goes to ``skipped``."""
+    """All trainers, with the same weights. For a missing library, a line is added to ``skipped``."""
     found: list[Trainer] = [Ours(train, sizes, precision) for precision in ("float32", "bfloat16")]
     if others:
         found.append(SparseProducts(train, sizes))
@@ -119,7 +119,7 @@ class Ours:
 class SparseProducts:
     """LightGCN-PyTorch (the authors'): a coalesced COO matrix, ``torch.sparse.mm`` by layer, stack, mean, Adam.
 
-    Its sampler loops over users in Python or C++; here whole arrays are drawn, so that the step is what is compared.
+    Its sampler loops over users in Python or C++; here whole arrays are drawn, so that only the step is compared.
     """
 
     def __init__(self, train: Interactions, sizes: Sizes) -> None:
@@ -177,9 +177,8 @@ class SparseProducts:
 class PyG:
     """``torch_geometric.nn.LightGCN`` with ``recommendation_loss`` and Adam.
 
-    As its documentation has it, messages along an ``edge_index`` whose weights are found anew by each layer; or
-    ``sparse``: a CSR matrix, normalised once, which is the fastest form that it takes. Negatives may be seen items,
-    as in its example.
+    As in its documentation, messages run along an ``edge_index`` whose weights each layer computes anew. With
+    ``sparse`` it uses a CSR matrix, normalised once, its fastest form. Negatives may be seen items, as in its example.
     """
 
     def __init__(self, train: Interactions, sizes: Sizes, sparse: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What the machine has and lacks, and that each thing missing is told with the command to type."""
+"""``rectool doctor``: it reports what is installed, and the command that installs what is missing."""
 
 from __future__ import annotations
 

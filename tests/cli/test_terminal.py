@@ -1,4 +1,4 @@
-"""What the terminal shows while a command works, and terminals that lack characters."""
+"""The terminal: progress while a command works, and terminals that lack characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cards: a right one is read, a faulty one reports everything that is wrong with it."""
+"""Cards: a valid card is read, and a faulty one reports all its faults."""
 
 from __future__ import annotations
 

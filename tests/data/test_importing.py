@@ -1,4 +1,4 @@
-"""Imports: every format gives the same data, ids come back, faults are named by place, a kill leaves nothing half."""
+"""Imports: every format gives the same data, ids are kept, faults are named by place, kills leave no partial files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random splits by user: disjoint, complete, of the asked share, and the same for the same generator."""
+"""Random splits by user: disjoint, complete, of the given share, and the same for the same generator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands and the code of the README and the pages run as they stand there."""
+"""The commands and the code of the README and the pages run as written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the README and the pages say about the repository is true: links, file tree, tables and figures."""
+"""The README and the pages describe the repository correctly: links, file tree, tables and figures."""
 
 from __future__ import annotations
 

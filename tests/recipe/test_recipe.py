@@ -1,4 +1,4 @@
-"""Recipes: complete, checked all at once, told where they are wrong."""
+"""Recipes: filled in, checked, and all faults reported at once with their place."""
 
 from __future__ import annotations
 

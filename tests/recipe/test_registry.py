@@ -1,4 +1,4 @@
-"""The registries: a settings class is the schema, what does not fit it is refused by name, facts hold."""
+"""The registries: a settings class is the schema, and messages name the values that do not fit it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run folder: made, reused, resumed after kill -9, refused where it is not whole; and the command line over it."""
+"""The run folder: made, reused, resumed after kill -9, refused if incomplete; and the commands that use it."""
 
 from __future__ import annotations
 

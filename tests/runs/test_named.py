@@ -1,4 +1,4 @@
-"""Data with ids of its own: every way to ask a run takes and gives these ids, and says what row numbers would say."""
+"""Data with its own ids: every request to a run takes and returns these ids, with the same result as row numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recommending from a run: by codes, by float rows, items alike, and the lists of all users as a file."""
+"""Recommendations of a run: by codes, by float rows, similar items, and the lists of all users as a file."""
 
 from __future__ import annotations
 

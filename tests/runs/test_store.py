@@ -1,4 +1,4 @@
-"""The identity of a run: reused without torch if all of it is the same, refused if any of it is another."""
+"""The identity of a run: the run is reused without torch if nothing changed, and refused if anything did."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Users who were not there in training: their rows, what they are recommended, and what is refused."""
+"""New users: their rows, their recommendations, and the requests that are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Callbacks: nothing happens by default, and several hear the same."""
+"""Callbacks: nothing happens by default, and several callbacks receive the same calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorBoard event files: what stands in them, a resumed run, and what is told where tensorboard is missing."""
+"""TensorBoard event files: their contents, a resumed run, and the message if tensorboard is missing."""
 
 from __future__ import annotations
 

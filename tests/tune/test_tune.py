@@ -1,4 +1,4 @@
-"""Settings searched for: the file of ranges, trials cut short, kill -9, and what a study never looks at."""
+"""``rectool tune``: the search file, pruned trials, kill -9, and that a study never reads the test set."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Encoder(nn.Module):
 
     segments: tuple[int, ...]
     normalize = False  # True scales output rows to length 1; set from the setting of that name
-    item_weight: ClassVar[float] = 0.0  # p of ``fold``: 1/2 if items are summed with D^-1/2
+    item_weight: ClassVar[float] = 0.0  # p of ``search.fold_in``: 1/2 if items are summed with D^-1/2
 
     def __init__(self, graph: BipartiteGraph, generator: torch.Generator, settings: EncoderSettings) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 - ``numpy_search``: the reference, and a search with numpy alone. The only file here that does not need numba.
 - ``compiled_search``: the entry of the compiled search. It chooses a scan, prepares the queries, and shares the items
   out among threads.
-- ``queries``: what a scan needs to know of the queries: small integers with a proven error bound, and working memory.
+- ``queries``: the queries as a scan takes them: small integers with a proven error bound, and working memory.
 - ``scan``: the compiled loops over the items, one for each way to multiply. Each estimates the scores of 64 items
   (a tile) from above and passes on those that may belong to the best k.
 - ``exact``: the exact score of the items that pass, and the heap of the best k.

@@ -1,7 +1,7 @@
 """How the kernels are compiled: numba's options and cache, the processor's instructions, pieces of LLVM IR.
 
-The loops are Python that numba compiles (``compiled`` and ``part``). What needs a vector instruction by name is written
-as LLVM IR (``inlined``) and becomes part of these loops.
+The loops are Python that numba compiles (``compiled`` and ``part``). Code that needs a certain vector instruction is
+written as LLVM IR (``inlined``) and becomes part of these loops.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ TABLE_TILES, TABLE_QUERIES = 16, 16  # 22 KB of indices and of tables each, at 2
 
 
 class Layout(NamedTuple):
-    """Where a tile keeps each segment. Segments begin at a word of 64 dims, so that they never share one.
+    """The place of each segment in a tile. Segments begin at a word of 64 dims, so that they never share one.
 
     int64 (S) each: ``starts`` the first dim, ``widths`` in dims, ``word_at`` the first word, ``words`` how many.
     """
@@ -73,7 +73,7 @@ class Asked(NamedTuple):
 
     For the estimates: ``signed`` int8 (Q, width), ``planes`` uint64 (Q, words, query bits), ``coefficients`` float32
     (S, Q, 3), ``margin`` float64 (Q). ``tables`` uint8 (Q, L, 64) and ``line`` float64 (Q, 2) come from ``tables_of``,
-    or ``small`` int8 (Q, 64) and ``line`` from ``line_of``. What a scan does not need is empty.
+    or ``small`` int8 (Q, 64) and ``line`` from ``line_of``. Arrays that a scan does not need are empty.
 
     For exact scores: ``values`` int64 (Q, width), which equal ``signed`` + ``centre`` (int64, Q) where that is not -1;
     ``scale``, ``offset`` and ``sums`` float64 (Q, S).

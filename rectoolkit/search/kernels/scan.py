@@ -2,7 +2,7 @@
 
 An estimate is a float32 upper bound of the score. A scan computes it for 64 items at once and gets a 64-bit mask of the
 items whose estimate reaches the query's threshold. The error is bounded beforehand (``Asked.margin``), so nothing that
-belongs in the answer is dropped. What passes, about k ln(N / k) of N items, is scored exactly by the formula of
+belongs in the answer is dropped. The items that pass, about k ln(N / k) of N, are scored exactly by the formula of
 ``codes.dot`` and kept in a heap of the k best keys, whose smallest entry raises the threshold.
 
 ``compiled_search.choose`` picks the scan:
