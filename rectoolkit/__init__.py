@@ -61,7 +61,10 @@ def __getattr__(name: str) -> Any:
         if name in names:
             import importlib
 
-            return getattr(importlib.import_module(f"rectoolkit.{module}"), name)
+            from rectoolkit.errors import needed
+
+            with needed(f"rectoolkit.{name}"):
+                return getattr(importlib.import_module(f"rectoolkit.{module}"), name)
     raise AttributeError(f"module 'rectoolkit' has no attribute '{name}'")
 
 

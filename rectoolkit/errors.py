@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 EXTRAS = {  # module: the extra of this package that installs it
-    **dict.fromkeys(("torch", "dgl", "pandas", "pyarrow", "sklearn", "scipy"), "train"),
+    **dict.fromkeys(("torch", "dgl", "pandas", "sklearn", "scipy"), "train"),
     **dict.fromkeys(("matplotlib", "jinja2"), "report"),
-    "faiss": "export",
+    **dict.fromkeys(("faiss", "pyarrow"), "export"),
     "usearch": "bench",
     "optuna": "tune",
     "tensorboard": "tensorboard",

@@ -285,6 +285,35 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("name", [name for name in rectoolkit.__all__ if name != "__version__"])
+def test_without_the_extras_a_name_imports_or_says_what_to_install(name: str) -> None:
+    """What serving needs imports; the Estimator, which trains, ends in one line."""
+    blocked = ["torch", "dgl", "pandas", "pyarrow", "sklearn", "scipy", "faiss", "matplotlib", "jinja2", "optuna"]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({blocked}))\n"
+        "from rectoolkit import UserError\n"
+        "try:\n"
+        f"    from rectoolkit import {name}\n"
+        "except UserError as error:\n"
+        "    sys.exit(str(error))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if name == "Estimator":
+        assert "rectoolkit.Estimator needs sklearn" in ran.stderr
+        assert "pip install 'rectoolkit[train]'" in ran.stderr
+    else:
+        assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_an_estimator_ends_a_pipeline(tmp_path: Path) -> None:
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer
+
+    log = pd.DataFrame({"user": ["a", "a", "b", "b"], "item": [1, 2, 2, 3]})
+    steps = FunctionTransformer(), Estimator("hqgnn", {"train.epochs": 1, "train.validation": 0}, folder=tmp_path)
+    assert make_pipeline(*steps).fit(log)[-1].recommend(["a"], k=1).ids.tolist() == [[3]]
+
+
 def test_every_name_that_is_promised_is_there() -> None:
     for name in rectoolkit.__all__:
         assert getattr(rectoolkit, name) is not None

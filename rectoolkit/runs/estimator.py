@@ -85,6 +85,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
     def fit(
         self,
         data: Interactions | Frame,
+        y: None = None,
         *,
         user: str = "user",
         item: str = "item",
@@ -97,6 +98,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         data
             Interactions, or a frame (pandas, polars, a dictionary of columns) with a row for each interaction. Frames
             are read as ``data.from_frame`` reads them.
+        y
+            Ignored; scikit-learn's pipelines pass it.
         user, item
             The columns of the frame that hold the ids: integers or strings.
         test

@@ -233,7 +233,7 @@ def test_without_pyarrow_the_command_to_type_is_told(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     result = CliRunner().invoke(main, ["recommend", str(small_run), "--all", "--to", str(tmp_path / "a.parquet")])
-    assert (result.exit_code, "pip install 'rectoolkit[train]'" in result.output) == (2, True), result.output
+    assert (result.exit_code, "pip install 'rectoolkit[export]'" in result.output) == (2, True), result.output
 
 
 def test_a_terminal_shows_a_table_and_a_pipe_plain_lines(small_run: Path) -> None:
