@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rectoolkit.checks import row_numbers
-from rectoolkit.errors import DataError
+from rectoolkit.errors import DataError, UserError
 from rectoolkit.evaluation.metrics import AccuracyMetric, CatalogueMetric, ListMetric, parse
 from rectoolkit.search import open_index
 from rectoolkit.search.codes import PackedTable
@@ -85,9 +85,11 @@ def evaluate(
         for metric, measure in measures.items():
             ids = found.ids[:, : measure.k]
             if isinstance(measure, AccuracyMetric):
-                values[metric].append(measure.values(hits[:, : measure.k], held_out.user_degrees[block]))
+                measured = measure.values(hits[:, : measure.k], held_out.user_degrees[block])
+                values[metric].append(_per_user(metric, measured, len(block)))
             elif isinstance(measure, ListMetric):
-                values[metric].append(measure.values(ids, seen.item_degrees, seen.num_users))
+                measured = measure.values(ids, seen.item_degrees, seen.num_users)
+                values[metric].append(_per_user(metric, measured, len(block)))
             else:
                 counts[metric] += np.bincount(ids[ids >= 0], minlength=seen.num_items)
     together = {
@@ -96,6 +98,15 @@ def evaluate(
         if isinstance(measure, CatalogueMetric)
     }
     return Evaluation(asked, {metric: np.concatenate(parts) for metric, parts in values.items()}, together)
+
+
+def _per_user(metric: str, values: Any, users: int) -> npt.NDArray[np.float64]:
+    """The values of a metric, float64 (users,). Raises UserError if a plugin's metric has not one for each user."""
+    if np.shape(values) != (users,):
+        raise UserError(
+            f"metric '{metric}': values() must return one number per user ({users},), got {np.shape(values)}"
+        )
+    return np.asarray(values, np.float64)
 
 
 def queries_per_second(

@@ -24,7 +24,6 @@ from rectoolkit.runs.layout import (
     FOLD_IN,
     METRICS,
     PER_USER,
-    RECIPE,
     SEEN,
     SIDES,
     check_layout,
@@ -98,8 +97,7 @@ class Run:
             raise FormatError(f"{path}: no such run folder; 'rectool run RECIPE' makes one in runs/")
         check_layout(path)
         if not (path / METRICS).exists():
-            again = f"rectool run {path / RECIPE} --runs {path.parent}"
-            raise FormatError(f"{path}: this run is not finished; '{again}' resumes it")
+            raise FormatError(f"{path}: this run is not finished; 'rectool run {path}' resumes it")
         return cls(path)
 
     @cached_property

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from rectoolkit.data import Interactions
-from rectoolkit.errors import DataError
+from rectoolkit.errors import DataError, UserError
 from rectoolkit.evaluation import evaluate as module
 from rectoolkit.evaluation.evaluate import evaluate, queries_per_second, rows_of
+from rectoolkit.evaluation.metrics import Recall
 from rectoolkit.search.codes import CodeTable, PackedTable, dot
 from rectoolkit.search.float32 import FloatIndex
 from rectoolkit.search.keys import mix
@@ -78,6 +79,14 @@ def test_nothing_held_out_is_refused() -> None:
     empty = Interactions.from_pairs([], [], 4, 4)
     with pytest.raises(DataError, match="no user has a held-out item"):
         evaluate(np.ones((4, 2), np.float32), np.ones((4, 2), np.float32), empty, empty, ["recall@2"])
+
+
+def test_a_metric_without_one_value_per_user_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Recall, "values", lambda self, hits, held: hits)
+    seen, rows = random_interactions(4, 9, 9), np.ones((9, 2), np.float32)
+    held = Interactions.from_pairs([0, 2], [1, 3], 4, 9)
+    with pytest.raises(UserError, match=r"metric 'recall@5': values\(\) must return one number per user \(2,\), got"):
+        evaluate(rows[:4], rows, seen, held, ["recall@5"])
 
 
 def test_rows_of_gives_the_rows_in_the_order_asked() -> None:
