@@ -26,15 +26,12 @@ def evaluate_command(run: Path, metrics: str, plugins: Sequence[str], threads: i
 
     "rectool list metric" lists all metrics, of accuracy and of the recommended items.
     """
-    from rectoolkit.evaluation.metrics import parse
     from rectoolkit.runs.measure import measure_again
 
     load_plugins(plugins)
     names = list(dict.fromkeys(name.strip() for name in metrics.split(",") if name.strip()))
     if not names:
         raise UserError("--metrics: name at least one, such as recall@20")
-    for name in names:
-        parse(name)
     means = measure_again(run, names, threads).means
     means = {name: means[name] for name in names}
     if as_json:

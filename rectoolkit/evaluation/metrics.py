@@ -100,6 +100,9 @@ class CatalogueMetric(Metric):
         raise NotImplementedError
 
 
+metrics.bases = (AccuracyMetric, ListMetric, CatalogueMetric)
+
+
 @metrics.register("recall")
 class Recall(AccuracyMetric):
     """Share of the user's test items that are found: sum h_r / n (Manning et al., 2008, section 8.3)."""

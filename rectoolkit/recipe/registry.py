@@ -72,11 +72,13 @@ class Registry(Generic[C]):
     """Components of one kind (``encoder``, ``quantizer``, ``loss``, ``sampler`` or ``metric``) by name.
 
     ``module`` is imported at the first look-up: it registers the built-in components, or announces their settings.
+    It may set ``bases``: a class must then derive from one of them.
     """
 
     def __init__(self, kind: str, module: str = "") -> None:
         self.kind = kind
         self._module = module
+        self.bases: tuple[type[C], ...] = ()
         self._announced: set[str] = set()
         self._settings: dict[str, type[ComponentSettings]] = {}
         self._classes: dict[str, type[C]] = {}
@@ -106,6 +108,9 @@ class Registry(Generic[C]):
             if settings.model_fields and "settings" not in inspect.signature(cls).parameters:
                 raise TypeError(f"{self.kind} '{name}': its constructor needs the parameter 'settings'")
             self._load_built_in()
+            if self.bases and not (inspect.isclass(cls) and issubclass(cls, self.bases)):
+                *others, last = (base.__name__ for base in self.bases)
+                raise TypeError(f"{self.kind} '{name}': its class must derive from {', '.join(others)} or {last}")
             self._declare(name, settings, cls.__module__)
             known = self._classes.get(name)
             if known is not None and known.__qualname__ != cls.__qualname__:

@@ -12,6 +12,7 @@ from rectoolkit.errors import UserError
 from rectoolkit.evaluation.evaluate import Evaluation, evaluate, queries_per_second
 from rectoolkit.files import checksum, save_arrays, write_text
 from rectoolkit.recipe.files import read_toml
+from rectoolkit.recipe.registry import import_plugins, parse_metric
 from rectoolkit.runs.layout import CHECKPOINT, ENVIRONMENT, METRICS, PER_USER, RECIPE, read_json
 from rectoolkit.runs.run import Run
 from rectoolkit.search.codes import PackedTable
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from rectoolkit.data import Dataset
+    from rectoolkit.errors import Fault
     from rectoolkit.recipe import Recipe
     from rectoolkit.training.checkpoint import Progress
 
@@ -74,10 +76,18 @@ def measure(folder: Path, recipe: Recipe, dataset: Dataset, progress: Progress, 
 def measure_again(path: Path, metrics: Sequence[str], threads: int | None = None) -> Evaluation:
     """Other ``metrics`` of a finished run, from its packed codes and the test part of its data.
 
-    Raises UserError if the data has changed since the run was made.
+    The plugins of the run are imported first, because they may define the metrics. Raises UserError if a metric is
+    unknown, or if the data has changed since the run was made.
     """
-    run = Run.open(path)
-    dataset = load_data(read_toml(path / RECIPE)[0]["dataset"])
+    run, (recipe, _) = Run.open(path), read_toml(path / RECIPE)
+    faults: list[Fault] = []
+    import_plugins(recipe.get("plugins", []), faults, path)
+    try:
+        for metric in metrics:
+            parse_metric(metric)
+    except UserError as error:  # a plugin that is missing matters only now: the codes need none
+        raise UserError("\n  ".join([str(error), *map(str, faults)])) from None
+    dataset = load_data(recipe["dataset"])
     then = read_json(path / ENVIRONMENT).get("data", {}).get("digest", "")
     if then != dataset.digest:
         raise UserError(

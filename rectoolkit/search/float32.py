@@ -38,11 +38,18 @@ class FloatIndex:
     Parameters
     ----------
     items : float32 array (N, D)
+
+    Raises
+    ------
+    UserError
+        If ``items`` is not such an array.
     """
 
     def __init__(self, items: Floats) -> None:
+        if not isinstance(items, np.ndarray):
+            raise UserError(f"items must be a float32 array (N, D), got {type(items).__name__}")
         if items.ndim != 2 or items.dtype != np.float32:
-            raise ValueError(f"items must be float32 (N, D), got {items.dtype} {items.shape}")
+            raise UserError(f"items must be a float32 array (N, D), got {items.dtype} {items.shape}")
         self.items = items
 
     @classmethod

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rectoolkit.errors import UserError
+from rectoolkit.errors import RecipeError, UserError
 from rectoolkit.evaluation.metrics import (
     AccuracyMetric,
     CatalogueMetric,
@@ -27,6 +27,7 @@ from rectoolkit.evaluation.metrics import (
     metrics,
     parse,
 )
+from rectoolkit.recipe import Recipe
 from rectoolkit.recipe.registry import parse_metric
 
 
@@ -143,6 +144,19 @@ def test_a_plugin_adds_a_metric_to_recipes_and_to_evaluate(small_run: Path, tmp_
     found = json.loads(done.stdout)
     assert min(found["recall@5"], found["precision@5"]) <= found["f1@5"] <= max(found["recall@5"], found["precision@5"])
     assert 0 < found["f1@500"] < found["f1@5"]
+
+
+def test_a_class_of_no_kind_is_refused_when_it_is_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = metrics.names()
+    for base in (Metric, object):
+        with pytest.raises(TypeError, match=r"'zz': .* derive from AccuracyMetric, ListMetric or CatalogueMetric"):
+            metrics.register("zz")(type("Kindless", (base,), {}))
+    assert metrics.names() == known
+    plugin = "from rectoolkit.evaluation.metrics import metrics\n\n\n@metrics.register('zz')\nclass Kindless: ...\n"
+    (tmp_path / "kindless_metric.py").write_text(plugin)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match=r"cannot import 'kindless_metric': .* derive from AccuracyMetric"):
+        Recipe.load("ste", ['plugins=["kindless_metric"]', 'evaluate.metrics=["zz@5"]'])
 
 
 def test_an_unknown_metric_names_those_there_are() -> None:

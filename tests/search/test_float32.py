@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,12 @@ def test_the_float_index_leaves_out_what_was_seen() -> None:
     items = np.arange(6, dtype=np.float32)[:, None]
     hits = FloatIndex(items).search(np.ones((2, 1), np.float32), 6, seen=(np.array([0, 2, 2]), np.array([5, 0])))
     assert hits.ids.tolist() == [[4, 3, 2, 1, -1, -1], [5, 4, 3, 2, 1, 0]]
+
+
+@pytest.mark.parametrize("wrong", [[[1.0, 2.0]], np.ones((3, 4)), np.ones(3, np.float32)])
+def test_items_that_are_no_float32_rows_are_refused(wrong: Any) -> None:
+    with pytest.raises(UserError, match=r"items must be a float32 array \(N, D\), got"):
+        FloatIndex(wrong)
 
 
 def test_float_files_that_are_damaged_are_refused(tmp_path: Path) -> None:
