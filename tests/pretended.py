@@ -20,7 +20,7 @@ aten = torch.ops.aten
 
 
 class MixedDevicesError(AssertionError):
-    """What CUDA would refuse."""
+    """An operation that CUDA would refuse."""
 
 
 class OnDevice(Tensor):

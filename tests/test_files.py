@@ -95,7 +95,7 @@ def mutated(header: dict[str, Any], draws: random.Random) -> Any:
 
 
 def assert_as_described(packed: PackedTable, data: bytes) -> None:
-    """What was opened is what docs/reference/file-format.md says, and its arrays lie apart inside the file."""
+    """The opened file is as docs/reference/file-format.md describes, and its arrays do not overlap."""
     header, body = split(data)
     assert (packed.dim, packed.bits, list(packed.segments)) == (header["dim"], header["bits"], header["segments"])
     ends = []

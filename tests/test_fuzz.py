@@ -81,7 +81,7 @@ def soon(what: object) -> Iterator[None]:
 
 
 def attempt(what: object, call: Any, *arguments: Any) -> Any:
-    """What the call returns, or the UserError it raises; anything else fails with the input that did it."""
+    """The result of the call, or its UserError; anything else fails with the input that caused it."""
     try:
         with soon(what):
             return call(*arguments)

@@ -137,7 +137,7 @@ def _refuse_mistaken(path: Path, format: str) -> None:
 def _join(name: str, files: dict[str, PairFile], offsets: Offsets = NO_OFFSETS) -> Dataset:
     """The data set of the files ``train``, ``test`` and perhaps ``validation``, over one id space.
 
-    Raises DataError if a pair stands in two parts. A test pair that is also in train would be masked from the ranking
+    Raises DataError if a pair is in two parts. A test pair that is also in train would be masked from the ranking
     and count as missed, so the figures would be wrong without notice.
     """
     num_users = max(file.num_users for file in files.values()) - offsets.first_user

@@ -117,7 +117,7 @@ def queries_per_second(
     metrics: Sequence[str],
     threads: int | None = None,
 ) -> float:
-    """How many of the users ``asked`` are ranked per second, with lists as deep as ``metrics`` need.
+    """The number of the users ``asked`` ranked per second, with lists as deep as ``metrics`` need.
 
     The median of several passes over at most one block of users, after an untimed pass with the compiled kernels.
     """

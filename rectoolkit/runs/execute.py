@@ -55,7 +55,7 @@ DEVICE = r"auto|cpu|cuda(:\d{1,3})?"
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where and how a run is made. Unlike the recipe, none of it is part of the run's digest.
+    """Options of making a run, such as device and threads. They are not part of the run's digest.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ class RunOptions:
         return Callbacks(*self.callbacks)
 
     def on_device(self) -> RunOptions:
-        """These options with the device that ``auto`` stands for. Raises UserError if torch does not see the device."""
+        """These options with ``auto`` replaced by a device. Raises UserError if torch does not see the device."""
         if self.device == "cpu":
             return self
         import torch

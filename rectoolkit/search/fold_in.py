@@ -61,7 +61,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Aggregation:
-    """How an encoder aggregates a user's items: by ``weight``, the p above, or by ``steps`` from the row ``start``."""
+    """The aggregation of a user's items by an encoder: by ``weight`` (the p above), or ``steps`` from ``start``."""
 
     weight: float = 0.0
     steps: tuple[Step, ...] = ()

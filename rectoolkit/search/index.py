@@ -240,7 +240,7 @@ def check_finite(rows: npt.NDArray[Any], name: str) -> None:
 
 
 def available_cores() -> int:
-    """How many cores this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -109,7 +109,7 @@ class InvertedLists:
 
     @property
     def lists(self) -> int:
-        """How many lists there are."""
+        """Number of lists."""
         return len(self.centroids)
 
     @property
@@ -232,7 +232,7 @@ class InvertedLists:
 
     @cached_property
     def _places(self) -> Ints:
-        """Where each item stands in the sorted table."""
+        """The place of each item in the sorted table."""
         places = np.empty(len(self.ids), np.int64)
         places[self.ids] = np.arange(len(self.ids))
         return places

@@ -30,7 +30,7 @@ SECONDS = 10.0  # between two checkpoints; RECTOOL_CHECKPOINT_SECONDS overrides 
 
 @dataclass
 class Progress:
-    """Where training stands: finished epochs, seconds, rows of the log, and the best epoch with its weights."""
+    """The state of training: finished epochs, seconds, rows of the log, and the best epoch with its weights."""
 
     epoch: int = 0
     seconds: float = 0.0

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def on_a_terminal(program: str) -> str:
-    """What a Python program prints to a terminal of 60 columns, control codes left out."""
+    """The output of a Python program on a terminal of 60 columns, without control codes."""
     parent, child = pty.openpty()
     environment = {
         **os.environ,

@@ -49,7 +49,7 @@ def refused(place: Path) -> Import:
 
 @pytest.fixture
 def imported(place: Path) -> Import:
-    """What an import prints; its pairs are those of the data set ``mine``."""
+    """The output of an import; its pairs are those of the data set ``mine``."""
 
     def output(file: str, content: str | bytes, options: str = "") -> str:
         code, printed = _import(file, content, f"{options} --replace")

@@ -94,7 +94,7 @@ def test_test_items_are_drawn_evenly_from_a_users_items(default):
 
 
 def test_popularity_is_far_below_the_truth_and_chance_below_popularity(default):
-    """What a model can win: between ranking by popularity and ranking by the true preference."""
+    """The gain open to a model: from ranking by popularity to ranking by the true preference."""
     asked, users = find_card("planted").planted, np.arange(1000)
     train, test = (first_users(part, 1000) for part in (default.train, default.test))
     popularity = np.tile(default.train.item_degrees, (1000, 1))

@@ -60,7 +60,7 @@ def test_a_finished_run_holds_what_it_says(finished: Run) -> None:
 
 
 def test_codes_are_the_quantized_real_rows(finished: Run) -> None:
-    """What is shipped is what was trained: decoding lands within half a step of the clipped real rows."""
+    """The saved codes are those trained: decoding is within half a step of the clipped real rows."""
     for side in ("users", "items"):
         table = getattr(finished, side).unpack()
         real = np.load(finished.path / f"{side}.npy")

@@ -100,7 +100,7 @@ def test_what_has_no_answer_is_refused(small_run: Path, small_float_run: Path) -
 
 @pytest.mark.parametrize("name", quantizers.names())
 def test_codes_that_mix_dims_take_no_float_query(small_data: Path, tmp_path: Path, name: str) -> None:
-    """What a quantizer declares is what its codes show: they correlate with the float rows dim by dim, or do not."""
+    """A quantizer declares correctly whether its codes correlate with the float rows dim by dim."""
     encoder = ["encoder.combine=concat"] if name in ("bigear", "bgch") else []
     sizes = ["encoder.dim=16", "encoder.layers=2", "sampler.batch=256", "train.epochs=1", *encoder]
     recipe = Recipe.load("ste", [f'dataset.path="{small_data}"', f"quantizer.name={name}", *sizes])

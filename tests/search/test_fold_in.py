@@ -97,7 +97,7 @@ def test_graphsage_gives_the_rows_of_its_own_embed_users(whole: Dataset, hidden:
 
 @pytest.mark.parametrize("name", quantizers.names())
 def test_rows_are_coded_as_the_quantizer_codes_them(name: str, tiny: Interactions) -> None:
-    """What the fold-in takes for a row's code is the quantizer's own code of it, for every quantizer there is."""
+    """The fold-in codes a row exactly as the quantizer does, for every quantizer."""
     for settings in ({}, {"scale": "row"}):
         schema = quantizers.schema(name)
         if not set(settings) <= set(schema.model_fields):

@@ -32,7 +32,7 @@ def of_lists(lists: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def filters(draw: st.DrawFn, random: np.random.Generator, num: int, rows: int) -> tuple[dict[str, Any], np.ndarray]:
-    """What a search is given, and which items each query may get, bool (num, rows)."""
+    """The arguments of a search, and a mask of the items each query may get, bool (num, rows)."""
     given_as: dict[str, Any] = {}
     kept = np.ones((num, rows), bool)
     for name, share in (("seen", 0.1), ("allow", draw(st.sampled_from([0.0, 0.02, 0.6]))), ("deny", 0.3)):

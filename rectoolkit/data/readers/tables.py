@@ -280,7 +280,7 @@ class _Stream:
 
 
 def _after(pieces: Iterator[bytes], lines: int) -> Iterator[bytes]:
-    """What follows that many lines, and the blank ones after them."""
+    """The text after that many lines and the blank lines that follow them."""
     for piece in pieces:
         start = 0
         while lines and (end := piece.find(b"\n", start) + 1):

@@ -116,7 +116,7 @@ class Block:
         return pyarrow.LargeStringArray.from_buffers(len(self.starts), *buffers)
 
     def word(self, number: int) -> bytes:
-        """That word's bytes."""
+        """The bytes of a word."""
         return self.text[self.starts[number] : self.ends[number]]
 
     def line(self, number: int) -> int:

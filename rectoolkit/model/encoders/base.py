@@ -82,7 +82,7 @@ class Encoder(nn.Module):
         return functional.normalize(rows, dim=1) if self.normalize else rows
 
     def aggregation(self) -> Aggregation:
-        """How a new user's row is computed from items: exactly, or as weights for a fitted map."""
+        """The computation of a new user's row from items: exact, or as weights for a fitted map."""
         return Aggregation(self.item_weight)
 
     def get_extra_state(self) -> Tensor:

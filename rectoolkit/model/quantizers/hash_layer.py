@@ -44,5 +44,5 @@ def guidance(progress: float, ramp: float, growth: float = GROWTH) -> float:
 
 
 def coded_rows(x: Tensor, beta: float, generator: torch.Generator | None) -> Tensor:
-    """Which of the rows ``x`` (N, D) are coded this time, each with probability ``beta``: bool (N,)."""
+    """A mask, bool (N,), of the rows ``x`` (N, D) to code this time, each with probability ``beta``."""
     return torch.rand(len(x), generator=generator).to(x.device) < beta

@@ -1,4 +1,4 @@
-"""How the kernels are compiled: numba's options and cache, the processor's instructions, pieces of LLVM IR.
+"""Compilation of the kernels: numba's options and cache, the processor's instructions, pieces of LLVM IR.
 
 The loops are Python that numba compiles (``compiled`` and ``part``). Code that needs a certain vector instruction is
 written as LLVM IR (``inlined``) and becomes part of these loops.
