@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rectoolkit.checks import row_numbers
-from rectoolkit.errors import FormatError
+from rectoolkit.errors import FormatError, UserError
 from rectoolkit.files import open_arrays, refuse, save_arrays
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class CodeTable:
 
     Raises
     ------
-    ValueError
+    UserError
         If shapes, types or ranges do not fit.
     """
 
@@ -86,12 +86,13 @@ class CodeTable:
     segments: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        _check_arrays(codes=self.codes, scale=self.scale, offset=self.offset)
         if self.codes.ndim != 2 or self.codes.dtype != np.uint8:
-            raise ValueError(f"codes must be uint8 (N, D), got {self.codes.dtype} {self.codes.shape}")
+            raise UserError(f"codes must be uint8 (N, D), got {self.codes.dtype} {self.codes.shape}")
         object.__setattr__(self, "segments", tuple(self.segments) or (self.codes.shape[1],))
         _check_affine(self, self.scale, self.offset)
         if self.codes.size and int(self.codes.max()) >= 1 << self.bits:
-            raise ValueError(f"codes reach {self.codes.max()}, but {self.bits} bits end at {(1 << self.bits) - 1}")
+            raise UserError(f"codes reach {self.codes.max()}, but {self.bits} bits end at {(1 << self.bits) - 1}")
 
     @property
     def num_rows(self) -> int:
@@ -142,7 +143,7 @@ class PackedTable:
 
     Raises
     ------
-    ValueError
+    UserError
         If shapes, types or ranges do not fit.
     """
 
@@ -153,8 +154,9 @@ class PackedTable:
     segments: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        _check_arrays(planes=self.planes, scale=self.scale, offset=self.offset)
         if self.planes.ndim != 3 or self.planes.dtype != np.uint8 or self.planes.shape[2] != -(-self.dim // 8):
-            raise ValueError(
+            raise UserError(
                 f"planes must be uint8 (N, bits, {-(-self.dim // 8)}) for {self.dim} dims, "
                 f"got {self.planes.dtype} {self.planes.shape}"
             )
@@ -165,7 +167,7 @@ class PackedTable:
         shapes = (self.num_rows, len(self.segments)), (1, len(self.segments))
         if (self.scale.shape, self.offset.shape) != shapes:
             found = f"{self.scale.shape} and {self.offset.shape}"
-            raise ValueError(
+            raise UserError(
                 f"a scale of two bytes and its offset must be of shapes {shapes[0]} and {shapes[1]}, got {found}"
             )
         largest = (self.scale & HALF_MAGNITUDE).max(axis=0, initial=0, keepdims=True)
@@ -352,9 +354,9 @@ def add_segment(
 
 
 def check_comparable(queries: CodeTable | PackedTable, items: CodeTable | PackedTable) -> None:
-    """Raise ValueError unless the two tables have the same dims and segments (their bits may differ)."""
+    """Raise UserError unless the two tables have the same dims and segments (their bits may differ)."""
     if (queries.dim, queries.segments) != (items.dim, items.segments):
-        raise ValueError(
+        raise UserError(
             f"queries of {queries.dim} dims in segments {queries.segments} cannot be compared with items of "
             f"{items.dim} dims in segments {items.segments}"
         )
@@ -418,15 +420,21 @@ def _multiple(scale: Floats, offset: Floats) -> Floats:
     return np.divide(own, divisor, out=np.zeros_like(own), where=divisor != 0)
 
 
+def _check_arrays(**arrays: object) -> None:
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise UserError(f"{name} must be a numpy array, got {type(array).__name__}")
+
+
 def _check_affine(table: CodeTable | PackedTable, scale: Floats, offset: Floats) -> None:
     if not 1 <= table.bits <= 8:
-        raise ValueError(f"bits must be 1 to 8, got {table.bits}")
+        raise UserError(f"bits must be 1 to 8, got {table.bits}")
     if sum(table.segments) != table.dim or (min(table.segments) < 1 and table.dim):
-        raise ValueError(f"segments {table.segments} do not add up to {table.dim} dims")
+        raise UserError(f"segments {table.segments} do not add up to {table.dim} dims")
     allowed: Sequence[tuple[int, int]] = [(rows, len(table.segments)) for rows in (1, table.num_rows)]
     for name, array in (("scale", scale), ("offset", offset)):
         if array.dtype != np.float32 or array.shape not in allowed:
             shapes = f"{allowed[0]} or {allowed[1]}"
-            raise ValueError(f"{name} must be float32 of shape {shapes}, got {array.dtype} {array.shape}")
+            raise UserError(f"{name} must be float32 of shape {shapes}, got {array.dtype} {array.shape}")
         if not np.isfinite(array).all():
-            raise ValueError(f"{name} holds NaN or infinity")
+            raise UserError(f"{name} holds NaN or infinity")

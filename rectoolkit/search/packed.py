@@ -323,10 +323,7 @@ def _rescore(found: Hits, rescore: Rescore, num_items: int, k: int) -> Hits:
 def _checked(queries: Queries, items: PackedTable) -> tuple[Queries, int]:
     """Check that the queries fit the items. Returns them and their number."""
     if isinstance(queries, (PackedTable, CodeTable)):
-        try:
-            codes.check_comparable(queries, items)
-        except ValueError as error:
-            raise UserError(str(error)) from None
+        codes.check_comparable(queries, items)
         return queries, queries.num_rows
     rows = checked_rows(queries, items.dim)
     return rows, len(rows)

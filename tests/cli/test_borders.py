@@ -173,6 +173,30 @@ def test_row_numbers_never_count_from_the_end(small_run: Path, rows: Any) -> Non
             call()
 
 
+@pytest.mark.parametrize(
+    "codes",
+    [
+        [[1, 2]],
+        None,
+        np.array([[1.5]]),
+        np.array([[-1]]),
+        np.array([[4]], np.uint8),
+        np.zeros(3, np.uint8),
+        np.ones((2, 2), bool),
+    ],
+    ids=repr,
+)
+def test_codes_are_small_integers_of_numpy(codes: Any) -> None:
+    with pytest.raises(UserError, match="codes"):
+        CodeTable(codes, bits=2)
+    with pytest.raises(UserError, match="planes"):
+        PackedTable(codes, 2)
+    with pytest.raises(UserError, match="items must be a float32 array"):
+        FloatIndex(codes)
+    with pytest.raises(UserError, match="scale must be a numpy array"):
+        CodeTable(np.zeros((1, 2), np.uint8), 1.0)  # type: ignore[arg-type]
+
+
 def test_ids_on_the_command_line_have_64_bits() -> None:
     for number in (1780000000000000001, 2**63 - 1, 2**64 - 1, -(2**63)):
         assert _id("user", str(number), None) == number
