@@ -127,12 +127,16 @@ class JobProgress:
     def began(self, job: Job) -> None:
         self.running[job] = self.bars.add_task(str(job), total=job.recipe["train"]["epochs"])
 
+    def stage(self, job: Job, what: str) -> None:
+        with self.lock:
+            self.bars.update(self.running[job], description=f"{job}: {what}")
+
     def epoch(self, job: Job, row: dict[str, Any]) -> None:
         with self.lock:
             before = self.rows.get(job, {}).get("epoch", 0)
             self.rows[job] = row
             self.bars.advance(self.whole, row["epoch"] - before)
-            self.bars.update(self.running[job], completed=row["epoch"])
+            self.bars.update(self.running[job], description=str(job), completed=row["epoch"])
 
     def ended(self, job: Job, failure: str | None) -> None:
         with self.lock:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rectoolkit.cli.group import device_notes, device_option, main, recipe_argument, set_option, threads_option
+from rectoolkit.training.callbacks import Callback
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,20 +51,23 @@ def tune(
     options = RunOptions(folder, device, threads).on_device()
     print_notes((*loaded.notes, *device_notes(options.device)))
     with StudyProgress(loaded, wanted) as progress:
-        trials = tune(loaded, wanted, options, progress)
+        trials = tune(loaded, wanted, replace(options, callbacks=(progress,)), progress)
     _print_trials(trials, loaded["train"]["monitor"])
     console.print(f"train with the best settings: rectool run {folder / BEST}", soft_wrap=True)
 
 
-class StudyProgress:
-    """Progress of a study: a line per trial, and on a terminal a bar for the trial that is training."""
+class StudyProgress(Callback):
+    """Progress of a study: a line per trial, and on a terminal a bar for the trial or teacher that is training.
+
+    Without a terminal, the stages of a teacher's training are lines too.
+    """
 
     def __init__(self, recipe: Recipe, search: Search) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
         from rectoolkit.terminal import DESCRIPTION, bars
 
-        self.train, self.trials = recipe["train"], search.trials
+        self.train, self.trials, self.trial = recipe["train"], search.trials, ""
         self.bar = bars(DESCRIPTION, BarColumn(), MofNCompleteColumn(), "epochs", TimeRemainingColumn())
         self.task = self.bar.add_task("")
 
@@ -73,12 +78,18 @@ class StudyProgress:
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
+    def stage(self, what: str) -> None:
+        self.bar.update(self.task, description=f"{what} ...")
+        if not self.bar.console.is_terminal:
+            self.bar.console.print(f"{what} ...", soft_wrap=True)
+
     def began(self, number: int, values: dict[str, Any]) -> None:
         epochs = values.get("train.epochs", self.train["epochs"])
-        self.bar.reset(self.task, description=f"trial {number} ({number + 1} of {self.trials})", total=epochs)
+        self.trial = f"trial {number} ({number + 1} of {self.trials})"
+        self.bar.reset(self.task, description=self.trial, total=epochs)
 
     def epoch(self, row: dict[str, Any]) -> None:
-        self.bar.update(self.task, completed=row["epoch"])
+        self.bar.update(self.task, description=self.trial, completed=row["epoch"])
 
     def ended(self, trial: Trial) -> None:
         reached = "" if trial.best is None else f"{self.train['monitor']} {trial.best:.4f} at epoch {trial.best_epoch}"

@@ -3,8 +3,8 @@
 Every run has its own process because torch's threads and random streams belong to the process, because its memory is
 freed when it ends, and because a crash does not take the other runs along. The parent writes the order (one line of
 JSON) to the child's standard input and keeps it open. When the parent ends, in whatever way, the child reads the end
-of its input and stops, so that no orphan holds a run folder's lock. The child answers in lines of JSON: ``epoch``
-rows, then ``done`` or ``failed``.
+of its input and stops, so that no orphan holds a run folder's lock. The child answers in lines of JSON: a
+``stage`` or the row of an ``epoch`` at a time, then ``done`` or ``failed``.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class Observer(Protocol):
     """Receives the progress of the jobs, from several threads."""
 
     def began(self, job: Job) -> None: ...
+
+    def stage(self, job: Job, what: str) -> None: ...
 
     def epoch(self, job: Job, row: dict[str, Any]) -> None: ...
 
@@ -135,7 +137,9 @@ class _Pool:
             return ""
         for line in child.stdout:
             answer = json.loads(line)
-            if "epoch" in answer:
+            if "stage" in answer:
+                self.observer.stage(job, answer["stage"])
+            elif "epoch" in answer:
                 self.observer.epoch(job, answer["epoch"])
             else:
                 return str(answer["failed"]) if "failed" in answer else None
@@ -195,6 +199,9 @@ def _execute(order: dict[str, Any], channel: Any) -> None:
     from rectoolkit.training.callbacks import Callback
 
     class Channel(Callback):
+        def stage(self, what: str) -> None:
+            channel.write(json.dumps({"stage": what}) + "\n")
+
         def epoch(self, row: dict[str, Any]) -> None:
             channel.write(json.dumps({"epoch": row}) + "\n")
 

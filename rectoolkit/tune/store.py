@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STUDY, BEST = "study.json", "best.toml"
-LAYOUT = 1
+LAYOUT = 2
 
 
 @dataclass(frozen=True)

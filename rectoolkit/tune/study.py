@@ -54,6 +54,7 @@ def tune(
     """Run the remaining trials of the study in ``options.runs`` and write the best one's recipe there as ``best.toml``.
 
     Returns all trials. The same call after a kill continues and ends with the same trials, given the same ``threads``.
+    The callbacks of ``options`` receive the training of a teacher, and ``watcher`` that of the trials.
     Raises UserError if optuna is missing, if the folder holds another study, or if every trial failed.
     """
     optuna, folder = load_optuna(), options.runs
@@ -109,9 +110,10 @@ def identity_of(
 ) -> dict[str, dict[str, Any]]:
     """The facts that identify a study. A folder with another study is refused.
 
+    Like the digest, they hold what the recipe states beyond the defaults, so that a new setting refuses no study.
     ``probes`` are recipes that name every file a trial may read.
     """
-    sections = {f"{section}.{key}": value for section, keys in recipe.sections.items() for key, value in keys.items()}
+    sections = {f"{section}.{key}": value for section, keys in recipe.changed.items() for key, value in keys.items()}
     idle = ("evaluate.metrics", *search.space)  # searched settings are overwritten, and reported metrics do not matter
     facts = {"name": recipe.name, "seed": recipe.seed, "plugins": recipe.plugins, **sections}
     own, files = Identity.of(recipe, dataset), sorted({path for tried in probes for path in files_read(tried).values()})

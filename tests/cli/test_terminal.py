@@ -73,17 +73,21 @@ one, two = Job("[a]", recipe), Job("b", recipe)
 with JobProgress([one, two]) as jobs:
     jobs.began(one)
     jobs.began(two)
+    jobs.stage(two, "training the teacher: t")
     jobs.epoch(one, {"epoch": 3, "seconds": 1.5})
     jobs.bars.refresh()
     jobs.ended(one, None)
     jobs.ended(two, "epoch 1: NaN")
 with StudyProgress(recipe, Search({"train.epochs": Choice((2, 4))}, trials=9)) as study:
+    study.stage("training the teacher: u")
+    study.bar.refresh()
     study.began(3, {"train.epochs": 2})
     study.epoch({"epoch": 1})
     study.bar.refresh()
     study.ended(Trial(3, {"train.epochs": 2}, "pruned", 0.25, 1))
 """)
     shown = ("[1/2] [a] seed 2023: trained 1.5 s", "[2/2] b seed 2023: failed: epoch 1: NaN", "trial 3 (4 of 9)", "1/2")
+    shown += ("b seed 2023: training the teach", "training the teacher: u ...")
     for part in (*shown, "trial 3: train.epochs=2: cut short: ndcg@20 0.2500 at epoch 1", "3/4", "3/8"):
         assert part in told, part
 

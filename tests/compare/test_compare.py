@@ -13,15 +13,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from command_line import rectool
 
 from rectoolkit.compare.figures import Comparison, compare_runs
+from rectoolkit.compare.jobs import Job, run_jobs
 from rectoolkit.compare.plan import make_plan
 from rectoolkit.compare.tables import cells, fitted, table_width
 from rectoolkit.errors import UserError
+from rectoolkit.recipe import Recipe
+from rectoolkit.runs.execute import RunOptions
 from rectoolkit.runs.run import Run
 
 # The plan
@@ -222,7 +226,33 @@ def test_sorted_as_asked(place: Path) -> None:
     assert values == sorted(values, reverse=True)
 
 
-# Interrupts and failures
+# Stages, interrupts and failures
+
+
+class Stages:
+    """The stages and epochs that a job tells."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def began(self, job: Job) -> None: ...
+
+    def stage(self, job: Job, what: str) -> None:
+        self.told.append(what)
+
+    def epoch(self, job: Job, row: dict[str, Any]) -> None:
+        self.told.append(f"epoch {row['epoch']}")
+
+    def ended(self, job: Job, failure: str | None) -> None: ...
+
+
+def test_the_stages_of_a_job_and_the_training_of_its_teacher_are_told(place: Path, tmp_path: Path) -> None:
+    teacher = place / "floats.toml"
+    recipe = Recipe.load(place / "coded.toml", ["loss.name=distill", f'loss.teacher="{teacher}"', "train.epochs=1"])
+    stages = Stages()
+    assert run_jobs([Job("taught", recipe)], RunOptions(tmp_path / "runs", threads=1), 1, stages) == {}
+    trained = stages.told.index(f"training the teacher: {teacher}")
+    assert trained < stages.told.index("epoch 1") < stages.told.index("measuring the codes on the test part")
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,29 @@ def test_a_plugin_edited_and_the_order_of_lines_belong_to_the_study(
     last = recipe.with_settings({"train.held": "last"})
     assert "order" not in again["data"]
     assert identity_of(last, search, dataset, [last])["data"]["order"]
+
+
+def test_a_new_setting_with_a_default_refuses_no_study(small_data: Path) -> None:
+    recipe = Recipe.load(RECIPE, [f'dataset.path="{small_data}"', *SMALL])
+    search, dataset = Search({"encoder.layers": Choice((0, 1))}, trials=1), load_data(recipe["dataset"])
+    newer = replace(recipe, sections={**recipe.sections, "train": {**recipe["train"], "warmup": 0}})
+    facts = identity_of(recipe, search, dataset, [recipe])
+    assert identity_of(newer, search, dataset, [newer]) == facts
+    assert facts["recipe"]["encoder.name"] == "lightgcn"
+    for other in ({"train.patience": 3}, {"quantizer.name": "lsq"}, {"seed": 1}):
+        assert identity_of(recipe.with_settings(other), search, dataset, [recipe]) != facts, other
+
+
+def test_the_training_of_a_teacher_is_told(place: Path, small_data: Path, tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher.toml"
+    teacher.write_text(Recipe.load("lightgcn", [*SMALL[:3], "train.epochs=1"]).toml())
+    (tmp_path / "search.toml").write_text('[search]\ntrials = 1\n"train.rate" = [0.01]\n')
+    own = ["loss.name=distill", f'loss.teacher="{teacher}"', "train.epochs=1"]
+    result = rectool(*command(place, small_data, tmp_path / "study", *own, search=tmp_path / "search.toml"))
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    begun = lines.index(f"training the teacher: {teacher} ...")
+    assert begun < lines.index(next(line for line in lines if line.startswith("trial 0: ")))
 
 
 def test_a_recipe_without_validation_has_nothing_to_search_by(place: Path, small_data: Path, tmp_path: Path) -> None:
