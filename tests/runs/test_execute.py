@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from rectoolkit.recipe import Recipe
 from rectoolkit.runs.execute import RunOptions, execute
 from rectoolkit.runs.run import Run
 from rectoolkit.runs.split import split_of
+from rectoolkit.runs.store import locked
 from rectoolkit.search.codes import PackedTable
 
 ROOT = Path(__file__).parents[2]
@@ -419,3 +421,18 @@ def test_a_forked_worker_fits_with_one_thread_after_its_parent_did(tmp_path: Pat
     assert fitted == ["fitted", "fitted"]
     assert "threads must be 1 in a process forked" in refused
     assert "spawn" in refused
+
+
+def test_a_second_process_waits_for_the_owner_of_a_run(finished: Run, settings: list[str], tmp_path: Path) -> None:
+    recipe, folder = Recipe.load(HQGNN, settings), tmp_path / finished.path.name
+    folder.mkdir()
+    with ThreadPoolExecutor(1) as second:
+        with locked(folder):
+            with pytest.raises(UserError, match="another process is working on this run"):
+                execute(recipe, RunOptions(tmp_path, threads=1))
+            made = second.submit(execute, recipe, RunOptions(tmp_path, threads=1, wait=True))
+            time.sleep(0.5)
+            assert not made.done()
+            shutil.copytree(finished.path, folder, dirs_exist_ok=True, ignore=lambda *_: [".lock"])
+        assert made.result(timeout=60).path == folder
+    assert (folder / "metrics.json").read_bytes() == (finished.path / "metrics.json").read_bytes()
