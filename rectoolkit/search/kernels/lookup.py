@@ -177,9 +177,11 @@ def lookup_tile(
     typing: Any, indices: Any, at: Any, bits: Any, words: Any, tables: Any, tables_at: Any, limits: Any, limits_at: Any,
     num: Any, hits: Any, hits_at: Any, masks: Any, masks_at: Any,
 ) -> Any:  # fmt: skip
-    """Which of ``num`` queries have some of 64 items at or above their limit: how many queries, their numbers (int64)
-    in ``hits`` and the 64-bit masks of items in ``masks``. ``tables`` uint8 (num, words * lookups, 64); ``limits``
-    uint8 are of the sum of what is looked up, divided by twice the words and rounded up.
+    """Find the queries that have items at or above their limit in a tile of 64 items. Returns their number.
+
+    Their row numbers are written to ``hits`` (int64), and a 64-bit mask of the items of each to ``masks``. ``tables``
+    are uint8 (num, words * lookups, 64). A limit (uint8) is compared with the sum of the looked-up values, divided by
+    twice the number of words and rounded up.
     """
     arguments = (
         indices, at, bits, words, tables, tables_at, limits, limits_at, num, hits, hits_at, masks, masks_at,

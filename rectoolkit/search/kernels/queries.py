@@ -69,16 +69,16 @@ class Items(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """Q queries of a scan, padded to a multiple of 4, in a tile's layout of ``width`` dims.
+    """Q queries of a scan, padded to a multiple of 4. Rows are laid out like a tile and ``width`` dims wide.
 
-    For the estimates: ``signed`` int8 (Q, width), ``planes`` uint64 (Q, words, query bits), ``coefficients`` float32
-    (S, Q, 3), ``margin`` float64 (Q). ``tables`` uint8 (Q, L, 64) and ``line`` float64 (Q, 2) come from ``tables_of``,
-    or ``small`` int8 (Q, 64) and ``line`` from ``line_of``. Arrays that a scan does not need are empty.
+    Estimates use ``signed`` int8 (Q, width), ``planes`` uint64 (Q, words, query bits), ``coefficients`` float32
+    (S, Q, 3) with a, b and c of the module, and ``margin`` float64 (Q). Scans by table use ``tables`` uint8 (Q, L, 64),
+    scans by matrix ``small`` int8 (Q, 64), and both use ``line`` float64 (Q, 2). A scan leaves the others empty.
 
-    For exact scores: ``values`` int64 (Q, width), which equal ``signed`` + ``centre`` (int64, Q) where that is not -1;
-    ``scale``, ``offset`` and ``sums`` float64 (Q, S).
+    Exact scores use ``values`` int64 (Q, width), and ``scale``, ``offset`` and ``sums`` float64 (Q, S). If ``centre``
+    (int64, Q) is not -1, the values are ``signed`` + ``centre``.
 
-    Items excluded by query: ``indptr`` (empty for none) and ``seen``, int64, sorted.
+    ``indptr`` and ``seen``, int64, list the excluded items of each query in order. ``indptr`` is empty without any.
     """
 
     signed: Any
