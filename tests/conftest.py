@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from rectoolkit.data import Interactions
 from rectoolkit.data.planted import Planted, generate
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs without it
 torch.set_num_threads(1)  # the tensors here are tiny: threads that wait for one another cost more than they give
 
 

@@ -392,7 +392,7 @@ def test_distill_refuses_a_teacher_that_is_not_there(tmp_path: Path, teacher: st
         return [str(fault) for fault in settings.misfits({"sampler": {"name": sampler}})]
 
     assert misfits(teacher) == []
-    assert misfits("")[0].startswith("loss.teacher: needs the folder of a finished run")
+    assert misfits("")[0].startswith("loss.teacher: needs the recipe of a float32 model")
     assert misfits(teacher, "shared")[0].startswith("sampler.name: ")
     with pytest.raises(UserError, match=r"loss\.teacher: .*no such file"):
         make("distill", str(tmp_path / "elsewhere")).prepare(batch_of("by row"))

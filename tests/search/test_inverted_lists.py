@@ -135,7 +135,7 @@ def test_files_that_are_no_lists_are_refused(tmp_path: Path) -> None:
         InvertedLists.open(tmp_path / "wrong.lists")
     lists.save(tmp_path / "items.lists")
     (tmp_path / "cut.lists").write_bytes((tmp_path / "items.lists").read_bytes()[:-1])
-    with pytest.raises(FormatError, match="header announces"):
+    with pytest.raises(FormatError, match="its header says"):
         InvertedLists.open(tmp_path / "cut.lists")
     with pytest.raises(FormatError, match="holds lists, not codes"):
         Index.open(tmp_path / "items.lists")
