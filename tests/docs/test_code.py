@@ -25,13 +25,16 @@ RUN = [
     "how-to/custom-quantizer",
     "how-to/estimator",
     "how-to/exporting",
+    "how-to/installing",
     "how-to/new-users",
     "how-to/own-data",
     "how-to/serving",
     "explanation/hqgnn",
     "reference/file-format",
 ]
-SLOW = {"how-to/comparing", "how-to/custom-encoder", "how-to/custom-metric", "how-to/custom-quantizer"}  # they train
+SLOW = {  # they train, or compile
+    "how-to/comparing", "how-to/custom-encoder", "how-to/custom-metric", "how-to/custom-quantizer", "how-to/installing",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("command", commands())
