@@ -3,23 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from cards import CARD
 
 from rectoolkit.data.card import SECTIONS, Card, Checksum, read_card
 from rectoolkit.errors import DataError, RecipeError
-
-CARD = """name = "mine"
-description = "two users"
-format = "adjacency"
-source = "the shop's log"
-[files]
-train = "train.txt"
-test = "test.txt"
-[counts]
-users = 2
-items = 3
-train = 3
-test = 1
-"""
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cards import CARD
 from command_line import rectool
 
 from rectoolkit.data import card as card_module
@@ -32,19 +33,6 @@ SHIPPED = {
     "yelp2018",
 }
 TRAIN, TEST = "0 1 2\n1 0\n", "0 0\n"
-CARD = """name = "mine"
-description = "two users"
-format = "adjacency"
-source = "the shop's log"
-[files]
-train = "train.txt"
-test = "test.txt"
-[counts]
-users = 2
-items = 3
-train = 3
-test = 1
-"""
 
 
 @pytest.fixture
